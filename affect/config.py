@@ -1,0 +1,494 @@
+"""Every setting of a run: frozen dataclasses with units in the names, ranges checked, a docstring per field.
+
+What changes a number that is stored is part of an address (:func:`address`); how many actors compute it
+(:class:`Pool`) is not.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Modality = Literal["face", "behavior", "audio"]
+MODALITIES: tuple[Modality, ...] = ("face", "behavior", "audio")
+
+
+def _check(owner: object, condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(f"{type(owner).__name__}: {message}")
+
+
+def _check_positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _check(owner, value > 0, f"{name} is {value}, it has to be > 0")
+
+
+def _check_fraction(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _check(owner, 0 <= value < 1, f"{name} is {value}, it has to be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """The time grid that behaviour and audio share, and the length of a clip (spec 2)."""
+
+    segment_s: float = 4.0
+    """Length of a segment in seconds."""
+    hop_s: float = 2.0
+    """Seconds from one segment's start to the next one's."""
+    clip_s: float = 60.0
+    """Length of a clip, the unit of extraction work, in seconds: a multiple of ``hop_s``."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "segment_s", "hop_s", "clip_s")
+        _check(self, self.hop_s <= self.segment_s, f"hop_s {self.hop_s} leaves gaps between segments of {self.segment_s} s")
+        _check(self, (self.clip_s / self.hop_s).is_integer(), f"clip_s {self.clip_s} is no multiple of hop_s {self.hop_s}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """How many Ray actors a stage of the extraction has, and what each of them holds. Never part of an address."""
+
+    num_cpus: float = 1.0
+    """CPUs of one actor; fractions are allowed."""
+    num_gpus: float = 0.0
+    """GPUs of one actor; fractions are allowed."""
+    min_actors: int = 1
+    """Actors started at once."""
+    max_actors: int = 1
+    """Actors that the stage may grow to."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "num_cpus", "min_actors")
+        _check(self, self.num_gpus >= 0, f"num_gpus is {self.num_gpus}, it cannot be negative")
+        _check(self, self.max_actors >= self.min_actors, f"max_actors {self.max_actors} < min_actors {self.min_actors}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Face(Pool):
+    """Extraction of faces: detector, mouth mesh and GRADA embedding (spec 3.1 to 3.3)."""
+
+    weights: str = "grada"
+    """Folder of a GRADA checkpoint: ``model.safetensors`` and ``config.json``."""
+    landmarker: str = "face_landmarker.task"
+    """MediaPipe face landmarker: a file, or the name of one that :mod:`affect.weights` knows."""
+    min_confidence: float = 0.35
+    """Detections below this confidence are dropped."""
+    box_growth: float = 0.10
+    """A box grows by this share of its width and height on each side."""
+    max_faces: int = 4
+    """Faces looked for in one frame."""
+    crop_px: int = 240
+    """Side of the black square that a crop is centred on."""
+    micro_batch: int = 32
+    """Crops embedded at once."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        Pool.__post_init__(self)
+        _check_positive(self, "max_faces", "crop_px", "micro_batch")
+        _check_fraction(self, "min_confidence", "box_growth")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Behavior(Pool):
+    """Extraction of vision-language states: one prefill per segment (spec 4.1 to 4.3)."""
+
+    weights: str = "Qwen/Qwen3-VL-4B-Instruct"
+    """Hub id or folder of a Qwen3-VL checkpoint."""
+    revision: str = "main"
+    """Revision of the hub id; pin a commit for results that are to be compared."""
+    frames_per_second: float = 4.0
+    """Frames shown to the model per second of a segment."""
+    max_frames: int = 16
+    """Frames shown at most."""
+    min_frame_pixels: int = 131_072
+    """Smallest picture shown, in pixels."""
+    max_frame_pixels: int = 786_432
+    """Largest picture shown, in pixels."""
+    micro_batch: int = 4
+    """Segments in one prefill."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        Pool.__post_init__(self)
+        _check_positive(self, "frames_per_second", "max_frames", "min_frame_pixels", "micro_batch")
+        _check(
+            self,
+            self.min_frame_pixels <= self.max_frame_pixels,
+            f"min_frame_pixels {self.min_frame_pixels} > max_frame_pixels {self.max_frame_pixels}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audio(Pool):
+    """Extraction of waveforms, one per segment (spec 5.1)."""
+
+    sample_rate_hz: int = 16_000
+    """Samples per second of the mono waveform."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        Pool.__post_init__(self)
+        _check_positive(self, "sample_rate_hz")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speaking:
+    """The rule that keeps a segment's audio: the visible mouth speaks (spec 5.2, 5.3)."""
+
+    history_rows: int = 30
+    """Mesh rows whose mean lip area is compared with the track's."""
+    bridge_s: float = 0.15
+    """Closed runs up to this long between open frames are filled."""
+    min_open_run_s: float = 0.20
+    """Open runs up to this long are deleted."""
+    min_open_s: float = 1.0
+    """Seconds of open mouth that a kept segment has."""
+    min_coverage: float = 0.8
+    """Share of a kept segment's frames that have a mesh."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "history_rows")
+        _check(self, 0 <= self.min_coverage <= 1, f"min_coverage is {self.min_coverage}, it has to be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """``(w_v (1 - CCC_v) + w_a (1 - CCC_a)) / (w_v + w_a) + error_weight * error`` (spec 8)."""
+
+    valence_weight: float = 1.0
+    """w_v."""
+    arousal_weight: float = 1.0
+    """w_a."""
+    ccc_over: Literal["window", "batch"] = "window"
+    """CCC of each window, averaged over windows, or one CCC over the batch."""
+    error: Literal["mae", "mse"] = "mse"
+    """The pointwise term, a plain mean over points and both dimensions."""
+    error_weight: float = 0.0
+    """Lambda, the weight of the pointwise term."""
+    min_points: int = 2
+    """With fewer annotated points in a batch only the pointwise term counts (``ccc_over = "batch"``)."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "valence_weight", "arousal_weight", "min_points")
+        _check(self, self.error_weight >= 0, f"error_weight is {self.error_weight}, it cannot be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """How a model is trained: AdamW, what is watched is always the development set's frame-wise mean CCC (spec 8)."""
+
+    learning_rate: float = 1e-4
+    """AdamW's learning rate."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    batch_size: int = 8
+    """Windows of a batch, over all workers."""
+    max_epochs: int = 100
+    """Passes over the training windows at most."""
+    stop_patience: int = 15
+    """Epochs without a better development score before training stops."""
+    plateau_factor: float | None = None
+    """ReduceLROnPlateau's factor; no scheduler if not given."""
+    plateau_patience: int = 5
+    """ReduceLROnPlateau's patience in epochs."""
+    plateau_threshold: float = 1e-4
+    """ReduceLROnPlateau's relative threshold."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient; not clipped if not given."""
+    ema_decay: float | None = None
+    """Decay of the moving average of the weights, which is then what is validated and saved."""
+    seed: int = 0
+    """Seed of initialisation, shuffling and dropout."""
+    loss: Loss = field(default_factory=Loss)
+    """The loss."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "learning_rate", "batch_size", "max_epochs", "stop_patience")
+        _check(self, self.weight_decay >= 0, f"weight_decay is {self.weight_decay}, it cannot be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaceTransformer:
+    """Temporal regressor over face embeddings (spec 3.4)."""
+
+    hidden: int = 256
+    """H, width of the model."""
+    layers: int = 5
+    """Transformer layers."""
+    heads: int = 16
+    """Attention heads."""
+    dropout: float = 0.1
+    """Dropout, attention weights included."""
+    window_frames: int = 400
+    """T, frames of a window."""
+    window_hop_frames: int = 150
+    """Frames from one window's start to the next one's."""
+    fit: Fit = field(default_factory=lambda: Fit(plateau_factor=0.1))
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "hidden", "layers", "heads", "window_frames", "window_hop_frames")
+        _check_fraction(self, "dropout")
+        _check(self, self.hidden % self.heads == 0, f"hidden {self.hidden} is no multiple of heads {self.heads}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mamba:
+    """Selective state-space regressor over segment states (spec 4.4)."""
+
+    states: Literal["multimodal", "vision"] = "multimodal"
+    """Which stored state of a segment it reads."""
+    hidden: int = 256
+    """H, width of the model."""
+    layers: int = 12
+    """Mamba blocks."""
+    state: int = 8
+    """N, width of the recurrent state."""
+    kernel: int = 5
+    """Width of the causal depthwise convolution."""
+    dropout: float = 0.2
+    """Dropout of the projection and the blocks."""
+    head_hidden: int = 512
+    """Width of the regression head."""
+    head_dropout: float = 0.2
+    """Dropout of the regression head."""
+    window_segments: int = 16
+    """Segments of a window."""
+    window_hop_segments: int = 8
+    """Segments from one window's start to the next one's."""
+    fit: Fit = field(
+        default_factory=lambda: Fit(learning_rate=3e-4, weight_decay=1e-3, stop_patience=12, loss=Loss(ccc_over="batch"))
+    )
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "hidden", "layers", "state", "kernel", "head_hidden", "window_segments", "window_hop_segments")
+        _check_fraction(self, "dropout", "head_dropout")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augment:
+    """Waveform augmentation, training only, in this order (spec 5.6). Each is the probability per segment."""
+
+    gain: float = 0.3
+    """Gain of U(-6, 6) dB."""
+    noise: float = 0.6
+    """White noise at a signal-to-noise ratio of U(8, 25) dB."""
+    band_limit: float = 0.3
+    """Low-pass or band-pass, half each."""
+    reverb: float = 0.2
+    """Convolution with decaying noise."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("gain", "noise", "band_limit", "reverb"):
+            value = getattr(self, name)
+            _check(self, 0 <= value <= 1, f"{name} is {value}, a probability has to be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wavlm:
+    """WavLM with attentive statistics over four blocks of a segment (spec 5.5 to 5.7)."""
+
+    weights: str = "microsoft/wavlm-large"
+    """Hub id or folder of the backbone."""
+    revision: str = "main"
+    """Revision of the hub id."""
+    trained_layers: int = 4
+    """Top encoder layers that are trained; everything below is frozen."""
+    blocks: int = 4
+    """Blocks of a segment, one second each."""
+    pooling_hidden: int = 128
+    """Width of the attention that pools states."""
+    hidden: int = 256
+    """Width of the head's embedding."""
+    dropout: float = 0.2
+    """Dropout of pooling and head."""
+    backbone_learning_rate: float = 5e-6
+    """Learning rate of the backbone; ``fit.learning_rate`` is that of pooling and head."""
+    min_blocks: int = 2
+    """Annotated blocks that a training segment needs."""
+    augment: Augment = field(default_factory=Augment)
+    """Waveform augmentation."""
+    speaking: Speaking = field(default_factory=Speaking)
+    """Which segments are trained on, and what fusion may listen to."""
+    fit: Fit = field(
+        default_factory=lambda: Fit(
+            learning_rate=2e-4,
+            max_epochs=50,
+            stop_patience=6,
+            plateau_factor=0.5,
+            plateau_patience=2,
+            plateau_threshold=5e-4,
+            clip_norm=1.0,
+            ema_decay=0.998,
+            loss=Loss(valence_weight=0.7, arousal_weight=0.3, ccc_over="batch", error_weight=0.1, min_points=4),
+        )
+    )
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "blocks", "pooling_hidden", "hidden", "backbone_learning_rate")
+        _check_fraction(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dcmmoe:
+    """Directed cross-modal mixture of experts (spec 6)."""
+
+    modalities: tuple[Modality, ...] = MODALITIES
+    """What is fused, two or more."""
+    hidden: int = 256
+    """H, shared width."""
+    layers: int = 5
+    """Layers of an expert."""
+    heads: int = 16
+    """Attention heads."""
+    dropout: float = 0.1
+    """Dropout."""
+    window_frames: int = 400
+    """T, frames of a window."""
+    window_hop_frames: int = 150
+    """Frames from one window's start to the next one's."""
+    fit: Fit = field(default_factory=lambda: Fit(plateau_factor=0.1))
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "hidden", "layers", "heads", "window_frames", "window_hop_frames")
+        _check_fraction(self, "dropout")
+        _check(self, self.hidden % self.heads == 0, f"hidden {self.hidden} is no multiple of heads {self.heads}")
+        _check(
+            self,
+            len(self.modalities) >= 2 and len(set(self.modalities)) == len(self.modalities),
+            f"modalities {self.modalities} have to be two or more different ones",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Raav:
+    """Reliability-aware audio-visual fusion (spec 7)."""
+
+    hidden: int = 256
+    """H, shared width."""
+    heads: int = 4
+    """Attention heads."""
+    layers: int = 1
+    """Temporal Transformer layers."""
+    feedforward: int = 1024
+    """Width of a temporal layer's feed-forward part."""
+    latents: int = 4
+    """Learned latents of the audio bottleneck."""
+    dropout: float = 0.1
+    """Dropout."""
+    face_prior: float = 0.85
+    """Prior of the face in the reliability gate, before normalisation."""
+    behavior_prior: float = 0.15
+    """Prior of the behaviour in the reliability gate, before normalisation."""
+    positions: bool = False
+    """Whether frames and audio tokens carry positions; the paper's do not."""
+    smooth_valence_frames: int = 9
+    """Width of the centred moving average of valence, odd."""
+    smooth_arousal_frames: int = 11
+    """Width of the centred moving average of arousal, odd."""
+    fit: Fit = field(
+        default_factory=lambda: Fit(
+            learning_rate=5e-5,
+            max_epochs=50,
+            stop_patience=6,
+            clip_norm=1.0,
+            loss=Loss(valence_weight=0.7, arousal_weight=0.3, ccc_over="batch", error_weight=0.01, min_points=4),
+        )
+    )
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "hidden", "heads", "layers", "feedforward", "latents", "face_prior", "behavior_prior")
+        _check_fraction(self, "dropout")
+        _check(self, self.hidden % self.heads == 0, f"hidden {self.hidden} is no multiple of heads {self.heads}")
+        for name in ("smooth_valence_frames", "smooth_arousal_frames"):
+            width = getattr(self, name)
+            _check(self, width > 0 and width % 2 == 1, f"{name} is {width}, it has to be odd")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workers:
+    """Where training runs."""
+
+    num_workers: int = 0
+    """Ray Train workers; 0 trains in the job's own process."""
+    num_cpus: float = 1.0
+    """CPUs of one worker."""
+    use_gpu: bool = False
+    """Whether each worker holds one GPU."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check(self, self.num_workers >= 0, f"num_workers is {self.num_workers}, it cannot be negative")
+        _check_positive(self, "num_cpus")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A complete run: what is extracted, what is trained on it, and where."""
+
+    name: str
+    """The recipe's name."""
+    grid: Grid = field(default_factory=Grid)
+    """Time grid."""
+    face: Face = field(default_factory=Face)
+    """Face extraction."""
+    behavior: Behavior = field(default_factory=Behavior)
+    """Behaviour extraction."""
+    audio: Audio = field(default_factory=Audio)
+    """Audio extraction."""
+    face_transformer: FaceTransformer = field(default_factory=FaceTransformer)
+    """Temporal model of the face."""
+    mamba: Mamba = field(default_factory=Mamba)
+    """Temporal model of the behaviour."""
+    wavlm: Wavlm = field(default_factory=Wavlm)
+    """Model of the audio."""
+    dcmmoe: Dcmmoe = field(default_factory=Dcmmoe)
+    """First fusion."""
+    raav: Raav = field(default_factory=Raav)
+    """Second fusion."""
+    workers: Workers = field(default_factory=Workers)
+    """Where training runs."""
+
+
+def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and plain JSON values
+    """Sixteen hex digits that change whenever a setting changes that could change a number.
+
+    Args:
+        parts: dataclasses and JSON values. The fields of :class:`Pool` are left out of its subclasses.
+
+    Returns:
+        The first 16 digits of the sha256 of the parts as canonical JSON.
+    """
+    pool = {f.name for f in dataclasses.fields(Pool)}
+
+    def plain(part: Any) -> Any:  # noqa: ANN401
+        if dataclasses.is_dataclass(part) and not isinstance(part, type):
+            skipped = pool if isinstance(part, Pool) else set()
+            names = (f.name for f in dataclasses.fields(part) if f.name not in skipped)
+            return {"": type(part).__name__, **{name: plain(getattr(part, name)) for name in names}}
+        if isinstance(part, (tuple, list)):
+            return [plain(p) for p in part]
+        return part
+
+    canonical = json.dumps([plain(p) for p in parts], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,415 @@
+"""Generated demo corpus: talking faces whose valence and arousal are known, in Aff-Wild2's layout.
+
+One photograph is warped frame by frame from smooth valence and arousal curves, and a synthetic voice follows the same curves:
+
+    valence   mouth corners and brows      warm or cool light      timbre
+    arousal   eyes and head motion         brightness              pitch
+
+People differ in geometry, colour, background and voice, so that what is learned on some has to carry over to others.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage import color, data
+
+Array = NDArray[np.float32]
+Split = Literal["train", "development", "held_out"]
+Size = Literal["demo", "micro"]
+
+GENERATOR_VERSION = 1  # raise it when the files change
+TICKS = 600  # video time base, ticks a second: a frame at 10 or 15 fps lasts a whole number of them
+SAMPLE_RATE = 16_000
+CURVE_RATE = 100  # samples a second of the valence, arousal and jaw curves
+HEIGHT, WIDTH, PAIR_WIDTH = 320, 320, 240  # pixels of one person's picture; two of PAIR_WIDTH stand side by side
+NOT_ANNOTATED = "-5,-5"
+HEADER = "valence,arousal"
+LABEL_FOLDERS: dict[Split, str] = {
+    "train": "labels/Train_Set",
+    "development": "labels/Validation_Set",
+    "held_out": "held_out/labels",
+}
+
+# The photograph's face, (x, y) in pixels, measured once with MediaPipe's face landmarker.
+FACE = (225.0, 118.0)
+EYES = ((204.0, 101.5), (246.0, 103.5))
+BROWS = ((216.3, 94.5), (234.4, 95.0))  # inner ends
+MOUTH, MOUTH_HALF_WIDTH = (223.4, 144.0), 21.0
+LOWER_LIP_Y, CHIN_Y, NECK = 149.2, 177.4, (223.0, 185.0)
+MOUTH_INSIDE = (0.23, 0.09, 0.09)  # RGB
+LIP_GAP = 5.0  # pixels by which the photograph's smile parts the lips
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person in one video: a track."""
+
+    track: str
+    seed: tuple[int, ...]
+    speaks: bool
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """Everything that decides a video's files. `fps` is the mean rate if the rate is variable; `seconds` is the length."""
+
+    name: str
+    split: Split
+    people: tuple[Person, ...]
+    seed: tuple[int, ...]
+    fps: int
+    seconds: float
+    has_audio: bool = True
+    variable_rate: bool = False
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A person's curves over the video, CURVE_RATE samples a second: valence and arousal in [-1, 1], jaw in [0, 1]."""
+
+    valence: Array
+    arousal: Array
+    jaw: Array
+
+    def at(self, times: Array) -> Array:
+        """Valence, arousal and jaw (N, 3) at `times` (N) in seconds."""
+        grid = np.arange(len(self.valence)) / CURVE_RATE
+        return np.stack([np.interp(times, grid, curve) for curve in (self.valence, self.arousal, self.jaw)], axis=1)
+
+
+def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
+    """The videos of a corpus.
+
+    Args:
+        size: "demo" is 18 people in 17 videos of 14 to 16 s at 15 fps (10 train, 3 development, 5 held out): one video holds two
+            people of whom one speaks, one has no audio, one has a variable frame rate. "micro" is one person a split, 5 s at 10 fps.
+        seed: everything random follows from it.
+
+    Returns:
+        Specs in the order train, development, held out; each can be written on its own by `write_video`.
+    """
+    counts: dict[Split, int] = (
+        {"train": 9, "development": 3, "held_out": 5} if size == "demo" else {"train": 1, "development": 1, "held_out": 1}
+    )
+    rng = np.random.default_rng(seed)
+    specs: list[VideoSpec] = []
+    for split, count in counts.items():
+        for place in range(count):
+            number = len(specs) + 1
+            name, special = f"video{number:02d}", place if size == "demo" and split == "train" else None
+            suffixes = ("_left", "_right") if special == 1 else ("",)
+            people = tuple(Person(name + s, (seed, number, i), i == 0) for i, s in enumerate(suffixes))
+            seconds = float(rng.uniform(14.0, 16.0)) if size == "demo" else 5.0
+            fps = 15 if size == "demo" else 10
+            specs.append(
+                VideoSpec(name, split, people, (seed, number), fps, seconds, special != 2, variable_rate=special == 3)
+            )
+    return specs
+
+
+def make_corpus(
+    folder: Path, size: Size, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write the demo corpus; return at once if it is there already.
+
+    Args:
+        folder: gets `videos`, `labels`, `held_out` and, last, `corpus.json`.
+        size: see `video_specs`.
+        seed: the same seed gives the same bytes on the same machine.
+        progress: called with (videos written, videos in all) after each video.
+
+    Raises:
+        ValueError: the folder holds a corpus of another size, seed or generator version.
+
+    Source: spec section 1 (layout, label files, template).
+    """
+    marker = folder / "corpus.json"
+    content = json.dumps({"size": size, "seed": seed, "generator_version": GENERATOR_VERSION}) + "\n"
+    if marker.exists():
+        if marker.read_text() != content:
+            raise ValueError(f"{folder} holds another demo corpus, {marker.read_text().strip()}: remove it or name another folder")
+        return
+    specs = video_specs(size, seed)
+    template = ["image_location,valence,arousal"]
+    for done, spec in enumerate(specs, start=1):
+        rows = write_video(spec, folder)
+        if spec.split == "held_out":
+            template += [f"{p.track}/{k:05d}.jpg,{NOT_ANNOTATED}" for p in spec.people for k in range(1, rows + 1)]
+        if progress is not None:
+            progress(done, len(specs))
+    _write_lines(folder / "held_out" / "template.txt", template)
+    _write_lines(marker, [content.rstrip()])
+
+
+def write_video(spec: VideoSpec, folder: Path) -> int:
+    """Write one video and the label file of each of its tracks.
+
+    Args:
+        spec: the video.
+        folder: the corpus's folder.
+
+    Returns:
+        Number of frames, which is the number of rows of each label file.
+    """
+    rng = np.random.default_rng((*spec.seed, 0))
+    ticks = _frame_ticks(rng, spec)
+    times = ticks / TICKS
+    performances = [_perform(person, spec.seconds) for person in spec.people]
+    states = [performance.at(times) for performance in performances]
+    voice = _voice(np.random.default_rng((*spec.seed, 1)), performances[0], spec.seconds) if spec.has_audio else None
+    path = folder / ("held_out/videos" if spec.split == "held_out" else "videos") / f"{spec.name}.mp4"
+    _encode(path, _pictures(spec, states, times), ticks, voice, spec.fps)
+    for person, state in zip(spec.people, states, strict=True):
+        rows = [f"{v:.6f},{a:.6f}" for v, a in state[:, :2]]
+        if spec.split != "held_out":
+            start = int(rng.integers(5, len(rows) - 10))
+            rows[start : start + 4] = [NOT_ANNOTATED] * 4
+        _write_lines(folder / LABEL_FOLDERS[spec.split] / f"{person.track}.txt", [HEADER, *rows])
+    return len(ticks)
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text("\n".join(lines) + "\n")
+    os.replace(temporary, path)
+
+
+def _frame_ticks(rng: np.random.Generator, spec: VideoSpec) -> NDArray[np.int64]:
+    """Presentation time of each frame in TICKS; at a variable rate an interval lasts .5 to 2 mean ones, drifting slowly."""
+    count = round(spec.seconds * spec.fps)
+    if not spec.variable_rate:
+        return np.arange(count) * (TICKS // spec.fps)
+    drift = ndimage.gaussian_filter1d(rng.normal(size=count), 6.0)
+    intervals = np.exp2(np.clip(drift / drift.std() * 0.5 + rng.normal(0.0, 0.15, count), -1.0, 1.0))
+    ends = np.cumsum(intervals) / intervals.sum() * spec.seconds * TICKS
+    return np.concatenate([[0], np.round(ends[:-1])]).astype(np.int64)
+
+
+# Curves and voice
+
+
+def _affect_curve(rng: np.random.Generator, count: int) -> Array:
+    """Band-limited random walk (time scale 3 to 6 s) stretched to a range of its own within [-.85, .85]."""
+    noise = ndimage.gaussian_filter1d(rng.normal(size=count + 8 * CURVE_RATE), 0.9 * CURVE_RATE)[4 * CURVE_RATE :][:count]
+    unit = (noise - noise.min()) / np.ptp(noise)
+    return rng.uniform(-0.85, -0.6) * (1 - unit) + rng.uniform(0.6, 0.85) * unit
+
+
+def _speech_rhythm(rng: np.random.Generator, count: int) -> Array:
+    """Syllable envelope in [0, 1]: phrases of 2.5 to 5 s, 3 to 5 syllables a second, pauses of .5 to 1.2 s at 0."""
+    times, envelope, start = np.arange(count) / CURVE_RATE, np.zeros(count), rng.uniform(0.1, 0.5)
+    while start < times[-1]:
+        end, rate = start + rng.uniform(2.5, 5.0), rng.uniform(3.0, 5.0)
+        phase = np.clip((times - start) * rate, 0.0, np.floor((end - start) * rate))  # whole syllables
+        loud = rng.uniform(0.7, 1.0, 32)[np.minimum(phase.astype(int), 31)]
+        envelope += loud * np.sin(np.pi * phase) ** 2
+        start = end + rng.uniform(0.5, 1.2)
+    return envelope
+
+
+def _perform(person: Person, seconds: float) -> Performance:
+    rng = np.random.default_rng((*person.seed, 0))
+    count = round(seconds * CURVE_RATE) + 1
+    valence, arousal = _affect_curve(rng, count), _affect_curve(rng, count)
+    return Performance(valence, arousal, _speech_rhythm(rng, count) if person.speaks else np.zeros(count))
+
+
+def _voice(rng: np.random.Generator, performance: Performance, seconds: float) -> Array:
+    """Harmonic voice in [-1, 1] at SAMPLE_RATE: pitch 160 Hz * 1.65^arousal, spectral tilt and formant from valence.
+
+    The harmonics are scaled to unit power, so that loudness carries the syllables and nothing else.
+    """
+    times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    valence, arousal, jaw = performance.at(times).T
+    pitch = 160.0 * 1.65**arousal * rng.uniform(0.96, 1.04)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    tilt, formant = 1.5 - 1.1 * valence + rng.uniform(-0.1, 0.1), 1200.0 * 2.0**valence * rng.uniform(0.95, 1.05)
+    voice, power = np.zeros_like(times), np.full_like(times, 1e-9)
+    for k in range(1, 33):
+        amplitude = k**-tilt * (1 + 2 * np.exp(-(((k * pitch - formant) / 400.0) ** 2))) * (k * pitch < 7000.0)
+        voice += amplitude * np.sin(k * phase)
+        power += amplitude**2
+    speaking = np.clip(ndimage.maximum_filter1d(jaw[::160], 25).repeat(160)[: len(jaw)] * 4.0, 0.0, 1.0)
+    return 0.1 * voice / np.sqrt(power) * speaking * (0.4 + 0.6 * jaw) + rng.normal(0.0, 3e-4, len(times))
+
+
+# Picture
+
+
+@lru_cache(maxsize=1)
+def _photograph() -> Array:
+    """The photograph with its person cut out: (512, 512, 4), RGB in [0, 1] and opacity."""
+    photo = data.astronaut().astype(np.float64) / 255.0
+    lightness, *chroma = np.moveaxis(color.rgb2lab(ndimage.gaussian_filter(photo, (1.0, 1.0, 0.0))), -1, 0)
+    wall = (np.hypot(*chroma) < 11.0) & (lightness > 62.0)  # a plain grey backdrop
+    regions, _ = ndimage.label(ndimage.binary_erosion(wall))
+    wall = ndimage.binary_dilation(np.isin(regions, [regions[8, 130], regions[8, 330]]))
+    person = ndimage.binary_erosion(ndimage.binary_fill_holes(~wall))
+    opacity = ndimage.gaussian_filter(person.astype(np.float64), 1.2)
+    opacity[:, :100] = opacity[:, 362:] = 0.0  # flag and model rocket
+    return np.concatenate([photo, opacity[..., None]], axis=2).astype(np.float32)
+
+
+def _sample(picture: torch.Tensor, x: Array, y: Array, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear samples (1, C, h, w) of `picture` (1, C, H, W) at pixel coordinates in a frame of `size` = (height, width)."""
+    grid = np.stack([(2 * x + 1) / size[1] - 1, (2 * y + 1) / size[0] - 1], axis=-1).astype(np.float32)
+    return F.grid_sample(picture, torch.from_numpy(grid)[None], align_corners=False, padding_mode="border")
+
+
+def _bump(x: Array, y: Array, centre: tuple[float, float], sx: float, sy: float) -> Array:
+    return np.exp(-0.5 * (((x - centre[0]) / sx) ** 2 + ((y - centre[1]) / sy) ** 2))
+
+
+class _Puppet:
+    """One person's picture: the photograph in their geometry and colours, before a background of their own.
+
+    A frame is drawn in two steps: the face box is resampled from the photograph for the expression, then the whole person for the
+    head's motion. Every displacement is a sum of coefficient * basis field, and the fields are made once.
+    """
+
+    def __init__(self, rng: np.random.Generator, width: int) -> None:
+        ys, xs = np.mgrid[0:HEIGHT, 0:width].astype(np.float32)
+        self.xs, self.ys = xs, ys
+        self._place(rng, xs, ys, width)
+        self._dress(rng, width)
+        x, y = self.x, self.y
+        self.head = 1 / (1 + np.exp((np.hypot((x - 226.0) / 84.0, (y - 100.0) / 92.0) - 1.12) * 14.0))
+        self.pivot = np.array([float(np.interp(0, [0], [width / 2])), HEIGHT * 0.85], np.float32)
+        inside = (np.abs(x - FACE[0]) < 60) & (y > 74) & (y < 208)
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        self.box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        self._expression_bases(x[self.box], y[self.box])
+
+    def _place(self, rng: np.random.Generator, xs: Array, ys: Array, width: int) -> None:
+        """Photograph coordinates (x, y) of every output pixel: mirror, mild affine map, local width of jaw and height of face."""
+        scale = rng.uniform(1.42, 1.58) * (0.92 if width == PAIR_WIDTH else 1.0)
+        stretch, angle, shear = rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05), rng.uniform(-0.04, 0.04)
+        u = (xs - width / 2 - rng.uniform(-10, 10)) / scale * (1 + stretch)
+        v = (ys - HEIGHT * 0.5 - rng.uniform(-8, 8)) / scale * (1 - stretch)
+        u, v = u + (shear - angle) * v, v + angle * u
+        x, y = FACE[0] + u * rng.choice([-1.0, 1.0]), FACE[1] + v
+        near = _bump(x, y, FACE, 55.0, 60.0)
+        jaw, length = rng.uniform(-0.12, 0.12), rng.uniform(-0.06, 0.06)
+        self.x = x + near * jaw * (x - FACE[0]) * np.tanh((y - 122.0) / 30.0)
+        self.y = y + near * length * (y - FACE[1])
+
+    def _dress(self, rng: np.random.Generator, width: int) -> None:
+        """Skin and picture colours, and a background that brings every person's mean colour near one grey."""
+        photo = _photograph().copy()
+        tint = 1 + rng.uniform(-0.08, 0.08, 3)
+        photo[..., :3] = 0.66 * tint * photo[..., :3] ** rng.uniform(0.85, 1.15)
+        picture = torch.from_numpy(photo).permute(2, 0, 1)[None]
+        self.photo = F.interpolate(picture, scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
+        self.still = _sample(self.photo, self.x, self.y, (512, 512))
+        opacity, rgb = self.still[0, 3].numpy(), self.still[0, :3].numpy()
+        u, v = self.xs / width - 0.5, self.ys / HEIGHT - 0.5
+        angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(-0.16, 0.16, (3, 1, 1))
+        noise = ndimage.gaussian_filter(rng.normal(size=(3, HEIGHT, width)), (0.0, *rng.uniform(6.0, 30.0, 2)))
+        texture = slope * (np.cos(angle) * u + np.sin(angle) * v) + 0.05 * noise / noise.std()
+        wanted = 0.38 * (1 + rng.uniform(-0.03, 0.03, 3)) - (rgb * opacity).mean((1, 2))
+        wanted -= (texture * (1 - opacity)).mean((1, 2))
+        wall = texture + (wanted / (1 - opacity).mean())[:, None, None]
+        self.background = torch.from_numpy(np.clip(wall, 0.02, 0.9).astype(np.float32))
+
+    def _expression_bases(self, x: Array, y: Array) -> None:
+        """Fields (h, w) of the face box, in photograph pixels."""
+        u = (x - MOUTH[0]) / MOUTH_HALF_WIDTH
+        self.corners = u**2 * np.exp(1 - u**2) * np.exp(-0.5 * ((y - 141.0) / 14.0) ** 2)
+        self.spread = np.sign(u) * self.corners
+        self.brows = sum(_bump(x, y, centre, 8.0, 5.5) for centre in BROWS)
+        self.frown = sum(side * _bump(x, y, centre, 8.0, 5.5) for side, centre in zip((1, -1), BROWS, strict=True))
+        self.eyes = sum(_bump(x, y, eye, 10.0, 5.0) * (y - eye[1]) for eye in EYES)
+        self.lips = np.cos(np.clip(np.abs(u), 0, 1) * np.pi / 2)
+        self.chin = np.cos(np.clip(np.abs(u) / 1.9, 0, 1) * np.pi / 2) ** 2
+
+    def _expression(self, valence: float, arousal: float, jaw: float) -> torch.Tensor:
+        """The face box (1, 4, h, w): smile or frown, eyes, then the jaw on top of them."""
+        x, y = self.x[self.box], self.y[self.box]
+        rise = 6.0 * valence - 2.5  # of the mouth corners; the photograph smiles
+        x = x - 2.5 * valence * self.spread - 1.5 * min(valence, 0.0) * self.frown
+        y = y + rise * self.corners + 3.0 * valence * self.brows - 0.38 * arousal * self.eyes
+        drop = -LIP_GAP + jaw * (LIP_GAP + 13.0) + 0.6 * (1 + arousal) * (jaw > 0)
+        line = LOWER_LIP_Y - (1 - self.lips) * 3
+        along = np.clip((y - line - 6) / (CHIN_Y - line - 6), 0, 1)
+        fall = np.clip(1 - (y - CHIN_Y) / 28, 0, 1) ** 2
+        down = drop * (self.lips * (1 - along) + self.chin * along) * fall
+        lower = y - down >= line - 0.5  # the lower lip and what hangs on it
+        opened = (y > MOUTH[1] + 3.7 + (1 - self.lips) * 0.5) & (y < line + down) & (self.lips > 0.05) & (down > 0.5)
+        face = _sample(self.photo, x, np.where(lower, y - down, y), (512, 512))
+        inside = torch.from_numpy(ndimage.gaussian_filter(opened.astype(np.float32), 1.2))
+        face[:, :3] += inside * (torch.tensor(MOUTH_INSIDE)[:, None, None] - face[:, :3])
+        return face
+
+    def draw(self, state: Array, motion: Array) -> torch.Tensor:
+        """The person before their background, RGB (3, HEIGHT, width) in [0, 1].
+
+        Args:
+            state: valence, arousal, jaw.
+            motion: head motion right and down in pixels, and its roll in radians.
+        """
+        right, down, roll = motion
+        person = self.still.clone()
+        person[(..., *self.box)] = self._expression(*state)
+        x = self.xs - self.head * (right - roll * (self.ys - self.pivot[1]))
+        y = self.ys - self.head * (down + roll * (self.xs - self.pivot[0]))
+        person = _sample(person, x, y, person.shape[2:])[0]
+        return self.background + person[3] * (person[:3] - self.background)
+
+
+def _head_motion(rng: np.random.Generator, arousal: Array, times: Array) -> Array:
+    """Sway, nod and roll (N, 3); the amplitude grows with arousal."""
+    rate, phase = rng.uniform(0.35, 0.8, 3), rng.uniform(0, 2 * np.pi, 3)
+    swing = np.sin(2 * np.pi * rate * times[:, None] + phase)
+    return swing * np.array([6.0, 7.0, 0.06]) * (0.25 + 0.4 * (1 + arousal[:, None]))
+
+
+def _pictures(spec: VideoSpec, states: list[Array], times: Array) -> Iterator[NDArray[np.uint8]]:
+    """Frames (HEIGHT, width, 3): the people side by side in one light that follows the mean of their valence and arousal."""
+    width = WIDTH if len(states) == 1 else PAIR_WIDTH
+    rngs = [np.random.default_rng((*person.seed, 1)) for person in spec.people]
+    puppets = [_Puppet(rng, width) for rng in rngs]
+    motions = [_head_motion(rng, state[:, 1], times) for rng, state in zip(rngs, states, strict=True)]
+    valence, arousal = np.mean(states, axis=0)[:, :2].T
+    light = np.stack([1 + 0.2 * valence, np.ones_like(valence), 1 - 0.2 * valence], 1) * (1 + 0.3 * arousal[:, None])
+    for k in range(len(times)):
+        people = [puppet.draw(state[k], motion[k]) for puppet, state, motion in zip(puppets, states, motions, strict=True)]
+        picture = torch.cat(people, dim=2) * torch.from_numpy(light[k].astype(np.float32))[:, None, None]
+        yield (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def _encode(
+    path: Path, pictures: Iterator[NDArray[np.uint8]], ticks: NDArray[np.int64], voice: Array | None, fps: int
+) -> None:
+    """H.264 and AAC in MP4: one thread and bit-exact flags, so that the bytes depend on the content alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    first = next(pictures)
+    with av.open(temporary, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        video = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "20", "threads": "1"})
+        video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
+        video.codec_context.time_base = Fraction(1, TICKS)
+        audio = None if voice is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=64_000)
+        for tick, picture in zip(ticks, (p for part in ((first,), pictures) for p in part), strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = int(tick), Fraction(1, TICKS)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if audio is not None:
+            sound = av.AudioFrame.from_ndarray(voice[None].astype(np.float32), format="fltp", layout="mono")
+            sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
+            container.mux(audio.encode(sound))
+            container.mux(audio.encode())
+    os.replace(temporary, path)

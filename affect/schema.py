@@ -1,0 +1,163 @@
+"""Every table that the program writes: columns, types, units, nulls.
+
+Tables are Parquet. Those of the feature store carry ``status`` and ``reason`` in their file metadata (see
+:mod:`affect.pipeline.store`), so that a unit that failed is an object with a reason and no rows.
+"""
+
+import pyarrow as pa
+
+VERSION = 1
+"""Part of every address: a change of meaning makes old objects invisible instead of wrong."""
+
+STATUSES = ("ok", "degraded", "failed")
+
+EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
+NUM_BLENDSHAPES = 52
+
+_FLOATS = pa.list_(pa.float32())
+_HALVES = pa.list_(pa.float16())
+
+VIDEO = pa.schema(
+    [
+        ("path", pa.string()),  # relative to the folder or bucket of videos
+        ("bytes", pa.int64()),
+        ("fingerprint", pa.string()),  # of path, size, first and last MiB
+        ("width", pa.int32()),  # of the picture as shown, rotation applied
+        ("height", pa.int32()),
+        ("rotation", pa.int32()),  # degrees that a decoded frame is turned, counter-clockwise, to be upright
+        ("has_audio", pa.bool_()),
+        ("duration_s", pa.float64()),
+        ("time_s", pa.list_(pa.float64())),  # presentation time of every frame, from the first one's
+    ]
+)
+"""One row per video: what the probe found."""
+
+FACE = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("time_s", pa.float64()),
+        ("face", pa.int16()),  # number within the frame; who is who is decided over the whole video
+        ("box", _FLOATS),  # left, top, right, bottom as shares of the picture's width and height
+        ("score", pa.float32()),  # null where the detector gives none
+        ("embedding", _FLOATS),
+        ("valence", pa.float32()),
+        ("arousal", pa.float32()),
+        ("expression", _FLOATS),  # logits in the order of EXPRESSIONS
+        ("lip_area", pa.float32()),  # inner-lip area in squared sides of the letterboxed crop; null without a mesh
+        ("blendshapes", _FLOATS),  # null without a mesh
+    ]
+)
+"""One row per frame and face. A frame without a face has no row."""
+
+BEHAVIOR = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("prompt", pa.string()),  # neutral, left or right
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("multimodal", _HALVES),  # state of the last token
+        ("vision", _HALVES),  # state at the last vision end
+        ("patches", pa.list_(_HALVES)),  # mean state of each temporal patch
+    ]
+)
+"""One row per segment and prompt."""
+
+AUDIO = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("waveform", pa.list_(pa.int16())),  # mono, true length
+    ]
+)
+"""One row per segment."""
+
+TRACK_FRAMES = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("time_s", pa.float64()),
+        ("gold_valence", pa.float32()),  # null = not annotated
+        ("gold_arousal", pa.float32()),
+        ("face_valid", pa.bool_()),
+        ("face_embedding", _FLOATS),  # at a frame without a face the nearest one's; null in a track without any
+        ("face_valence", pa.float32()),  # the encoder's own, before any temporal model
+        ("face_arousal", pa.float32()),
+        ("lip_area", pa.float32()),
+    ]
+)
+"""One row per frame of one person's track."""
+
+TRACK_SEGMENTS = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("first_frame", pa.int32()),
+        ("end_frame", pa.int32()),
+        ("full", pa.bool_()),  # whether the segment has its full length
+        ("block_edges", pa.list_(pa.int32())),  # frame edges of the one-second blocks
+        ("behavior_valid", pa.bool_()),
+        ("multimodal", _HALVES),
+        ("vision", _HALVES),
+        ("audio_valid", pa.bool_()),  # whether there is a waveform
+        ("kept", pa.bool_()),  # the mouth filter's verdict
+        ("verdict", pa.string()),  # why not
+        ("open_s", pa.float32()),
+        ("coverage", pa.float32()),
+        ("waveform", pa.list_(pa.int16())),
+    ]
+)
+"""One row per segment of one person's track."""
+
+EMBEDDED_FRAMES = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("embedding", _FLOATS),
+        ("valence", pa.float32()),
+        ("arousal", pa.float32()),
+        ("valid", pa.bool_()),  # whether the modality saw the person here
+    ]
+)
+"""What a trained unimodal model says of every frame of a track: what DCMMOE reads."""
+
+EMBEDDED_BLOCKS = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("block", pa.int32()),
+        ("embedding", _FLOATS),
+        ("valence", pa.float32()),
+        ("arousal", pa.float32()),
+        ("valid", pa.bool_()),  # the block has frames and its segment was kept
+    ]
+)
+"""What a trained audio model says of every block of a track's segments: RAAV's audio tokens."""
+
+SYSTEMS = ("face", "behavior", "audio", "dcmmoe", "raav")
+"""The systems that predict, modalities first."""
+
+PREDICTIONS = pa.schema(
+    [
+        ("video", pa.string()),
+        ("person", pa.string()),  # main, left, right or a number from the left
+        ("track", pa.string()),  # the track's name in label files
+        ("frame", pa.int32()),
+        ("time_s", pa.float64()),
+        ("valence", pa.float32()),  # of the run's main system
+        ("arousal", pa.float32()),
+        ("valid", pa.bool_()),  # whether any modality saw the person at this frame
+        ("reason", pa.string()),  # why not
+        *((f"{system}_{name}", pa.float32()) for system in SYSTEMS for name in ("valence", "arousal")),
+    ]
+)
+"""One row per frame and person of one predicted video."""
+
+OUTCOMES = pa.schema(
+    [
+        ("video", pa.string()),
+        ("status", pa.string()),  # ok, degraded or failed
+        ("people", pa.int32()),
+        ("frames", pa.int32()),
+        ("reason", pa.string()),
+    ]
+)
+"""One row per video that was to be predicted."""

@@ -1,0 +1,276 @@
+"""All window arithmetic: segments, frames of a time range, windows, overlap mean, blocks, nearest fill, smoothing.
+
+Times are seconds from the video's first frame, frames are 0-based, ranges are half open. Arrays are numpy.
+
+Source: paper (arXiv 2603.13056), sections 3.2 to 3.4, with one grid for behaviour and audio.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+# Durations are sums of many float intervals: two times closer than this are the same time.
+TIME_TOLERANCE_S = 1e-6
+
+
+def segments(duration_s: float, segment_s: float = 4.0, hop_s: float = 2.0) -> list[tuple[float, float]]:
+    """Cut a duration into overlapping segments; the last one may be a shorter tail.
+
+    Args:
+        duration_s: length of the video in seconds, > 0.
+        segment_s: length of a segment in seconds.
+        hop_s: seconds between starts, at most ``segment_s``.
+
+    Returns:
+        ``(start_s, end_s)`` per segment, in order; together they cover ``[0, duration_s]``.
+
+    Raises:
+        ValueError: the duration is not positive.
+    """
+    if not duration_s > 0:
+        raise ValueError(f"a video of {duration_s} s has no segments")
+    ranges = []
+    start = 0.0
+    while start + segment_s < duration_s - TIME_TOLERANCE_S:
+        ranges.append((start, start + segment_s))
+        start = len(ranges) * hop_s
+    ranges.append((start, duration_s))
+    return ranges
+
+
+class FrameClock(Protocol):
+    """Says which frames lie before a time."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video."""
+
+    @property
+    def fps(self) -> float:
+        """Mean frames per second."""
+
+    def frames_before(self, time_s: float) -> int:
+        """F(t): the number of frames before a time."""
+
+    def block_edges(self, start_s: float, num_blocks: int) -> Int[ndarray, " edges"]:
+        """Frame edges of consecutive blocks of one second that begin at ``start_s``."""
+
+
+@dataclass(frozen=True)
+class Timestamps:
+    """Frame clock by presentation timestamps, right at any frame rate, constant or not.
+
+    ``F(t) = #{i : time_i + 1 / (2 fps) < t}``, the duration is the last timestamp plus one mean interval and
+    ``fps = frames / duration``.
+
+    Args:
+        time_s: strictly increasing, the first one 0; one or more.
+    """
+
+    time_s: Float[ndarray, " frames"]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video."""
+        return len(self.time_s)
+
+    @property
+    def duration_s(self) -> float:
+        """Last timestamp plus one mean interval; a video of one frame lasts 1/25 s."""
+        if len(self.time_s) == 1:
+            return 0.04
+        last = float(self.time_s[-1])
+        return last + last / (len(self.time_s) - 1)
+
+    @property
+    def fps(self) -> float:
+        """Mean frames per second."""
+        return self.num_frames / self.duration_s
+
+    def frames_before(self, time_s: float) -> int:
+        """F(t): the number of frames whose timestamp plus half a mean interval is before ``time_s``."""
+        centre = self.time_s + 0.5 / self.fps
+        return int(np.searchsorted(centre, time_s - TIME_TOLERANCE_S, side="left"))
+
+    def block_edges(self, start_s: float, num_blocks: int) -> Int[ndarray, " edges"]:
+        """``F(start + i)`` for i = 0 .. ``num_blocks``."""
+        return np.array([self.frames_before(start_s + i) for i in range(num_blocks + 1)])
+
+
+@dataclass(frozen=True)
+class ConstantRate:
+    """Frame clock from a rate alone, as the published tables have it: ``F(t) = round(t fps)``, half to even.
+
+    Args:
+        num_frames: frames of the video.
+        fps: frames per second.
+    """
+
+    num_frames: int
+    fps: float
+
+    def frames_before(self, time_s: float) -> int:
+        """F(t), never more than the video has."""
+        return min(round(time_s * self.fps), self.num_frames)
+
+    def block_edges(self, start_s: float, num_blocks: int) -> Int[ndarray, " edges"]:
+        """``F(start) + round(i fps)`` for i = 0 .. ``num_blocks``."""
+        first = self.frames_before(start_s)
+        return np.array([min(first + round(i * self.fps), self.num_frames) for i in range(num_blocks + 1)])
+
+
+def frame_ranges(clock: FrameClock, ranges_s: Iterable[tuple[float, float]]) -> Int[ndarray, "segments 2"]:
+    """Frames ``[F(start), F(end))`` of each time range; the last frame belongs to a range that ends the video."""
+    return np.array([(clock.frames_before(a), clock.frames_before(b)) for a, b in ranges_s], dtype=np.int64).reshape(-1, 2)
+
+
+def window_starts(num_frames: int, window: int, hop: int) -> list[int]:
+    """Starts of windows of ``window`` frames: 0, hop, ... while one fits, plus a last one that ends the track.
+
+    A track shorter than a window has one window, which the caller pads.
+    """
+    if num_frames <= window:
+        return [0]
+    starts = list(range(0, num_frames - window + 1, hop))
+    if starts[-1] != num_frames - window:
+        starts.append(num_frames - window)
+    return starts
+
+
+def segment_windows(num_segments: int, window: int, hop: int) -> list[tuple[int, int]]:
+    """Windows ``[start, end)`` over segments: starts 0, hop, ... until one reaches the end, the last one shorter."""
+    windows = [(0, min(window, num_segments))]
+    while windows[-1][1] < num_segments:
+        start = windows[-1][0] + hop
+        windows.append((start, min(start + window, num_segments)))
+    return windows
+
+
+def padded_window(num_frames: int, start: int, window: int) -> Int[ndarray, " window"]:
+    """Frame numbers of a window, the track's last frame repeated past its end."""
+    return np.minimum(np.arange(start, start + window), num_frames - 1)
+
+
+def overlap_mean(
+    num_frames: int, parts: Iterable[tuple[int, Float[ndarray, "length D"]]], width: int
+) -> tuple[Float[ndarray, "frames D"], Bool[ndarray, " frames"]]:
+    """Average overlapping predictions per frame, every part with the same weight.
+
+    Args:
+        num_frames: frames of the track.
+        parts: ``(start, values)``; values past the track's end are ignored.
+        width: D.
+
+    Returns:
+        The mean, 0 where no part reaches, and whether any part reaches a frame.
+    """
+    total = np.zeros((num_frames, width))
+    count = np.zeros(num_frames, dtype=np.int64)
+    for start, values in parts:
+        length = min(len(values), num_frames - start)
+        total[start : start + length] += values[:length]
+        count[start : start + length] += 1
+    return total / np.maximum(count, 1)[:, None], count > 0
+
+
+def nearest_valid(valid: Bool[ndarray, " frames"]) -> Int[ndarray, " frames"]:
+    """For each frame the nearest valid one, itself if it is valid; of two equally near the earlier.
+
+    Raises:
+        ValueError: no frame is valid.
+    """
+    where = np.flatnonzero(valid)
+    if len(where) == 0:
+        raise ValueError("no valid frame to fill from")
+    frames = np.arange(len(valid))
+    right = np.searchsorted(where, frames).clip(max=len(where) - 1)
+    left = (right - 1).clip(min=0)
+    nearer_left = np.abs(frames - where[left]) <= np.abs(where[right] - frames)
+    return np.where(nearer_left, where[left], where[right])
+
+
+def block_positions(num_frames: int, num_blocks: int, fps: float, *, full: bool) -> Float[ndarray, " frames"]:
+    """Where each frame of a segment lies between block centres, for linear interpolation.
+
+    Full segment of L frames and n blocks: ``clamp((j + .5) n / L - .5, 0, n - 1)``, what ``F.interpolate(mode="linear",
+    align_corners=False)`` does. Tail: ``clamp((j + .5) / fps - .5, 0, n - 1)``, blocks stay one second long.
+
+    Args:
+        num_frames: L, frames of the segment.
+        num_blocks: n; in a tail, the blocks that have a frame.
+        fps: mean frames per second.
+        full: whether the segment has its full length.
+
+    Returns:
+        Positions in ``[0, num_blocks - 1]``.
+
+    Differs: the authors' code stretches four seconds of blocks over a tail.
+    """
+    frame = np.arange(num_frames) + 0.5
+    position = frame * num_blocks / num_frames if full else frame / fps
+    return np.clip(position - 0.5, 0, num_blocks - 1)
+
+
+def interpolate_blocks(
+    blocks: Float[ndarray, "K D"], positions: Float[ndarray, " frames"]
+) -> Float[ndarray, "frames D"]:
+    """Read blocks at fractional positions, linearly."""
+    low = np.floor(positions).astype(np.int64)
+    high = np.minimum(low + 1, len(blocks) - 1)
+    share = (positions - low)[:, None]
+    return blocks[low] * (1 - share) + blocks[high] * share
+
+
+def range_means(values: Float[ndarray, "frames D"], ranges: Int[ndarray, "ranges 2"]) -> Float[ndarray, "ranges D"]:
+    """Mean of the annotated (not NaN) frames of each range ``[f0, f1)``; NaN where there is none."""
+    annotated = ~np.isnan(values).any(axis=1)
+    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(np.where(annotated[:, None], values, 0), axis=0)])
+    count = np.concatenate([[0], np.cumsum(annotated)])
+    first, last = np.clip(ranges, 0, len(values)).T
+    number = (count[last] - count[first])[:, None]
+    return np.divide(total[last] - total[first], number, out=np.full((len(ranges), values.shape[1]), np.nan), where=number > 0)
+
+
+def sampled_frames(num_frames: int, seconds: float, frames_per_second: float = 4.0, most: int = 16) -> Int[ndarray, " n"]:
+    """Which frames of a segment a vision-language model sees: n evenly spaced ones, first and last included.
+
+    ``n = min(most, max(4, even floor of 4 x seconds), N)`` and ``round(linspace(0, N - 1, n))``.
+
+    Args:
+        num_frames: N, frames of the segment, >= 1.
+        seconds: length of the segment.
+        frames_per_second: frames per second of a segment.
+        most: largest n.
+
+    Returns:
+        Frame numbers from the segment's first frame, increasing.
+    """
+    even_floor = 2 * int(frames_per_second * seconds / 2 + TIME_TOLERANCE_S)
+    n = min(most, max(4, even_floor), num_frames)
+    return np.round(np.linspace(0, num_frames - 1, n)).astype(np.int64)
+
+
+def moving_average(values: Float[ndarray, " frames"], width: int) -> Float[ndarray, " frames"]:
+    """Centred moving average of an odd width, edges replicated."""
+    if width % 2 == 0:
+        raise ValueError(f"a centred moving average needs an odd width, not {width}")
+    padded = np.pad(values, width // 2, mode="edge")
+    return np.convolve(padded, np.full(width, 1 / width), mode="valid")
+
+
+def runs(open_frames: Bool[ndarray, " frames"]) -> list[tuple[int, int, bool]]:
+    """Maximal runs of equal values as ``(start, end, value)``."""
+    if len(open_frames) == 0:
+        return []
+    edges = [0, *(np.flatnonzero(np.diff(open_frames)) + 1).tolist(), len(open_frames)]
+    return [(a, b, bool(open_frames[a])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def clip_frames(time_s: Sequence[float] | Float[ndarray, " frames"], start_s: float, end_s: float) -> tuple[int, int]:
+    """Frames ``[first, last)`` with ``start_s <= t < end_s``: the ones that a clip owns."""
+    first, last = np.searchsorted(np.asarray(time_s), [start_s - TIME_TOLERANCE_S, end_s - TIME_TOLERANCE_S], side="left")
+    return int(first), int(last)

@@ -1,0 +1,64 @@
+"""Lets PyPI's torchvision be imported beside a CPU-only torch.
+
+PyPI carries only CUDA builds of torchvision for Linux. Their ``_C.so`` does not load beside ``torch==X+cpu``, and
+``import torchvision`` then ends in "operator torchvision::nms does not exist", and with it every transformers model
+and EfficientNet. Two operators are registered there without a guard: declaring them lets the import pass. Transforms
+and models need no compiled operator.
+"""
+
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_libraries: list[Any] = []  # a torch.library.Library undoes its registrations when it is collected
+
+
+def _extension_fails(origin: str) -> bool:
+    """Whether torch is a CPU build and torchvision's compiled extension does not load beside it."""
+    import torch
+
+    if torch.version.cuda is not None or torch.version.hip is not None:
+        return False
+    try:
+        for extension in Path(origin).parent.glob("_C*.so"):
+            torch.ops.load_library(str(extension))  # torchvision loads the same file again: no harm
+    except OSError:
+        return True
+    return False
+
+
+class _Finder:
+    """Import hook: acts when torchvision is first imported, whoever imports it."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "torchvision":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None or spec.origin is None:
+            return spec
+        origin, run = spec.origin, spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            if not _libraries and _extension_fails(origin):
+                import torch
+
+                library = torch.library.Library("torchvision", "FRAGMENT")
+                library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                _libraries.append(library)
+            run(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def install() -> None:
+    """Put the hook in place, once. It imports nothing and does nothing where torchvision's own build loads."""
+    if _Finder not in sys.meta_path and "torchvision" not in sys.modules:
+        sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
