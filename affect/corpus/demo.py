@@ -1,6 +1,6 @@
 """Generated demo corpus: talking faces whose valence and arousal are known, in Aff-Wild2's layout.
 
-One photograph is warped frame by frame from smooth valence and arousal curves, and a synthetic voice follows the same curves:
+One photograph is warped frame by frame from smooth valence and arousal curves; light and synthetic voice follow them:
 
     valence   mouth corners and brows      warm or cool light      timbre
     arousal   eyes and head motion         brightness              pitch
@@ -20,12 +20,12 @@ from typing import Literal
 import av
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import color, data
+from torch.nn import functional
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 Split = Literal["train", "development", "held_out"]
 Size = Literal["demo", "micro"]
 
@@ -42,6 +42,7 @@ LABEL_FOLDERS: dict[Split, str] = {
     "held_out": "held_out/labels",
 }
 
+PHOTO_SIZE = 512
 # The photograph's face, (x, y) in pixels, measured once with MediaPipe's face landmarker.
 FACE = (225.0, 118.0)
 EYES = ((204.0, 101.5), (246.0, 103.5))
@@ -63,7 +64,7 @@ class Person:
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """Everything that decides a video's files. `fps` is the mean rate if the rate is variable; `seconds` is the length."""
+    """Everything that decides a video's files: length in seconds, frames a second (the mean, at a variable rate)."""
 
     name: str
     split: Split
@@ -93,15 +94,18 @@ def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
     """The videos of a corpus.
 
     Args:
-        size: "demo" is 18 people in 17 videos of 14 to 16 s at 15 fps (10 train, 3 development, 5 held out): one video holds two
-            people of whom one speaks, one has no audio, one has a variable frame rate. "micro" is one person a split, 5 s at 10 fps.
+        size: "demo" is 18 people (10 train, 3 development, 5 held out) in 17 videos of 14 to 16 s at 15 fps: one
+            train video holds two people of whom one speaks, one has no audio, one has a variable frame rate.
+            "micro" is one person a split, 5 s at 10 fps.
         seed: everything random follows from it.
 
     Returns:
         Specs in the order train, development, held out; each can be written on its own by `write_video`.
     """
     counts: dict[Split, int] = (
-        {"train": 9, "development": 3, "held_out": 5} if size == "demo" else {"train": 1, "development": 1, "held_out": 1}
+        {"train": 9, "development": 3, "held_out": 5}
+        if size == "demo"
+        else {"train": 1, "development": 1, "held_out": 1}
     )
     rng = np.random.default_rng(seed)
     specs: list[VideoSpec] = []
@@ -119,9 +123,7 @@ def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
     return specs
 
 
-def make_corpus(
-    folder: Path, size: Size, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
-) -> None:
+def make_corpus(folder: Path, size: Size, *, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
     """Write the demo corpus; return at once if it is there already.
 
     Args:
@@ -139,7 +141,9 @@ def make_corpus(
     content = json.dumps({"size": size, "seed": seed, "generator_version": GENERATOR_VERSION}) + "\n"
     if marker.exists():
         if marker.read_text() != content:
-            raise ValueError(f"{folder} holds another demo corpus, {marker.read_text().strip()}: remove it or name another folder")
+            raise ValueError(
+                f"{folder} holds another demo corpus, {marker.read_text().strip()}: remove it or name another folder"
+            )
         return
     specs = video_specs(size, seed)
     template = ["image_location,valence,arousal"]
@@ -188,7 +192,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 
 def _frame_ticks(rng: np.random.Generator, spec: VideoSpec) -> NDArray[np.int64]:
-    """Presentation time of each frame in TICKS; at a variable rate an interval lasts .5 to 2 mean ones, drifting slowly."""
+    """Presentation time of each frame in ticks; at a variable rate an interval lasts .5 to 2 mean ones."""
     count = round(spec.seconds * spec.fps)
     if not spec.variable_rate:
         return np.arange(count) * (TICKS // spec.fps)
@@ -203,20 +207,27 @@ def _frame_ticks(rng: np.random.Generator, spec: VideoSpec) -> NDArray[np.int64]
 
 def _affect_curve(rng: np.random.Generator, count: int) -> Array:
     """Band-limited random walk (time scale 3 to 6 s) stretched to a range of its own within [-.85, .85]."""
-    noise = ndimage.gaussian_filter1d(rng.normal(size=count + 8 * CURVE_RATE), 0.9 * CURVE_RATE)[4 * CURVE_RATE :][:count]
+    noise = ndimage.gaussian_filter1d(rng.normal(size=count), 0.9 * CURVE_RATE)
     unit = (noise - noise.min()) / np.ptp(noise)
     return rng.uniform(-0.85, -0.6) * (1 - unit) + rng.uniform(0.6, 0.85) * unit
 
 
 def _speech_rhythm(rng: np.random.Generator, count: int) -> Array:
-    """Syllable envelope in [0, 1]: phrases of 2.5 to 5 s, 3 to 5 syllables a second, pauses of .5 to 1.2 s at 0."""
+    """Syllable envelope in [0, 1]: phrases of 2.5 to 5 s, 3 to 5 syllables a second, pauses of .5 to 1.2 s at 0.
+
+    One pause is about half of what the video has beyond 5 s longer, so that the mouth filter has something to reject.
+    """
     times, envelope, start = np.arange(count) / CURVE_RATE, np.zeros(count), rng.uniform(0.1, 0.5)
+    listens = rng.uniform(0.45, 0.55) * max(times[-1] - 5.0, 0.0)
+    listens_from = rng.uniform(0.0, times[-1] - listens)
     while start < times[-1]:
         end, rate = start + rng.uniform(2.5, 5.0), rng.uniform(3.0, 5.0)
         phase = np.clip((times - start) * rate, 0.0, np.floor((end - start) * rate))  # whole syllables
-        loud = rng.uniform(0.7, 1.0, 32)[np.minimum(phase.astype(int), 31)]
-        envelope += loud * np.sin(np.pi * phase) ** 2
+        loudness = rng.uniform(0.7, 1.0, 32)[np.minimum(phase.astype(int), 31)]
+        envelope += loudness * np.sin(np.pi * phase) ** 2
         start = end + rng.uniform(0.5, 1.2)
+        if end > listens_from:
+            start, listens = start + listens, 0.0
     return envelope
 
 
@@ -232,18 +243,21 @@ def _voice(rng: np.random.Generator, performance: Performance, seconds: float) -
 
     The harmonics are scaled to unit power, so that loudness carries the syllables and nothing else.
     """
-    times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    valence, arousal, jaw = performance.at(times).T
-    pitch = 160.0 * 1.65**arousal * rng.uniform(0.96, 1.04)
-    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    valence, jaw = performance.valence, performance.jaw
+    pitch = 160.0 * 1.65**performance.arousal * rng.uniform(0.96, 1.04)
     tilt, formant = 1.5 - 1.1 * valence + rng.uniform(-0.1, 0.1), 1200.0 * 2.0**valence * rng.uniform(0.95, 1.05)
-    voice, power = np.zeros_like(times), np.full_like(times, 1e-9)
-    for k in range(1, 33):
-        amplitude = k**-tilt * (1 + 2 * np.exp(-(((k * pitch - formant) / 400.0) ** 2))) * (k * pitch < 7000.0)
-        voice += amplitude * np.sin(k * phase)
-        power += amplitude**2
-    speaking = np.clip(ndimage.maximum_filter1d(jaw[::160], 25).repeat(160)[: len(jaw)] * 4.0, 0.0, 1.0)
-    return 0.1 * voice / np.sqrt(power) * speaking * (0.4 + 0.6 * jaw) + rng.normal(0.0, 3e-4, len(times))
+    harmonics = np.arange(1, 33)[:, None]
+    amplitudes = harmonics**-tilt * (1 + 2 * np.exp(-(((harmonics * pitch - formant) / 400.0) ** 2)))
+    amplitudes *= harmonics * pitch < 7000.0
+    amplitudes *= 0.1 * (ndimage.maximum_filter1d(jaw, 25) > 0) * (0.4 + 0.6 * jaw) / np.linalg.norm(amplitudes, axis=0)
+    times, grid = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE, np.arange(len(jaw)) / CURVE_RATE
+    phase = 2 * np.pi * np.cumsum(np.interp(times, grid, pitch)) / SAMPLE_RATE
+    previous, sine, twice_cosine = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase)
+    voice = rng.normal(0.0, 3e-4, len(times))
+    for amplitude in amplitudes:
+        voice += np.interp(times, grid, amplitude) * sine
+        previous, sine = sine, twice_cosine * sine - previous  # sin((k + 1) p) = 2 cos p sin kp - sin((k - 1) p)
+    return voice
 
 
 # Picture
@@ -251,7 +265,7 @@ def _voice(rng: np.random.Generator, performance: Performance, seconds: float) -
 
 @lru_cache(maxsize=1)
 def _photograph() -> Array:
-    """The photograph with its person cut out: (512, 512, 4), RGB in [0, 1] and opacity."""
+    """The photograph with its person cut out and the suit out of focus: (512, 512, 4), RGB in [0, 1] and opacity."""
     photo = data.astronaut().astype(np.float64) / 255.0
     lightness, *chroma = np.moveaxis(color.rgb2lab(ndimage.gaussian_filter(photo, (1.0, 1.0, 0.0))), -1, 0)
     wall = (np.hypot(*chroma) < 11.0) & (lightness > 62.0)  # a plain grey backdrop
@@ -260,13 +274,23 @@ def _photograph() -> Array:
     person = ndimage.binary_erosion(ndimage.binary_fill_holes(~wall))
     opacity = ndimage.gaussian_filter(person.astype(np.float64), 1.2)
     opacity[:, :100] = opacity[:, 362:] = 0.0  # flag and model rocket
+    y, x = np.mgrid[0:PHOTO_SIZE, 0:PHOTO_SIZE]
+    suit = np.clip((np.hypot((x - 223.0) / 62.0, (y - 130.0) / 64.0) - 1.0) * 5.0, 0.0, 1.0) * np.clip(
+        (y - 140.0) / 15.0, 0.0, 1.0
+    )
+    plain = 0.6 * ndimage.gaussian_filter(photo, (9.0, 9.0, 0.0))  # face detectors see faces in the collar's folds
+    photo += suit[..., None] * (plain - photo)
     return np.concatenate([photo, opacity[..., None]], axis=2).astype(np.float32)
 
 
-def _sample(picture: torch.Tensor, x: Array, y: Array, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear samples (1, C, h, w) of `picture` (1, C, H, W) at pixel coordinates in a frame of `size` = (height, width)."""
-    grid = np.stack([(2 * x + 1) / size[1] - 1, (2 * y + 1) / size[0] - 1], axis=-1).astype(np.float32)
-    return F.grid_sample(picture, torch.from_numpy(grid)[None], align_corners=False, padding_mode="border")
+def _sample(picture: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Bilinear samples (1, C, h, w) of `picture` (1, C, H, W) at `grid` (h, w, 2): x, y, from -1 to 1 edge to edge."""
+    return functional.grid_sample(picture, grid[None], align_corners=False, padding_mode="border")
+
+
+def _photo_grid(x: Array, y: Array) -> torch.Tensor:
+    """Sampling grid (h, w, 2) from pixel coordinates in the photograph."""
+    return torch.from_numpy(np.stack([x, y], axis=-1).astype(np.float32)).add_(0.5).mul_(2 / PHOTO_SIZE).sub_(1)
 
 
 def _bump(x: Array, y: Array, centre: tuple[float, float], sx: float, sy: float) -> Array:
@@ -276,35 +300,43 @@ def _bump(x: Array, y: Array, centre: tuple[float, float], sx: float, sy: float)
 class _Puppet:
     """One person's picture: the photograph in their geometry and colours, before a background of their own.
 
-    A frame is drawn in two steps: the face box is resampled from the photograph for the expression, then the whole person for the
-    head's motion. Every displacement is a sum of coefficient * basis field, and the fields are made once.
+    A frame is drawn in two steps: the face box is resampled from the photograph for the expression, then the whole
+    person for the head's motion. A displacement is a sum of coefficient * basis field; the fields are made once.
     """
 
     def __init__(self, rng: np.random.Generator, width: int) -> None:
-        ys, xs = np.mgrid[0:HEIGHT, 0:width].astype(np.float32)
-        self.xs, self.ys = xs, ys
-        self._place(rng, xs, ys, width)
+        self.ys, self.xs = np.mgrid[0:HEIGHT, 0:width].astype(np.float32)
+        self._place(rng, width)
         self._dress(rng, width)
         x, y = self.x, self.y
-        self.head = 1 / (1 + np.exp((np.hypot((x - 226.0) / 84.0, (y - 100.0) / 92.0) - 1.12) * 14.0))
-        self.pivot = np.array([float(np.interp(0, [0], [width / 2])), HEIGHT * 0.85], np.float32)
+        self._motion_bases(width)
         inside = (np.abs(x - FACE[0]) < 60) & (y > 74) & (y < 208)
         rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
         self.box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         self._expression_bases(x[self.box], y[self.box])
 
-    def _place(self, rng: np.random.Generator, xs: Array, ys: Array, width: int) -> None:
-        """Photograph coordinates (x, y) of every output pixel: mirror, mild affine map, local width of jaw and height of face."""
+    def _motion_bases(self, width: int) -> None:
+        """Sampling grid (HEIGHT, width, 2) at rest, and what a pixel right, a pixel down, a radian of roll add."""
+        head = 1 / (1 + np.exp((np.hypot((self.x - 226.0) / 84.0, (self.y - 100.0) / 92.0) - 1.12) * 14.0))
+        none, unit = np.zeros_like(head), np.array([2 / width, 2 / HEIGHT], np.float32)
+        roll = head * (0.85 * HEIGHT - self.ys), head * (self.xs - width / 2)  # about the neck
+        moves = np.stack([(-head, none), (none, -head), (-roll[0], -roll[1])]).transpose(0, 2, 3, 1) * unit
+        self.moves = torch.from_numpy(moves.astype(np.float32))
+        rest = np.stack([self.xs + 0.5, self.ys + 0.5], axis=-1) * unit - 1
+        self.rest = torch.from_numpy(rest.astype(np.float32))
+
+    def _place(self, rng: np.random.Generator, width: int) -> None:
+        """Photograph coordinates of every output pixel: mirror image, mild affine map, width of jaw, height of face."""
         scale = rng.uniform(1.42, 1.58) * (0.92 if width == PAIR_WIDTH else 1.0)
         stretch, angle, shear = rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05), rng.uniform(-0.04, 0.04)
-        u = (xs - width / 2 - rng.uniform(-10, 10)) / scale * (1 + stretch)
-        v = (ys - HEIGHT * 0.5 - rng.uniform(-8, 8)) / scale * (1 - stretch)
+        u = (self.xs - width / 2 - rng.uniform(-10, 10)) / scale * (1 + stretch)
+        v = (self.ys - HEIGHT * 0.5 - rng.uniform(-8, 8)) / scale * (1 - stretch)
         u, v = u + (shear - angle) * v, v + angle * u
         x, y = FACE[0] + u * rng.choice([-1.0, 1.0]), FACE[1] + v
         near = _bump(x, y, FACE, 55.0, 60.0)
         jaw, length = rng.uniform(-0.12, 0.12), rng.uniform(-0.06, 0.06)
-        self.x = x + near * jaw * (x - FACE[0]) * np.tanh((y - 122.0) / 30.0)
-        self.y = y + near * length * (y - FACE[1])
+        self.x = (x + near * jaw * (x - FACE[0]) * np.tanh((y - 122.0) / 30.0)).astype(np.float32)
+        self.y = (y + near * length * (y - FACE[1])).astype(np.float32)
 
     def _dress(self, rng: np.random.Generator, width: int) -> None:
         """Skin and picture colours, and a background that brings every person's mean colour near one grey."""
@@ -312,13 +344,15 @@ class _Puppet:
         tint = 1 + rng.uniform(-0.08, 0.08, 3)
         photo[..., :3] = 0.66 * tint * photo[..., :3] ** rng.uniform(0.85, 1.15)
         picture = torch.from_numpy(photo).permute(2, 0, 1)[None]
-        self.photo = F.interpolate(picture, scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
-        self.still = _sample(self.photo, self.x, self.y, (512, 512))
+        self.photo = functional.interpolate(  # twice the size: bilinear samples of it stay sharp
+            picture, scale_factor=2, mode="bicubic", align_corners=False
+        ).clamp(0, 1)
+        self.still = _sample(self.photo, _photo_grid(self.x, self.y))
         opacity, rgb = self.still[0, 3].numpy(), self.still[0, :3].numpy()
         u, v = self.xs / width - 0.5, self.ys / HEIGHT - 0.5
-        angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(-0.16, 0.16, (3, 1, 1))
-        noise = ndimage.gaussian_filter(rng.normal(size=(3, HEIGHT, width)), (0.0, *rng.uniform(6.0, 30.0, 2)))
-        texture = slope * (np.cos(angle) * u + np.sin(angle) * v) + 0.05 * noise / noise.std()
+        angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, (3, 1, 1))
+        noise = ndimage.gaussian_filter(rng.normal(size=(HEIGHT, width)), rng.uniform(4.0, 20.0, 2))
+        texture = slope * (np.cos(angle) * u + np.sin(angle) * v) + rng.uniform(0.01, 0.05) * noise / noise.std()
         wanted = 0.38 * (1 + rng.uniform(-0.03, 0.03, 3)) - (rgb * opacity).mean((1, 2))
         wanted -= (texture * (1 - opacity)).mean((1, 2))
         wall = texture + (wanted / (1 - opacity).mean())[:, None, None]
@@ -348,7 +382,7 @@ class _Puppet:
         down = drop * (self.lips * (1 - along) + self.chin * along) * fall
         lower = y - down >= line - 0.5  # the lower lip and what hangs on it
         opened = (y > MOUTH[1] + 3.7 + (1 - self.lips) * 0.5) & (y < line + down) & (self.lips > 0.05) & (down > 0.5)
-        face = _sample(self.photo, x, np.where(lower, y - down, y), (512, 512))
+        face = _sample(self.photo, _photo_grid(x, np.where(lower, y - down, y)))
         inside = torch.from_numpy(ndimage.gaussian_filter(opened.astype(np.float32), 1.2))
         face[:, :3] += inside * (torch.tensor(MOUTH_INSIDE)[:, None, None] - face[:, :3])
         return face
@@ -360,13 +394,13 @@ class _Puppet:
             state: valence, arousal, jaw.
             motion: head motion right and down in pixels, and its roll in radians.
         """
-        right, down, roll = motion
         person = self.still.clone()
-        person[(..., *self.box)] = self._expression(*state)
-        x = self.xs - self.head * (right - roll * (self.ys - self.pivot[1]))
-        y = self.ys - self.head * (down + roll * (self.xs - self.pivot[0]))
-        person = _sample(person, x, y, person.shape[2:])[0]
-        return self.background + person[3] * (person[:3] - self.background)
+        person[(..., *self.box)] = self._expression(*map(float, state))
+        grid = self.rest.clone()
+        for move, amount in zip(self.moves, motion, strict=True):
+            grid.add_(move, alpha=float(amount))
+        person = _sample(person, grid)[0]
+        return torch.lerp(self.background, person[:3], person[3])
 
 
 def _head_motion(rng: np.random.Generator, arousal: Array, times: Array) -> Array:
@@ -377,7 +411,7 @@ def _head_motion(rng: np.random.Generator, arousal: Array, times: Array) -> Arra
 
 
 def _pictures(spec: VideoSpec, states: list[Array], times: Array) -> Iterator[NDArray[np.uint8]]:
-    """Frames (HEIGHT, width, 3): the people side by side in one light that follows the mean of their valence and arousal."""
+    """Frames (HEIGHT, width, 3): people side by side; the light follows the mean of their valence and arousal."""
     width = WIDTH if len(states) == 1 else PAIR_WIDTH
     rngs = [np.random.default_rng((*person.seed, 1)) for person in spec.people]
     puppets = [_Puppet(rng, width) for rng in rngs]
@@ -385,7 +419,9 @@ def _pictures(spec: VideoSpec, states: list[Array], times: Array) -> Iterator[ND
     valence, arousal = np.mean(states, axis=0)[:, :2].T
     light = np.stack([1 + 0.2 * valence, np.ones_like(valence), 1 - 0.2 * valence], 1) * (1 + 0.3 * arousal[:, None])
     for k in range(len(times)):
-        people = [puppet.draw(state[k], motion[k]) for puppet, state, motion in zip(puppets, states, motions, strict=True)]
+        people = [
+            puppet.draw(state[k], motion[k]) for puppet, state, motion in zip(puppets, states, motions, strict=True)
+        ]
         picture = torch.cat(people, dim=2) * torch.from_numpy(light[k].astype(np.float32))[:, None, None]
         yield (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
@@ -398,16 +434,17 @@ def _encode(
     temporary = path.with_name(path.name + ".part")
     first = next(pictures)
     with av.open(temporary, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
-        video = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "20", "threads": "1"})
+        video = container.add_stream("libx264", rate=fps, options={"preset": "superfast", "crf": "20", "threads": "1"})
         video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         audio = None if voice is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=64_000)
         for tick, picture in zip(ticks, (p for part in ((first,), pictures) for p in part), strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(format="yuv420p")  # left to the encoder, the bytes differed between runs
             frame.pts, frame.time_base = int(tick), Fraction(1, TICKS)
             container.mux(video.encode(frame))
         container.mux(video.encode())
-        if audio is not None:
+        if audio is not None and voice is not None:
             sound = av.AudioFrame.from_ndarray(voice[None].astype(np.float32), format="fltp", layout="mono")
             sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
             container.mux(audio.encode(sound))

@@ -1,0 +1,1 @@
+"""Audio: which segments are heard, augmentation, and the model."""

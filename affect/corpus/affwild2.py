@@ -1,0 +1,155 @@
+"""Aff-Wild2's own layout: annotation files, splits, and which person of which video a track is.
+
+    LABELS/Train_Set/<track>.txt        header "valence,arousal", row k (1-based) = frame k, "-5,-5" = not annotated
+    LABELS/Validation_Set/<track>.txt
+
+-5 becomes NaN at this door and appears nowhere inside the program.
+
+Source: the ABAW challenges' description of the valence-arousal track.
+"""
+
+from collections.abc import Collection, Iterable
+from pathlib import PurePosixPath
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from affect import files
+
+Split = Literal["train", "development"]
+FOLDERS: dict[Split, str] = {"train": "Train_Set", "development": "Validation_Set"}
+HEADER = "valence,arousal"
+NOT_ANNOTATED = -5.0
+
+Person = Literal["main", "left", "right"]
+_SIDES: tuple[Person, ...] = ("left", "right")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".gif", ".ogv")
+
+
+class LabelError(ValueError):
+    """A label file that cannot be read as what it should be; the message names file, row and value."""
+
+
+def parse_annotation(text: str, name: str) -> Float[ndarray, "frames 2"]:
+    """Read one annotation file.
+
+    Args:
+        text: content of the file.
+        name: its path, for messages.
+
+    Returns:
+        Valence and arousal per frame in [-1, 1], NaN where a frame is not annotated.
+
+    Raises:
+        LabelError: wrong header, a row that is not two numbers, or a value outside [-1, 1] that is not -5.
+    """
+    header, *rows = text.replace("\r\n", "\n").rstrip("\n").split("\n")
+    if header.strip() != HEADER:
+        raise LabelError(f'{name}: the first line is "{header[:60]}", it has to be "{HEADER}"')
+    values = np.empty((len(rows), 2))
+    for number, row in enumerate(rows, start=1):
+        try:
+            valence, arousal = row.split(",")
+            values[number - 1] = float(valence), float(arousal)
+        except ValueError:
+            raise LabelError(f'{name}: row {number} is "{row[:60]}", it has to be two numbers') from None
+    missing = (values == NOT_ANNOTATED).any(axis=1)
+    wrong = ~missing & ~(np.abs(values) <= 1).all(axis=1)
+    if wrong.any():
+        number = int(wrong.argmax())
+        raise LabelError(f"{name}: row {number + 1} is {values[number].tolist()}, values lie in [-1, 1] or are -5")
+    values[missing] = np.nan
+    return values
+
+
+def read_folder(uri: str) -> dict[str, Float[ndarray, "frames 2"]]:
+    """Annotations of every ``<track>.txt`` in a folder, by track name.
+
+    Raises:
+        LabelError: there is no such file, or one that cannot be read.
+    """
+    names = [name for name, _, _ in files.walk(uri) if name.endswith(".txt") and "/" not in name]
+    if not names:
+        raise LabelError(f"{uri}: no <track>.txt annotation in this folder")
+    texts = ((name, files.read(files.join(uri, name)).decode("utf-8-sig")) for name in names)
+    return {name.removesuffix(".txt"): parse_annotation(text, files.join(uri, name)) for name, text in texts}
+
+
+def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]]]:
+    """Annotations of the training and the development tracks.
+
+    Raises:
+        LabelError: a split is missing or unreadable, or a track stands in both.
+    """
+    splits = {split: read_folder(files.join(labels, folder)) for split, folder in FOLDERS.items()}
+    both = sorted(splits["train"].keys() & splits["development"].keys())
+    if both:
+        raise LabelError(f"{labels}: track {both[0]} is in Train_Set and in Validation_Set")
+    return splits
+
+
+def list_videos(uri: str) -> dict[str, str]:
+    """Videos below a folder or bucket, or the one video of that name: relative path by stem.
+
+    Raises:
+        ValueError: the place is missing, has no video, or has two of one stem.
+    """
+    system, path = files.resolve(files.absolute(uri))
+    if not system.exists(path):
+        raise ValueError(f"{uri}: no such folder or file; give a folder, a bucket prefix or a video with --videos")
+    if system.isfile(path):
+        return {PurePosixPath(path).stem: PurePosixPath(path).name}
+    found: dict[str, str] = {}
+    for name, _, _ in files.walk(uri):
+        pure = PurePosixPath(name)
+        if pure.suffix.lower() not in VIDEO_SUFFIXES or pure.name.startswith("."):
+            continue
+        if pure.stem in found:
+            raise ValueError(f"{uri}: {found[pure.stem]} and {name} have the same stem, tracks could not tell them apart")
+        found[pure.stem] = name
+    if not found:
+        raise ValueError(f"{uri}: no video in it (looked for {', '.join(VIDEO_SUFFIXES)})")
+    return found
+
+
+def videos_root(uri: str) -> str:
+    """The folder that :func:`list_videos`' paths are relative to."""
+    system, path = files.resolve(files.absolute(uri))
+    return files.absolute(uri).rpartition("/")[0] if system.isfile(path) else files.absolute(uri)
+
+
+def video_of(track: str, videos: Collection[str]) -> str:
+    """The video of a track: of the same name if there is one, else of the name without ``_left`` / ``_right``.
+
+    Raises:
+        LabelError: there is neither.
+    """
+    if track in videos:
+        return track
+    for side in _SIDES:
+        if track.endswith(f"_{side}") and (video := track.removesuffix(f"_{side}")) in videos:
+            return video
+    raise LabelError(f"track {track} has no video: there is neither {track} nor a name without _left or _right")
+
+
+def person_of(track: str, video: str, tracks: Iterable[str]) -> Person:
+    """Which person of its video a track is.
+
+    ``_left`` and ``_right`` say so; a bare name with such a sibling is the other one; a bare name without is the main
+    person.
+
+    Args:
+        track: name of the track.
+        video: its video, from :func:`video_of`.
+        tracks: names of all known tracks.
+    """
+    for side in _SIDES:
+        if track == f"{video}_{side}":
+            return side
+    known = set(tracks)
+    taken = [side for side in _SIDES if f"{video}_{side}" in known]
+    if len(taken) == 1:
+        return "right" if taken == ["left"] else "left"
+    return "main"

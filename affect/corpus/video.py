@@ -1,0 +1,188 @@
+"""Videos: what is in one (probe), and the frames of a time range, one at a time, by presentation timestamp.
+
+Source: PyAV's documentation; ffmpeg's semantics of packets, discard flags and display matrices.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from fsspec.implementations.local import LocalFileSystem
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from affect import files
+from affect.timeline import Timestamps
+
+
+class MediaError(ValueError):
+    """A video that cannot be used: what is wrong with it, in words for its owner."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a video holds, without its pictures.
+
+    Args:
+        path: relative to the folder or bucket of videos.
+        bytes: size.
+        fingerprint: of path, size, first and last MiB.
+        width: of the picture as shown.
+        height: of the picture as shown.
+        rotation: degrees counter-clockwise that make a decoded frame upright, a multiple of 90.
+        has_audio: whether there is an audio stream.
+        start_s: container time of the first frame.
+        time_s: presentation time of every frame from the first one's, strictly increasing.
+    """
+
+    path: str
+    bytes: int
+    fingerprint: str
+    width: int
+    height: int
+    rotation: int
+    has_audio: bool
+    start_s: float
+    time_s: Float[ndarray, " frames"]
+
+    @property
+    def clock(self) -> Timestamps:
+        """The video's frame clock."""
+        return Timestamps(self.time_s)
+
+
+def open_media(uri: str) -> AbstractContextManager[InputContainer]:
+    """Open a local video or one in a bucket, which is then read by range.
+
+    Raises:
+        MediaError: it is no media file.
+    """
+    system, path = files.resolve_parent(uri)
+    source = path if isinstance(system, LocalFileSystem) else system.open(path, "rb")
+    try:
+        return cast(Any, av.open(source, mode="r"))
+    except av.error.FFmpegError as error:
+        raise MediaError(f"cannot be opened as a video ({error.strerror})") from error
+
+
+def probe(uri: str, path: str) -> Probe:
+    """Read streams and frame times, decoding no more than the first frame.
+
+    Args:
+        uri: the video.
+        path: its path relative to the folder or bucket of videos.
+
+    Raises:
+        MediaError: no video stream, no frame, or nothing in it can be decoded.
+        FileNotFoundError: it is missing.
+    """
+    mark = files.fingerprint(uri, path)
+    system, absolute_path = files.resolve_parent(uri)
+    size = int(system.size(absolute_path))
+    if size == 0:
+        raise MediaError("the file is empty")
+    with open_media(uri) as container:
+        if not container.streams.video:
+            raise MediaError("it has no video stream")
+        first = _first_frame(container)
+        rotation = round(first.rotation / 90) * 90 % 360
+        width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+        has_audio = len(container.streams.audio) > 0
+    with open_media(uri) as container:
+        times = _frame_times(container)
+    start = float(times[0])
+    return Probe(path, size, mark, width, height, rotation, has_audio, start, times - start)
+
+
+def _first_frame(container: InputContainer) -> av.VideoFrame:
+    for packet in container.demux(container.streams.video[0]):
+        try:
+            for frame in packet.decode():
+                return cast(av.VideoFrame, frame)
+        except av.error.InvalidDataError:
+            continue
+        except av.error.FFmpegError as error:
+            raise MediaError(f"cannot be decoded ({error.strerror})") from error
+    raise MediaError("not one frame can be decoded")
+
+
+def _frame_times(container: InputContainer) -> Float[ndarray, " frames"]:
+    stream = container.streams.video[0]
+    stamps = set()
+    try:
+        for packet in container.demux(stream):
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if packet.size and stamp is not None and not packet.is_discard:
+                stamps.add(stamp)
+    except av.error.FFmpegError:
+        pass  # a truncated file: its frames end where the data do
+    if not stamps:
+        raise MediaError("its frames carry no timestamps")
+    return np.array(sorted(stamps), dtype=np.float64) * float(cast(Any, stream.time_base))
+
+
+def decode(
+    uri: str, info: Probe, first: int, last: int, *, width: int | None = None, height: int | None = None
+) -> Iterator[tuple[int, UInt8[ndarray, "H W 3"]]]:
+    """Decode frames ``[first, last)`` in order, as they are shown, streaming.
+
+    Seeks to the keyframe before and decodes forward. Frames whose data are broken are left out, so the numbers may
+    have gaps.
+
+    Args:
+        uri: the video.
+        info: its probe.
+        first: first frame, 0-based.
+        last: frame to stop before.
+        width: width to scale the upright picture to, with ``height``; its own size if not given.
+        height: height to scale to.
+
+    Yields:
+        Frame number and RGB picture.
+
+    Raises:
+        MediaError: the video cannot be opened.
+    """
+    last = min(last, len(info.time_s))
+    if first >= last:
+        return
+    if info.rotation % 180:
+        width, height = height, width
+    with open_media(uri) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        time_base = float(cast(Any, stream.time_base))
+        half = 0.5 * time_base
+        if first > 0:
+            container.seek(int((info.time_s[first] + info.start_s) / time_base + 0.5), stream=stream, backward=True)
+        for frame in _frames(container):
+            stamp = frame.pts if frame.pts is not None else frame.dts
+            if stamp is None:
+                continue
+            time_s = stamp * time_base - info.start_s
+            number = int(np.searchsorted(info.time_s, time_s - half))
+            if number >= last:
+                return
+            if number < first or abs(info.time_s[number] - time_s) > half:
+                continue
+            picture = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
+            yield number, np.ascontiguousarray(np.rot90(picture, info.rotation // 90)) if info.rotation else picture
+
+
+def _frames(container: InputContainer) -> Iterator[av.VideoFrame]:
+    """Decoded frames in order; a packet whose data are broken gives none."""
+    packets = container.demux(container.streams.video[0])
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        try:
+            yield from cast(Any, packet.decode())
+        except av.error.InvalidDataError:
+            continue

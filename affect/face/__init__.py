@@ -1,0 +1,1 @@
+"""Face: detection, embedding, mouth, who is who, and the temporal model."""

@@ -1,0 +1,139 @@
+"""Files by path or URI: listing, reading, and writing so that what is present is complete."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+MIB = 1 << 20
+
+
+@lru_cache(maxsize=64)
+def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a path or URI and the path within it, credentials from each system's standard chain.
+
+    Args:
+        uri: a local path (made absolute), or ``s3://bucket/prefix``.
+
+    Raises:
+        ValueError: the protocol is unknown.
+    """
+    if "://" not in uri:
+        uri = str(Path(uri).absolute())
+    try:
+        return fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{uri}: {error}") from error
+
+
+def absolute(uri: str) -> str:
+    """The same place, whatever the working directory of the process that reads it."""
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def join(uri: str, *parts: str) -> str:
+    """A place below a folder or prefix."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def exists(uri: str) -> bool:
+    """Whether an object is there."""
+    system, path = resolve_parent(uri)
+    return system.exists(path)
+
+
+def resolve_parent(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """As :func:`resolve`, through the parent, so that few distinct names fill the cache."""
+    parent, _, name = absolute(uri).rpartition("/")
+    system, path = resolve(parent)
+    return system, f"{path}/{name}"
+
+
+def walk(uri: str) -> Iterator[tuple[str, int, str]]:
+    """Every object below a folder or prefix as ``(relative path, bytes, version)``, sorted; none if it is missing.
+
+    The version is the modification time on a disk and the ETag in a bucket.
+    """
+    system, root = resolve(absolute(uri))
+    system.invalidate_cache()
+    for path, info in sorted(system.find(root, detail=True).items()):
+        yield path[len(root) :].lstrip("/"), info["size"], str(info.get("ETag") or info.get("mtime"))
+
+
+def read(uri: str) -> bytes:
+    """Content of an object.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    system, path = resolve_parent(uri)
+    return system.cat_file(path)
+
+
+def write(uri: str, content: bytes) -> None:
+    """Write an object so that it is either whole under its name or not there: one PUT, or a rename on a disk.
+
+    Raises:
+        OSError: the place cannot be written to; names the path and the bytes.
+    """
+    system, path = resolve_parent(uri)
+    if not isinstance(system, LocalFileSystem):
+        system.pipe_file(path, content)
+        return
+    try:
+        _write_local(Path(path), content)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {len(content)} bytes ({error.strerror})", path) from error
+
+
+def _write_local(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix="._tmp.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def delete(uri: str) -> None:
+    """Remove an object if it is there."""
+    system, path = resolve_parent(uri)
+    if system.exists(path):
+        system.rm_file(path)
+
+
+def fingerprint(uri: str, name: str) -> str:
+    """Twelve hex digits of a name, a size and the first and last MiB: a replaced file is another one.
+
+    Args:
+        uri: the file.
+        name: what it is called in its collection.
+    """
+    system, path = resolve_parent(uri)
+    size = system.size(path)
+    head = system.cat_file(path, 0, min(MIB, size))
+    tail = system.cat_file(path, max(0, size - MIB), size)
+    digest = hashlib.sha256(f"{name}\0{size}\0".encode())
+    digest.update(head)
+    digest.update(tail)
+    return digest.hexdigest()[:12]
+
+
+def digest(folder: Path) -> str:
+    """Sixteen hex digits of every file of a local folder, names and content."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        total.update(f"{path.relative_to(folder)}\0".encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""First fusion: a directed cross-modal mixture of experts, one expert for every ordered pair of modalities."""
+
+from itertools import permutations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from affect import config
+from affect.layers import (
+    AttentionLayer,
+    FusionOutput,
+    Projection,
+    RegressionHead,
+    gated_softmax,
+    sinusoids,
+)
+
+
+class DCMMOE(nn.Module):
+    """Valence and arousal of each frame from all modalities, each of which asks each other one.
+
+        h^m     = Drop(LN(W^m x^m))
+        Z^(q,k) = u_N,   u_0 = h^q,   u_n = Layer^(q,k)_n(u_(n-1), h^k, P)        for every ordered pair q != k
+        hbar    = mean over the valid m of h^m
+        g       = W_g hbar + b_g
+        z       = sum over (q,k) of softmax(g)_(q,k) Z^(q,k);     v, a = head(z)
+
+    x^m is a modality's embedding and prediction, P the positions, Layer the attention layer of :mod:`affect.layers`,
+    in which each of the E = M (M - 1) experts has weights of its own. All experts are one batched computation.
+
+    Source: paper (arXiv 2603.13056), directed cross-modal mixture of experts. The authors' code holds no such model.
+    Differs: the paper does not say what happens without evidence. Here invalid and padded frames are masked as keys;
+        expert (q,k) has weight 0 at a frame unless both q and k are valid there; hbar is the mean over what is valid;
+        with no expert left z = hbar, and with no modality z = 0, a frame for the caller to fill.
+    """
+
+    def __init__(self, settings: config.Dcmmoe, input_widths: dict[str, int]) -> None:
+        """Start the weights.
+
+        Args:
+            settings: modalities, sizes and dropout.
+            input_widths: D_m, width of each modality's x.
+        """
+        super().__init__()
+        width, dropout = settings.hidden, settings.dropout
+        self.modalities = settings.modalities
+        # Expert e asks with modality query_of[e] and reads modality key_of[e].
+        query_of, key_of = zip(*permutations(range(len(self.modalities)), 2), strict=True)
+        self.register_buffer("query_of", torch.tensor(query_of), persistent=False)
+        self.register_buffer("key_of", torch.tensor(key_of), persistent=False)
+        experts = len(query_of)
+        self.project = nn.ModuleDict({m: Projection(input_widths[m], width, dropout) for m in self.modalities})
+        self.layers = nn.ModuleList(
+            AttentionLayer(experts, width, settings.heads, dropout) for _ in range(settings.layers)
+        )
+        self.gate = nn.Linear(width, experts)
+        self.head = RegressionHead(width, width, dropout)
+
+    def forward(
+        self,
+        features: dict[str, Float[Tensor, "B T _"]],
+        valid: Bool[Tensor, "B M T"],
+        padding: Bool[Tensor, "B T"],
+    ) -> FusionOutput:
+        """Fuse a batch of windows.
+
+        Args:
+            features: x^m of each modality; the widths differ.
+            valid: true where a modality has evidence, in the order of the settings' modalities.
+            padding: true for frames that only fill the window.
+
+        Returns:
+            Prediction, embedding and the experts' weights of each frame, experts in the order of
+            ``itertools.permutations(modalities, 2)``, the query's modality first.
+        """
+        evidence = (valid & ~padding[:, None]).transpose(0, 1)  # (M, B, T)
+        h = torch.stack([self.project[m](features[m]) for m in self.modalities])  # (M, B, T, H)
+        experts = self.ask(h, evidence)  # (E, B, T, H)
+        num_valid = evidence.sum(dim=0)[..., None]  # (B, T, 1)
+        hbar = (h * evidence[..., None]).sum(dim=0) / num_valid.clamp(min=1)  # (B, T, H)
+        allowed = evidence[self.query_of] & evidence[self.key_of]  # (E, B, T)
+        gates = gated_softmax(self.gate(hbar), allowed.movedim(0, -1))  # (B, T, E)
+        z = torch.einsum("bte,ebth->bth", gates, experts)
+        z = torch.where(allowed.any(dim=0)[..., None], z, hbar)
+        return FusionOutput(*self.head(z), gates)
+
+    def ask(self, h: Float[Tensor, "M B T H"], evidence: Bool[Tensor, "M B T"]) -> Float[Tensor, "E B T H"]:
+        """Run every expert: its query's stream, layer by layer, over its key's frames.
+
+        Args:
+            h: projected modalities.
+            evidence: true where a frame may be a key.
+
+        Returns:
+            Z of every expert.
+        """
+        u, context, masked = h[self.query_of], h[self.key_of], ~evidence[self.key_of]
+        positions = sinusoids(h.shape[2], like=h)  # (T, H)
+        for layer in self.layers:
+            u = layer(u, context, positions, masked)
+        return u

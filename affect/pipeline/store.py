@@ -1,0 +1,142 @@
+"""The feature store: one object per clip and modality, its address, and what is missing.
+
+    STORE/<modality>/<address:16>/<slug>-<fingerprint:12>/<clip:05d>.parquet
+    STORE/videos/<slug>-<path, size and version:12>.parquet
+
+An object is present when it is complete. It carries ``status`` and ``reason`` and nothing that changes from run to
+run, so that doing a unit twice gives the same bytes.
+"""
+
+import hashlib
+import io
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from affect import files
+from affect.corpus.clip import Extracted, Status
+
+_METADATA = b"affect"
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit of work ended.
+
+    Args:
+        status: ``ok``, ``degraded`` or ``failed``.
+        reason: why not ``ok``.
+        rows: rows of its table.
+    """
+
+    status: Status
+    reason: str
+    rows: int
+
+
+class Store:
+    """A folder or bucket prefix of features.
+
+    Args:
+        uri: where it is.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Remember the place; nothing is read or created."""
+        self.uri = files.absolute(uri)
+
+    def put(self, key: str, extracted: Extracted) -> Outcome:
+        """Serialise in memory, then write in one step.
+
+        Raises:
+            OSError: the store cannot be written to.
+        """
+        outcome = Outcome(extracted.status, extracted.reason, extracted.table.num_rows)
+        note = json.dumps({"status": outcome.status, "reason": outcome.reason}).encode()
+        table = extracted.table.replace_schema_metadata({_METADATA: note})
+        files.write(files.join(self.uri, key), encode(table))
+        return outcome
+
+    def get(self, key: str, columns: list[str] | None = None) -> Extracted:
+        """Read a unit.
+
+        Raises:
+            FileNotFoundError: it is missing.
+        """
+        table = pq.read_table(io.BytesIO(files.read(files.join(self.uri, key))), columns=columns)
+        note = json.loads(table.schema.metadata[_METADATA])
+        return Extracted(table, note["status"], note["reason"])
+
+    def outcome(self, key: str) -> Outcome:
+        """How a unit ended, from its file's footer."""
+        system, path = files.resolve_parent(files.join(self.uri, key))
+        with system.open(path, "rb") as file:
+            metadata = pq.read_metadata(file)
+        note = json.loads(metadata.metadata[_METADATA])
+        return Outcome(note["status"], note["reason"], metadata.num_rows)
+
+    def keys(self, prefix: str) -> set[str]:
+        """Keys of the objects below a prefix, by listing."""
+        listed = files.walk(files.join(self.uri, prefix))
+        return {f"{prefix}/{name}" for name, _, _ in listed if name.endswith(".parquet") and "._tmp." not in name}
+
+
+def encode(table: pa.Table) -> bytes:
+    """A table as Parquet; the same table gives the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", store_schema=True)
+    return buffer.getvalue()
+
+
+def slug(path: str) -> str:
+    """A file name's readable part: harmless characters, at most 40."""
+    name = path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40] or "video"
+
+
+def unit_key(modality: str, address: str, path: str, fingerprint: str, clip: int) -> str:
+    """Key of a clip's object."""
+    return f"{modality}/{address}/{slug(path)}-{fingerprint}/{clip:05d}.parquet"
+
+
+def probe_key(path: str, size: int, version: str) -> str:
+    """Key of a video's probe."""
+    mark = hashlib.sha256(f"{path}\0{size}\0{version}".encode()).hexdigest()[:12]
+    return f"videos/{slug(path)}-{mark}.parquet"
+
+
+class Attempts:
+    """Counts a unit's attempts within one run, so that a clip that kills its process cannot do it for ever.
+
+    Args:
+        store: where the markers lie.
+        run: names the run; a new run starts at zero.
+    """
+
+    def __init__(self, store: Store, run: str) -> None:
+        """Remember the place."""
+        self._folder = files.join(store.uri, "_attempts", run)
+
+    def begin(self, key: str) -> int:
+        """Count one more attempt; returns how many there were before."""
+        marker = self._marker(key)
+        before = int(files.read(marker)) if files.exists(marker) else 0
+        files.write(marker, str(before + 1).encode())
+        return before
+
+    def end(self, key: str) -> None:
+        """Forget the unit's attempts."""
+        files.delete(self._marker(key))
+
+    def _marker(self, key: str) -> str:
+        return files.join(self._folder, hashlib.sha256(key.encode()).hexdigest()[:24])
+
+
+def records(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows of a small table."""
+    return table.to_pylist()

@@ -1,0 +1,114 @@
+"""The demo's checkpoints: the real architectures at a tiny size, so that the real loading code runs with no download.
+
+They are random, so what they say of real people means nothing; on the generated corpus their states carry light and
+pitch. The frame encoder alone is trained, on crops of the corpus' training people (see :mod:`affect.pipeline.demo`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+_SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+# The turns and placeholders of Qwen3-VL's own template, without tools and images.
+_CHAT_TEMPLATE = (
+    "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{%- for part in message.content %}"
+    "{%- if part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{%- else %}{{ part.text }}{%- endif %}"
+    "{%- endfor %}<|im_end|>\n{%- endfor %}"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n{%- endif %}"
+)
+# At HF's initial scale (.02) a random model's states barely depend on its input.
+_QWEN_GAIN = 8.0
+
+
+def _byte_tokenizer() -> Any:  # noqa: ANN401 -- transformers' own class, imported late
+    """A byte-level tokenizer without merges: every byte is a token, no file needed."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    for token in _SPECIAL:
+        vocabulary[token] = len(vocabulary)
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(_SPECIAL)})
+    tokenizer.chat_template = _CHAT_TEMPLATE
+    return tokenizer
+
+
+def make_qwen(folder: Path, *, width: int = 64, layers: int = 2, seed: int = 0) -> None:
+    """Write a random Qwen3-VL with its processor.
+
+    Args:
+        folder: where to.
+        width: D, width of the states.
+        layers: layers of the language model.
+        seed: seed of the weights.
+    """
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    tokenizer = _byte_tokenizer()
+    token = {name: tokenizer.convert_tokens_to_ids(name) for name in _SPECIAL}
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,  # twice the sum of mrope_section
+            "max_position_embeddings": 4096,
+            "pad_token_id": token["<|endoftext|>"],
+            "rope_parameters": rope,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "out_hidden_size": width,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        image_token_id=token["<|image_pad|>"],
+        video_token_id=token["<|video_pad|>"],
+        vision_start_token_id=token["<|vision_start|>"],
+        vision_end_token_id=token["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen3VLForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear) and layer is not model.lm_head:
+                layer.weight.mul_(_QWEN_GAIN)
+    model.save_pretrained(folder)
+    pixels = {"shortest_edge": 16 * 64 * 64, "longest_edge": 16 * 128 * 128}
+    Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=16, merge_size=2, temporal_patch_size=2, size=pixels),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(size=pixels, cap_pixels_per_frame=False),
+        chat_template=_CHAT_TEMPLATE,
+    ).save_pretrained(folder)
