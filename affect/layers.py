@@ -130,7 +130,9 @@ def attend(
     """
     experts = q.shape[0]
     # One batch axis of E * B: the fused kernels know only (batch, heads, points, width).
-    q, k, v = (x.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (E * B, heads, T, H / heads)
+    q, k, v = (
+        x.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)
+    )  # (E * B, heads, T, H / heads)
     hidden = masked.flatten(0, 1)[:, None, None]  # (E * B, 1, 1, S)
     # A blind window sees everything, so that its softmax is finite, and its result is set to 0.
     blind = hidden.all(dim=-1, keepdim=True)

@@ -26,6 +26,7 @@ VIDEO = pa.schema(
         ("height", pa.int32()),
         ("rotation", pa.int32()),  # degrees that a decoded frame is turned, counter-clockwise, to be upright
         ("has_audio", pa.bool_()),
+        ("start_s", pa.float64()),  # container time of the first frame
         ("duration_s", pa.float64()),
         ("time_s", pa.list_(pa.float64())),  # presentation time of every frame, from the first one's
     ]
@@ -79,7 +80,7 @@ TRACK_FRAMES = pa.schema(
         ("gold_valence", pa.float32()),  # null = not annotated
         ("gold_arousal", pa.float32()),
         ("face_valid", pa.bool_()),
-        ("face_embedding", _FLOATS),  # at a frame without a face the nearest one's; null in a track without any
+        ("face_embedding", _FLOATS),  # at a frame without a face the nearest one's; empty in a track without any
         ("face_valence", pa.float32()),  # the encoder's own, before any temporal model
         ("face_arousal", pa.float32()),
         ("lip_area", pa.float32()),
@@ -102,8 +103,6 @@ TRACK_SEGMENTS = pa.schema(
         ("audio_valid", pa.bool_()),  # whether there is a waveform
         ("kept", pa.bool_()),  # the mouth filter's verdict
         ("verdict", pa.string()),  # why not
-        ("open_s", pa.float32()),
-        ("coverage", pa.float32()),
         ("waveform", pa.list_(pa.int16())),
     ]
 )

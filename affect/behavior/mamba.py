@@ -46,7 +46,7 @@ def selective_scan(
     if x.is_cuda:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-        return selective_scan_fn(*(s.transpose(1, 2) for s in (x, dt)), A, B.mT, C.mT, D).mT
+        return selective_scan_fn(x.mT, dt.mT, A, B.mT, C.mT, D).mT
     decay = torch.exp(dt[..., None] * A)  # (B, T, H, N)
     step = (dt * x)[..., None] * B[:, :, None]  # (B, T, H, N)
     h = torch.zeros_like(step[:, 0])  # (B, H, N)

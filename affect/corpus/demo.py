@@ -10,10 +10,11 @@ People differ in geometry, colour, background and voice, so that what is learned
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from torch.nn import functional
 Array = NDArray[np.floating]
 Split = Literal["train", "development", "held_out"]
 Size = Literal["demo", "micro"]
+OnVideo = Callable[[int, int], None]
 
 GENERATOR_VERSION = 1  # raise it when the files change
 TICKS = 600  # video time base, ticks a second: a frame at 10 or 15 fps lasts a whole number of them
@@ -123,14 +125,21 @@ def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
     return specs
 
 
-def make_corpus(folder: Path, size: Size, *, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
+def _silent(done: int, total: int) -> None:
+    """Say nothing."""
+
+
+def make_corpus(
+    folder: Path, size: Size, *, seed: int = 0, mapper: Callable[..., Iterable[int]] = map, on_video: OnVideo = _silent
+) -> None:
     """Write the demo corpus; return at once if it is there already.
 
     Args:
         folder: gets `videos`, `labels`, `held_out` and, last, `corpus.json`.
         size: see `video_specs`.
         seed: the same seed gives the same bytes on the same machine.
-        progress: called with (videos written, videos in all) after each video.
+        mapper: applies :func:`write_video` to the videos, in order; one that does it in parallel is faster.
+        on_video: called with (videos written, videos in all) after each video.
 
     Raises:
         ValueError: the folder holds a corpus of another size, seed or generator version.
@@ -147,12 +156,11 @@ def make_corpus(folder: Path, size: Size, *, seed: int = 0, progress: Callable[[
         return
     specs = video_specs(size, seed)
     template = ["image_location,valence,arousal"]
-    for done, spec in enumerate(specs, start=1):
-        rows = write_video(spec, folder)
+    written = mapper(partial(write_video, folder=folder), specs)
+    for done, (spec, rows) in enumerate(zip(specs, written, strict=True), start=1):
         if spec.split == "held_out":
             template += [f"{p.track}/{k:05d}.jpg,{NOT_ANNOTATED}" for p in spec.people for k in range(1, rows + 1)]
-        if progress is not None:
-            progress(done, len(specs))
+        on_video(done, len(specs))
     _write_lines(folder / "held_out" / "template.txt", template)
     _write_lines(marker, [content.rstrip()])
 
@@ -200,9 +208,6 @@ def _frame_ticks(rng: np.random.Generator, spec: VideoSpec) -> NDArray[np.int64]
     intervals = np.exp2(np.clip(drift / drift.std() * 0.5 + rng.normal(0.0, 0.15, count), -1.0, 1.0))
     ends = np.cumsum(intervals) / intervals.sum() * spec.seconds * TICKS
     return np.concatenate([[0], np.round(ends[:-1])]).astype(np.int64)
-
-
-# Curves and voice
 
 
 def _affect_curve(rng: np.random.Generator, count: int) -> Array:
@@ -260,9 +265,6 @@ def _voice(rng: np.random.Generator, performance: Performance, seconds: float) -
     return voice
 
 
-# Picture
-
-
 @lru_cache(maxsize=1)
 def _photograph() -> Array:
     """The photograph with its person cut out and the suit out of focus: (512, 512, 4), RGB in [0, 1] and opacity."""
@@ -275,9 +277,8 @@ def _photograph() -> Array:
     opacity = ndimage.gaussian_filter(person.astype(np.float64), 1.2)
     opacity[:, :100] = opacity[:, 362:] = 0.0  # flag and model rocket
     y, x = np.mgrid[0:PHOTO_SIZE, 0:PHOTO_SIZE]
-    suit = np.clip((np.hypot((x - 223.0) / 62.0, (y - 130.0) / 64.0) - 1.0) * 5.0, 0.0, 1.0) * np.clip(
-        (y - 140.0) / 15.0, 0.0, 1.0
-    )
+    suit = np.clip((np.hypot((x - 223.0) / 62.0, (y - 130.0) / 64.0) - 1.0) * 5.0, 0.0, 1.0)
+    suit *= np.clip((y - 140.0) / 15.0, 0.0, 1.0)
     plain = 0.6 * ndimage.gaussian_filter(photo, (9.0, 9.0, 0.0))  # face detectors see faces in the collar's folds
     photo += suit[..., None] * (plain - photo)
     return np.concatenate([photo, opacity[..., None]], axis=2).astype(np.float32)
@@ -438,7 +439,7 @@ def _encode(
         video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         audio = None if voice is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=64_000)
-        for tick, picture in zip(ticks, (p for part in ((first,), pictures) for p in part), strict=True):
+        for tick, picture in zip(ticks, chain([first], pictures), strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame = frame.reformat(format="yuv420p")  # left to the encoder, the bytes differed between runs
             frame.pts, frame.time_base = int(tick), Fraction(1, TICKS)

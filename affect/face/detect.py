@@ -1,6 +1,8 @@
 """Every visible face of a picture, without state: box, mouth and blendshapes."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -41,20 +43,20 @@ class Landmarker:
 
     def __init__(self, model: Path, settings: Face) -> None:
         """Load the model."""
-        os.environ.setdefault("GLOG_minloglevel", "2")
         from mediapipe.tasks.python import BaseOptions
         from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
 
         self._growth = settings.box_growth
-        self._landmarker = FaceLandmarker.create_from_options(
-            FaceLandmarkerOptions(
-                base_options=BaseOptions(model_asset_path=str(model)),
-                num_faces=settings.max_faces,
-                min_face_detection_confidence=settings.min_confidence,
-                min_face_presence_confidence=settings.min_confidence,
-                output_face_blendshapes=True,
-            )
+        options = FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(model)),
+            num_faces=settings.max_faces,
+            min_face_detection_confidence=settings.min_confidence,
+            min_face_presence_confidence=settings.min_confidence,
+            output_face_blendshapes=True,
         )
+        with _silenced():
+            self._landmarker = FaceLandmarker.create_from_options(options)
+            self(np.zeros((64, 64, 3), dtype=np.uint8))
 
     def __enter__(self) -> Self:
         """Use as a context."""
@@ -81,6 +83,19 @@ class Landmarker:
             area = inner_lip_area(points * [width, height] / side)
             found.append(Detection(box, None, area, np.array([shape.score for shape in shapes])))
         return sorted(found, key=lambda face: tuple(face.box))
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what MediaPipe's C++ part writes to stderr when it starts (its errors are raised) out of job logs."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def grow(box: Float[ndarray, " 4"], share: float) -> Float[ndarray, " 4"]:

@@ -35,6 +35,9 @@ class DCMMOE(nn.Module):
         with no expert left z = hbar, and with no modality z = 0, a frame for the caller to fill.
     """
 
+    query_of: Tensor
+    key_of: Tensor
+
     def __init__(self, settings: config.Dcmmoe, input_widths: dict[str, int]) -> None:
         """Start the weights.
 
@@ -83,7 +86,8 @@ class DCMMOE(nn.Module):
         gates = gated_softmax(self.gate(hbar), allowed.movedim(0, -1))  # (B, T, E)
         z = torch.einsum("bte,ebth->bth", gates, experts)
         z = torch.where(allowed.any(dim=0)[..., None], z, hbar)
-        return FusionOutput(*self.head(z), gates)
+        prediction, embedding = self.head(z)
+        return FusionOutput(prediction, embedding, gates)
 
     def ask(self, h: Float[Tensor, "M B T H"], evidence: Bool[Tensor, "M B T"]) -> Float[Tensor, "E B T H"]:
         """Run every expert: its query's stream, layer by layer, over its key's frames.

@@ -1,6 +1,5 @@
 """Second fusion: a reliability gate over face and behaviour, and a bottleneck through which they hear the voice."""
 
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -22,6 +21,8 @@ class ReliabilityGate(nn.Module):
     Source: paper (arXiv 2603.13056), reliability-aware fusion.
     """
 
+    log_prior: Tensor
+
     def __init__(self, settings: config.Raav) -> None:
         """Start one scorer per modality.
 
@@ -32,9 +33,7 @@ class ReliabilityGate(nn.Module):
         width = settings.hidden
         self.score = nn.ModuleDict(
             {
-                m: nn.Sequential(
-                    nn.Linear(width, width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(width, 1)
-                )
+                m: nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(width, 1))
                 for m in VISUAL
             }
         )
@@ -118,7 +117,7 @@ class RAAV(nn.Module):
         y     = Transformer layer(s) over the frames, pre-norm, GELU
         e     = GELU(W_1 LN(y));   v, a = W_2 Drop(e)
 
-    e is the embedding. Sinusoids on frames (added to z) and tokens, each counted from the segment's start, are a switch.
+    e is the embedding. With ``positions``, sinusoids counted from the segment's start are added to z and to tok.
 
     Source: paper (arXiv 2603.13056), reliability-aware audio-visual fusion.
     Differs: the paper's frames and tokens carry no positions, so that the model cannot tell when a block lies: that is

@@ -12,7 +12,6 @@ import io
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,7 +135,3 @@ class Attempts:
     def _marker(self, key: str) -> str:
         return files.join(self._folder, hashlib.sha256(key.encode()).hexdigest()[:24])
 
-
-def records(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows of a small table."""
-    return table.to_pylist()

@@ -1,0 +1,116 @@
+"""One person in one video, as arrays: what models are trained on and predict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int16
+from numpy import ndarray
+
+from affect.config import Modality
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a unimodal model says of every frame: an input of DCMMOE, and RAAV's frames.
+
+    Args:
+        embedding: finite everywhere.
+        prediction: valence and arousal, finite everywhere.
+        valid: whether the modality saw the person at this frame; the rest is filled and not to be trusted.
+    """
+
+    embedding: Float[ndarray, "frames D"]
+    prediction: Float[ndarray, "frames 2"]
+    valid: Bool[ndarray, " frames"]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What the audio model says of every block of every segment: RAAV's audio tokens.
+
+    Args:
+        embedding: per block.
+        prediction: per block.
+        valid: whether the block has frames and its segment was kept.
+    """
+
+    embedding: Float[ndarray, "segments K D"]
+    prediction: Float[ndarray, "segments K 2"]
+    valid: Bool[ndarray, "segments K"]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A track's segments with what behaviour and audio extracted of them.
+
+    Args:
+        start_s: start.
+        end_s: end.
+        ranges: frames ``[f0, f1)``.
+        full: whether a segment has its full length.
+        block_edges: frame edges of the one-second blocks.
+        behavior_valid: whether there are states.
+        multimodal: state of the last token, 0 where there is none.
+        vision: state at the last vision end, 0 where there is none.
+        audio_valid: whether there is a waveform.
+        kept: the mouth filter's verdict.
+        verdict: why a segment was not kept.
+        waveforms: mono, true length, empty where there is none.
+    """
+
+    start_s: Float[ndarray, " segments"]
+    end_s: Float[ndarray, " segments"]
+    ranges: Int[ndarray, "segments 2"]
+    full: Bool[ndarray, " segments"]
+    block_edges: Int[ndarray, "segments edges"]
+    behavior_valid: Bool[ndarray, " segments"]
+    multimodal: Float[ndarray, "segments D"]
+    vision: Float[ndarray, "segments D"]
+    audio_valid: Bool[ndarray, " segments"]
+    kept: Bool[ndarray, " segments"]
+    verdict: list[str]
+    waveforms: list[Int16[ndarray, " _"]]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One person in one video.
+
+    Args:
+        name: as label files have it.
+        video: stem of the video.
+        person: main, left, right or a number from the left.
+        time_s: presentation time of every frame.
+        gold: annotations, NaN where there is none.
+        face_valid: whether the person's face was found.
+        face_embedding: GRADA's; at a frame without a face the nearest one's, 0 in a track without any.
+        face_affect: GRADA's own valence and arousal, filled likewise.
+        lip_area: inner-lip area, NaN without a mesh.
+        segments: the segments.
+        series: what trained unimodal models say, by modality.
+        blocks: what the trained audio model says of blocks.
+    """
+
+    name: str
+    video: str
+    person: str
+    time_s: Float[ndarray, " frames"]
+    gold: Float[ndarray, "frames 2"]
+    face_valid: Bool[ndarray, " frames"]
+    face_embedding: Float[ndarray, "frames D"]
+    face_affect: Float[ndarray, "frames 2"]
+    lip_area: Float[ndarray, " frames"]
+    segments: Segments
+    series: Mapping[Modality, Series] = field(default_factory=dict)
+    blocks: Blocks | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the track."""
+        return len(self.time_s)
+
+    @property
+    def annotated(self) -> Bool[ndarray, " frames"]:
+        """Frames with an annotation."""
+        return ~np.isnan(self.gold).any(axis=1)

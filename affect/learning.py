@@ -1,0 +1,308 @@
+"""One fit loop for every model: plain torch, one device, and any number of processes that torch.distributed joins.
+
+With W processes every batch is shared out, predictions are gathered with their gradient and the loss is that of the
+whole batch, so W changes the speed and not the result. Scores come from merged moments: every frame counts once.
+"""
+
+import copy
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from affect.concordance import Moments, hybrid_loss, merge
+from affect.config import Fit
+from affect.layers import Output
+
+MAX_NAN_STEPS = 3
+MIN_LEARNING_RATE = 1e-7
+
+Window = tuple[int, int]
+
+
+class Example(NamedTuple):
+    """One window, padded.
+
+    Args:
+        inputs: arrays by name, without the batch axis.
+        gold: valence and arousal per point, 0 where there is none.
+        annotated: which points count.
+    """
+
+    inputs: dict[str, ndarray]
+    gold: Float[ndarray, "T 2"]
+    annotated: Bool[ndarray, " T"]
+
+
+class Item(Protocol):
+    """What a task learns from and predicts, such as a track: it has a name and gold values per frame."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def gold(self) -> Float[ndarray, "frames 2"]:
+        """Annotations, NaN where there is none."""
+
+
+class Task(Protocol):
+    """How one model is fed, and how its outputs become frames."""
+
+    @property
+    def settings(self) -> Fit:
+        """How it is trained."""
+
+    def build(self) -> nn.Module:
+        """The model with fresh weights."""
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """AdamW's parameter groups, each with its learning rate."""
+
+    def windows(self, item: Any) -> list[Window]:  # noqa: ANN401 -- each task has its own kind of item
+        """Windows ``[start, end)`` that together cover an item; none if there is no evidence at all."""
+
+    def trains_on(self, item: Any, window: Window) -> bool:  # noqa: ANN401
+        """Whether a window is trained on."""
+
+    def example(self, item: Any, window: Window, length: int) -> Example:  # noqa: ANN401
+        """A window's arrays, padded to ``length``, the longest of its batch."""
+
+    def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Inputs of a training batch with noise; the same inputs where a task has none."""
+
+    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Output:
+        """Run the model on a batch."""
+
+    def predict(self, item: Any, outputs: "Outputs") -> Float[ndarray, "frames 2"]:  # noqa: ANN401
+        """Valence and arousal of every frame from the windows' outputs."""
+
+
+class Outputs(NamedTuple):
+    """Outputs of an item's windows, paddings included.
+
+    Args:
+        windows: the windows.
+        predictions: one (T, 2) per window.
+        embeddings: one (T, H) per window.
+    """
+
+    windows: list[Window]
+    predictions: list[ndarray]
+    embeddings: list[ndarray]
+
+
+class Epoch(NamedTuple):
+    """One pass over the training windows.
+
+    Args:
+        number: from 1.
+        loss: mean over the steps.
+        ccc: valence, arousal and mean on the development items, (3,).
+        learning_rate: of the first parameter group.
+        seconds: it took.
+        skipped: steps skipped because their loss was not finite.
+    """
+
+    number: int
+    loss: float
+    ccc: ndarray
+    learning_rate: float
+    seconds: float
+    skipped: int
+
+
+class Fitted(NamedTuple):
+    """A trained model.
+
+    Args:
+        model: with the best epoch's weights (their moving average where there is one).
+        history: all epochs.
+        best: the best epoch by the development items' mean CCC.
+    """
+
+    model: nn.Module
+    history: list[Epoch]
+    best: Epoch
+
+
+def world() -> tuple[int, int]:
+    """This process' number and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def fit(
+    task: Task,
+    training: Sequence[Any],
+    development: Sequence[Any],
+    *,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> Fitted:
+    """Train until the development score has not risen for ``stop_patience`` epochs.
+
+    Args:
+        task: the model and how it is fed.
+        training: items to learn from.
+        development: items to select the epoch on.
+        device: where.
+        on_epoch: called after every epoch, by every process.
+
+    Raises:
+        ValueError: nothing to train on or to select on.
+        FloatingPointError: the loss was not finite three steps in a row; names the items.
+    """
+    rank, processes = world()
+    settings = task.settings
+    samples = [(item, w) for item in training for w in task.windows(item) if task.trains_on(item, w)]
+    if not samples or not any(np.isfinite(item.gold).all(axis=1).any() for item in development):
+        raise ValueError(f"{len(samples)} annotated training windows, {len(development)} development tracks: nothing to fit")
+    torch.manual_seed(settings.seed)
+    model = task.build().to(device)
+    torch.manual_seed(settings.seed + 1 + rank)  # same weights everywhere, own dropout
+    trained: nn.Module = DistributedDataParallel(model) if processes > 1 else model
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay)) if settings.ema_decay else None
+    groups = task.parameter_groups(model)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    scheduler = _scheduler(optimizer, settings)
+    order = torch.Generator().manual_seed(settings.seed)
+    noise = torch.Generator().manual_seed(settings.seed + 1 + rank)
+
+    history: list[Epoch] = []
+    best, weights = Epoch(0, np.nan, np.full(3, -np.inf), 0.0, 0.0, 0), copy.deepcopy(model.state_dict())
+    for number in range(1, settings.max_epochs + 1):
+        start = time.monotonic()
+        trained.train()
+        losses: list[float] = []
+        skipped = in_a_row = 0
+        for batch in _batches(samples, settings.batch_size, order):
+            loss = _loss(task, trained, batch, device, noise)
+            if loss is None:
+                continue
+            if not torch.isfinite(loss):
+                skipped, in_a_row = skipped + 1, in_a_row + 1
+                if in_a_row == MAX_NAN_STEPS:
+                    names = sorted({item.name for item, _ in batch})
+                    raise FloatingPointError(f"loss {loss.item()} {MAX_NAN_STEPS} steps in a row, last on {', '.join(names)}")
+                continue
+            in_a_row = 0
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            optimizer.step()
+            if average:
+                average.update_parameters(model)
+            losses.append(float(loss.detach()))
+        judged = average.module if average else model
+        ccc = evaluate(task, judged, development, device)
+        rate = float(optimizer.param_groups[0]["lr"])
+        epoch = Epoch(number, float(np.mean(losses)), ccc, rate, time.monotonic() - start, skipped)
+        history.append(epoch)
+        on_epoch(epoch)
+        if scheduler:
+            scheduler.step(float(ccc[2]))
+        if ccc[2] > best.ccc[2]:
+            best, weights = epoch, copy.deepcopy(judged.state_dict())
+        elif number - best.number >= settings.stop_patience:
+            break
+    model.load_state_dict(weights)
+    return Fitted(model.eval(), history, best)
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, settings: Fit) -> ReduceLROnPlateau | None:
+    """Lower the learning rate on a plateau; groups with a rate of their own keep it."""
+    if settings.plateau_factor is None:
+        return None
+    floors = [MIN_LEARNING_RATE if g["lr"] == settings.learning_rate else g["lr"] for g in optimizer.param_groups]
+    patience, threshold = settings.plateau_patience, settings.plateau_threshold
+    return ReduceLROnPlateau(optimizer, "max", settings.plateau_factor, patience, threshold, min_lr=floors)
+
+
+def _batches(samples: list[Any], size: int, generator: torch.Generator) -> Iterator[list[Any]]:
+    """Shuffled batches; a single sample left over joins the last one, since a batch's statistics need two."""
+    shuffled = [samples[j] for j in torch.randperm(len(samples), generator=generator).tolist()]
+    edges = [*range(0, max(1, len(samples) - 1), size), len(samples)]
+    for start, end in itertools.pairwise(edges):
+        yield shuffled[start:end]
+
+
+def _loss(
+    task: Task, model: nn.Module, batch: list[Any], device: torch.device, noise: torch.Generator
+) -> Tensor | None:
+    """Loss over the whole batch, of which this process computes its share."""
+    rank, processes = world()
+    length = max(end - start for _, (start, end) in batch)
+    share = batch[rank::processes]
+    surplus = -(-len(batch) // processes) - len(share)
+    examples = [task.example(item, window, length) for item, window in share + batch[:surplus]]
+    inputs, gold, annotated = collate(examples, device)
+    if surplus:
+        annotated[len(share) :] = False  # shares have one size; what fills one up does not count
+    prediction = task.forward(model, task.augment(inputs, noise)).prediction
+    if processes > 1:
+        prediction = torch.cat(dist.nn.functional.all_gather(prediction))  # type: ignore[attr-defined]
+        gold, annotated = (_gather(value, processes) for value in (gold, annotated))
+    return hybrid_loss(gold, prediction, annotated, task.settings.loss)
+
+
+def _gather(value: Tensor, processes: int) -> Tensor:
+    parts = [torch.empty_like(value) for _ in range(processes)]
+    dist.all_gather(parts, value.contiguous())
+    return torch.cat(parts)
+
+
+def collate(examples: Sequence[Example], device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Stack examples of one length into tensors."""
+    names = examples[0].inputs
+    inputs = {n: torch.from_numpy(np.stack([e.inputs[n] for e in examples])).to(device) for n in names}
+    gold = torch.from_numpy(np.stack([e.gold for e in examples]).astype(np.float32)).to(device)
+    annotated = torch.from_numpy(np.stack([e.annotated for e in examples])).to(device)
+    return inputs, gold, annotated
+
+
+@torch.inference_mode()
+def run(task: Task, model: nn.Module, item: Any, device: torch.device) -> Outputs:  # noqa: ANN401
+    """Run a model over an item's windows."""
+    model.eval()
+    windows = task.windows(item)
+    predictions: list[ndarray] = []
+    embeddings: list[ndarray] = []
+    size = task.settings.batch_size
+    for i in range(0, len(windows), size):
+        part = windows[i : i + size]
+        length = max(end - start for start, end in part)
+        inputs, _, _ = collate([task.example(item, window, length) for window in part], device)
+        output = task.forward(model, inputs)
+        predictions += list(output.prediction.float().cpu().numpy())
+        embeddings += list(output.embedding.float().cpu().numpy())
+    return Outputs(windows, predictions, embeddings)
+
+
+def evaluate(task: Task, model: nn.Module, items: Sequence[Any], device: torch.device) -> Float[ndarray, " 3"]:
+    """Frame-wise CCC of valence, of arousal and their mean over all items, each seen by one process."""
+    rank, processes = world()
+    own = [Moments.of(item.gold, task.predict(item, run(task, model, item, device))) for item in items[rank::processes]]
+    return score(own)
+
+
+def score(own: Sequence[Moments]) -> Float[ndarray, " 3"]:
+    """CCC of valence, of arousal and their mean, from the moments that each process has."""
+    _, processes = world()
+    gathered: list[list[Moments]] = [list(own)]
+    if processes > 1:
+        gathered = [[] for _ in range(processes)]
+        dist.all_gather_object(gathered, list(own))
+    ccc = merge([moments for part in gathered for moments in part]).ccc()
+    ccc = np.nan_to_num(ccc, nan=0.0)  # a constant prediction agrees with nothing
+    return np.append(ccc, ccc.mean())

@@ -1,0 +1,355 @@
+"""From features of clips to one table per person: who is who, whose voice it is, which label belongs to which frame.
+
+    STORE/tracks/<slug>-<address:16>/frames.parquet      one row per frame
+    STORE/tracks/<slug>-<address:16>/segments.parquet    one row per segment
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from affect import schema, timeline
+from affect.audio.speaking import verdicts
+from affect.config import Modality, Run, address
+from affect.corpus import affwild2
+from affect.corpus.affwild2 import Split
+from affect.corpus.clip import Extracted
+from affect.corpus.track import Segments, Track
+from affect.corpus.video import Probe
+from affect.face.tracks import Faces, choose, persons
+from affect.pipeline import plan
+from affect.pipeline.plan import Video
+from affect.pipeline.progress import say
+from affect.pipeline.store import Store, slug
+
+NUM_BLOCKS = 4
+"""Blocks of a full segment, one second each."""
+MAX_MISSING_SHARE = 0.05
+"""Share of label rows that the video may lack at its end before label and video cannot belong together."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything extracted of one video.
+
+    Args:
+        probe: what the video holds.
+        faces: every face.
+        face_table: the same rows, all columns.
+        persons: rows of each person, from left to right.
+        behavior: rows by prompt.
+        audio: rows.
+        reasons: why something is missing.
+    """
+
+    probe: Probe
+    faces: Faces
+    face_table: pa.Table
+    persons: list[Int[ndarray, " rows"]]
+    behavior: pa.Table
+    audio: pa.Table
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class TrackRef:
+    """Where a track's tables are.
+
+    Args:
+        name: of the track.
+        split: train or development.
+        key: folder in the store.
+    """
+
+    name: str
+    split: Split
+    key: str
+
+
+def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: Store) -> Features:
+    """Read and join a video's clips.
+
+    Raises:
+        FileNotFoundError: a clip has not been extracted.
+    """
+    assert video.probe is not None
+    parts = {m: [store.get(key) for key in plan.keys_of(video, run, where, m)] for m in where}
+    tables = {m: pa.concat_tables([part.table.replace_schema_metadata() for part in found]) for m, found in parts.items()}
+    reasons = sorted({f"{m}: {part.reason}" for m, found in parts.items() for part in found if part.reason})
+    face = tables["face"].sort_by([("frame", "ascending"), ("face", "ascending")])
+    faces = Faces(_array(face["frame"]), _array(face["time_s"]), matrix(face["box"], 4), matrix(face["embedding"]))
+    return Features(video.probe, faces, face, persons(faces), tables["behavior"], tables["audio"], reasons)
+
+
+def make_track(
+    name: str, person: str, video: Video, features: Features, gold: Float[ndarray, "frames 2"] | None, run: Run
+) -> Track:
+    """Arrays of one person.
+
+    Args:
+        name: of the track.
+        person: whom to choose.
+        video: the video.
+        features: what was extracted of it.
+        gold: annotations; its length is the track's. None for a new video, whose own length it then has.
+        run: the run.
+
+    Raises:
+        ValueError: the label has far more rows than the video has frames.
+    """
+    probe = features.probe
+    num = len(probe.time_s) if gold is None else len(gold)
+    if num - len(probe.time_s) > max(2, MAX_MISSING_SHARE * num):
+        raise ValueError(f"track {name}: {num} label rows, but {video.uri} has {len(probe.time_s)} frames")
+    time_s = _extend(probe.time_s, num)
+    face = _face(features, person, num)
+    clock = timeline.Timestamps(probe.time_s)
+    segments = _segments(features, person, clock, num, face["lip_area"], run)
+    if gold is None:
+        gold = np.full((num, 2), np.nan)
+    return Track(name=name, video=video.stem, person=person, time_s=time_s, gold=gold, segments=segments, **face)
+
+
+def _extend(time_s: Float[ndarray, " frames"], num: int) -> Float[ndarray, " num"]:
+    """Cut surplus frames off, or go on at the mean rate for label rows past the video's end."""
+    interval = 1 / timeline.Timestamps(time_s).fps
+    more = time_s[-1] + interval * np.arange(1, max(0, num - len(time_s)) + 1)
+    return np.concatenate([time_s, more])[:num]
+
+
+def _face(features: Features, person: str, num: int) -> dict[str, ndarray]:
+    rows = choose(features.persons, features.faces, person)
+    rows = rows[features.faces.frame[rows] < num]
+    frames = features.faces.frame[rows]
+    valid = np.zeros(num, dtype=bool)
+    valid[frames] = True
+    table = features.face_table.take(rows)
+    affect = np.stack([_array(table["valence"]), _array(table["arousal"])], axis=1)
+    lip_area = np.full(num, np.nan)
+    lip_area[frames] = _array(table["lip_area"])
+    if not len(rows):
+        none = np.zeros((num, features.faces.embedding.shape[1]))
+        return {"face_valid": valid, "face_embedding": none, "face_affect": np.zeros((num, 2)), "lip_area": lip_area}
+    nearest = np.searchsorted(frames, timeline.nearest_valid(valid))
+    embedding = features.faces.embedding[rows][nearest]
+    return {"face_valid": valid, "face_embedding": embedding, "face_affect": affect[nearest], "lip_area": lip_area}
+
+
+def _segments(
+    features: Features, person: str, clock: timeline.Timestamps, num: int, lip_area: Float[ndarray, " num"], run: Run
+) -> Segments:
+    ranges_s = timeline.segments(clock.duration_s, run.grid.segment_s, run.grid.hop_s)
+    start_s, end_s = np.array(ranges_s).T
+    ranges = np.minimum(timeline.frame_ranges(clock, ranges_s), num)
+    edges = np.array([clock.block_edges(start, NUM_BLOCKS) for start in start_s])
+    judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking)
+    prompts = features.behavior["prompt"].to_pylist()
+    prompt = person if person in prompts else "neutral"
+    behavior = features.behavior.filter(pa.array([p == prompt for p in prompts], type=pa.bool_()))
+    behavior_valid, multimodal, vision = _states(behavior, len(ranges))
+    waveforms = [np.empty(0, dtype=np.int16) for _ in ranges]
+    for row in range(features.audio.num_rows):
+        waveforms[features.audio["segment"][row].as_py()] = features.audio["waveform"][row].values.to_numpy()
+    audio_valid = np.array([len(wave) > 0 for wave in waveforms])
+    return Segments(
+        start_s=start_s,
+        end_s=end_s,
+        ranges=ranges,
+        full=np.isclose(end_s - start_s, run.grid.segment_s),
+        block_edges=np.minimum(edges, num),
+        behavior_valid=behavior_valid,
+        multimodal=multimodal,
+        vision=vision,
+        audio_valid=audio_valid,
+        kept=np.array([v.kept for v in judged]) & audio_valid,
+        verdict=[v.reason if valid else "no audio" for v, valid in zip(judged, audio_valid, strict=True)],
+        waveforms=waveforms,
+    )
+
+
+def _states(behavior: pa.Table, num: int) -> tuple[ndarray, ndarray, ndarray]:
+    index = _array(behavior["segment"])
+    valid = np.zeros(num, dtype=bool)
+    valid[index] = True
+    states = []
+    for name in ("multimodal", "vision"):
+        values = matrix(behavior[name])
+        full = np.zeros((num, values.shape[1]), dtype=np.float32)
+        full[index] = values
+        states.append(full)
+    return valid, states[0], states[1]
+
+
+def to_tables(track: Track) -> tuple[pa.Table, pa.Table]:
+    """A track as its frame table and its segment table."""
+    segments = track.segments
+    gold = [pa.array(track.gold[:, i], pa.float32(), from_pandas=True) for i in (0, 1)]
+    frames = {
+        "frame": np.arange(track.num_frames),
+        "time_s": track.time_s,
+        "gold_valence": gold[0],
+        "gold_arousal": gold[1],
+        "face_valid": track.face_valid,
+        "face_embedding": rows_of(track.face_embedding, pa.float32()),
+        "face_valence": track.face_affect[:, 0],
+        "face_arousal": track.face_affect[:, 1],
+        "lip_area": pa.array(track.lip_area, pa.float32(), from_pandas=True),
+    }
+    columns = {
+        "segment": np.arange(len(segments.ranges)),
+        "start_s": segments.start_s,
+        "end_s": segments.end_s,
+        "first_frame": segments.ranges[:, 0],
+        "end_frame": segments.ranges[:, 1],
+        "full": segments.full,
+        "block_edges": rows_of(segments.block_edges, pa.int32()),
+        "behavior_valid": segments.behavior_valid,
+        "multimodal": rows_of(segments.multimodal, pa.float16()),
+        "vision": rows_of(segments.vision, pa.float16()),
+        "audio_valid": segments.audio_valid,
+        "kept": segments.kept,
+        "verdict": segments.verdict,
+        "waveform": segments.waveforms,
+    }
+    return pa.table(frames).cast(schema.TRACK_FRAMES), pa.table(columns).cast(schema.TRACK_SEGMENTS)
+
+
+def load_track(store: Store, ref: TrackRef, person: str = "main") -> Track:
+    """Read a track that :func:`assemble` wrote."""
+    frames, segments = (store.get(f"{ref.key}/{name}.parquet").table for name in ("frames", "segments"))
+    return Track(
+        name=ref.name,
+        video=ref.name,
+        person=person,
+        time_s=_array(frames["time_s"]),
+        gold=_nullable(frames, "gold_valence", "gold_arousal"),
+        face_valid=_array(frames["face_valid"]),
+        face_embedding=matrix(frames["face_embedding"]),
+        face_affect=np.stack([_array(frames["face_valence"]), _array(frames["face_arousal"])], axis=1),
+        lip_area=_nullable(frames, "lip_area")[:, 0],
+        segments=Segments(
+            start_s=_array(segments["start_s"]),
+            end_s=_array(segments["end_s"]),
+            ranges=np.stack([_array(segments["first_frame"]), _array(segments["end_frame"])], axis=1),
+            full=_array(segments["full"]),
+            block_edges=matrix(segments["block_edges"], NUM_BLOCKS + 1),
+            behavior_valid=_array(segments["behavior_valid"]),
+            multimodal=matrix(segments["multimodal"]).astype(np.float32),
+            vision=matrix(segments["vision"]).astype(np.float32),
+            audio_valid=_array(segments["audio_valid"]),
+            kept=_array(segments["kept"]),
+            verdict=segments["verdict"].to_pylist(),
+            waveforms=[value.values.to_numpy() for value in segments["waveform"]],
+        ),
+    )
+
+
+def assemble(run: Run, videos: list[Video], labels: Mapping[Split, Mapping[str, ndarray]], store: Store) -> list[TrackRef]:
+    """Write the tables of every labelled track that has none, in parallel.
+
+    Args:
+        run: the run.
+        videos: probed and extracted.
+        labels: annotations by split and track.
+        store: where features are and tables go.
+
+    Returns:
+        The tracks that can be used; the others are said with their reason.
+
+    Raises:
+        ValueError: there is none.
+    """
+    where = plan.addresses(run)
+    usable = {video.stem: video for video in videos if video.probe}
+    names = [name for split in labels.values() for name in split]
+    present = store.keys("tracks")
+    refs, rows = [], []
+    for split, tracks in labels.items():
+        for name, gold in tracks.items():
+            try:
+                video = usable[affwild2.video_of(name, usable)]
+            except affwild2.LabelError as error:
+                say(f"left out: {error}")
+                continue
+            person = affwild2.person_of(name, video.stem, names)
+            mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
+            features = [plan.keys_of(video, run, where, m) for m in where]
+            ref = TrackRef(name, split, _key(name, address(schema.VERSION, person, features, run.wavlm.speaking, mark)))
+            refs.append(ref)
+            if f"{ref.key}/segments.parquet" not in present:
+                rows.append({"name": name, "person": person, "video": video.stem, "key": ref.key, "gold": gold})
+    failed = {}
+    if rows:
+        say(f"assemble: {len(rows)} of {len(refs)} tracks to do")
+        shared = {video.stem: video for video in usable.values() if video.stem in {row["video"] for row in rows}}
+        done = ray.data.from_items([_without_gold(row) for row in rows], override_num_blocks=min(len(rows), 256)).map(
+            _assemble, fn_args=(shared, {row["name"]: row["gold"] for row in rows}, run, where, store), num_cpus=0.5
+        )
+        failed = {row["name"]: row["reason"] for row in done.iter_rows() if row["reason"]}
+    for name, reason in failed.items():
+        say(f"left out: track {name}: {reason}")
+    refs = [ref for ref in refs if ref.name not in failed]
+    if not refs:
+        raise ValueError("no labelled track can be used; do the labels belong to these videos?")
+    return refs
+
+
+def _without_gold(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "gold"}
+
+
+def _assemble(
+    row: dict[str, Any],
+    videos: Mapping[str, Video],
+    golds: Mapping[str, ndarray],
+    run: Run,
+    where: Mapping[Modality, str],
+    store: Store,
+) -> dict[str, Any]:
+    video = videos[row["video"]]
+    try:
+        features = load_features(video, run, where, store)
+        track = make_track(row["name"], row["person"], video, features, golds[row["name"]], run)
+    except (ValueError, FileNotFoundError) as error:
+        return {"name": row["name"], "reason": str(error)}
+    frames, segments = to_tables(track)
+    store.put(f"{row['key']}/frames.parquet", Extracted(frames))
+    store.put(f"{row['key']}/segments.parquet", Extracted(segments))
+    return {"name": row["name"], "reason": ""}
+
+
+def _key(name: str, mark: str) -> str:
+    return f"tracks/{slug(name)}-{mark}"
+
+
+def matrix(column: pa.ChunkedArray, width: int | None = None) -> ndarray:
+    """A column of lists of one length as (rows, length), without a Python object per value."""
+    values = column.combine_chunks()
+    flat = values.flatten().to_numpy(zero_copy_only=False)
+    if width is None:
+        width = len(flat) // len(values) if len(values) else 0
+    return flat.reshape(len(values), width)
+
+
+def rows_of(values: ndarray, kind: pa.DataType) -> pa.ListArray:
+    """The reverse of :func:`matrix`."""
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    flat = values.reshape(-1).astype(kind.to_pandas_dtype())
+    return pa.ListArray.from_arrays(offsets, pa.array(flat, kind))
+
+
+def _array(column: pa.ChunkedArray) -> ndarray:
+    return column.to_numpy()
+
+
+def _nullable(table: pa.Table, *names: str) -> Float[ndarray, "rows columns"]:
+    """Columns side by side in float64, null as NaN."""
+    columns: Sequence[ndarray] = [table[name].cast(pa.float64()).to_numpy() for name in names]
+    return np.stack(columns, axis=1)

@@ -1,0 +1,239 @@
+"""The extraction graph: clips through three actor pools into the store.
+
+    clips --> face actors --> behaviour actors --> audio actors          one Ray Data stream, all pools at work at once
+                 |                  |                    |
+             face/<clip>       behavior/<clip>       audio/<clip>        Parquet, written by the actor
+
+What travels is a small row; frames never enter the object store. An actor decodes its clip's time range itself.
+"""
+
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from affect import schema
+from affect.config import MODALITIES, Modality, Run
+from affect.corpus.clip import Clip, Extracted
+from affect.corpus.video import MediaError, Probe
+from affect.pipeline import plan
+from affect.pipeline.plan import Unit, Video
+from affect.pipeline.progress import Meter, say
+from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Store
+
+EXIT_OK, EXIT_NOTHING, EXIT_FAILED_CLIPS = 0, 1, 3
+
+
+@dataclass
+class Summary:
+    """What an extraction came to.
+
+    Args:
+        videos: every video that was looked at.
+        done: units done now, by status; ``error`` are failures of the surroundings, not recorded.
+        existing: units that were there before, by status.
+        reasons: why units and videos are not ``ok``, with how often.
+    """
+
+    videos: list[Video]
+    done: Counter[str] = field(default_factory=Counter)
+    existing: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all fine, 3 finished with failed clips or videos, 1 nothing usable."""
+        both = self.done + self.existing
+        if not both["ok"] + both["degraded"]:
+            return EXIT_NOTHING
+        unusable = any(video.probe is None for video in self.videos)
+        return EXIT_FAILED_CLIPS if both["failed"] + both["error"] or unusable else EXIT_OK
+
+
+def extractor(modality: Modality, run: Run) -> Callable[[Clip], Extracted]:
+    """Load what turns clips into a modality's rows."""
+    if modality == "face":
+        from affect.face.clip import FaceClip
+
+        return FaceClip(run.face)
+    if modality == "behavior":
+        from affect.behavior.clip import BehaviorClip
+
+        return BehaviorClip(run.behavior)
+    from affect.audio.clip import AudioClip
+
+    return AudioClip(run.audio)
+
+
+SCHEMAS = {"face": schema.FACE, "behavior": schema.BEHAVIOR, "audio": schema.AUDIO}
+
+
+class Stage:
+    """An actor that does one modality of the clips it is handed.
+
+    Args:
+        modality: which.
+        run: the run.
+        store: where units go.
+        where: addresses of the modalities.
+        name: the run's name for attempts.
+    """
+
+    def __init__(self, modality: Modality, run: Run, store: Store, where: dict[Modality, str], name: str) -> None:
+        """Load the model."""
+        import torch
+
+        torch.set_num_threads(max(1, int(getattr(run, modality).num_cpus)))
+        self._modality, self._run, self._store, self._where = modality, run, store, where
+        self._attempts = Attempts(store, name)
+        self._extract = extractor(modality, run)
+        self._probe = lru_cache(maxsize=8)(lambda key: plan.load_probe(store, key))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do one clip and pass its row on with the outcome."""
+        row = {name: values[0] for name, values in batch.items()}
+        outcome, seconds = Outcome("ok", "", 0), 0.0
+        if self._modality in row["missing"].split(","):
+            start = time.monotonic()
+            outcome = self._do(row)
+            seconds = time.monotonic() - start
+        name = self._modality
+        added = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
+        added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
+        return {key: [value] for key, value in (row | added).items()}
+
+    def _do(self, row: dict[str, Any]) -> Outcome:
+        probe: Probe = self._probe(row["probe_key"])
+        video = Video(row["stem"], row["uri"], row["probe_key"], probe, "", tuple(row["prompts"].split(",")))
+        key = plan.keys_of(video, self._run, self._where, self._modality)[row["number"]]
+        try:
+            before = self._attempts.begin(key)
+            if before >= MAX_ATTEMPTS:
+                extracted = self._failed(f"its process died {before} times")
+            else:
+                extracted = self._try(plan.make_clip(video, probe, row["number"], self._run))
+            outcome = self._store.put(key, extracted)
+            self._attempts.end(key)
+            return outcome
+        except Exception as error:  # the surroundings failed: the clip stays missing and its neighbours go on
+            traceback.print_exc()
+            return Outcome("error", f"{type(error).__name__}: {error}", 0)  # type: ignore[arg-type]
+
+    def _try(self, clip: Clip) -> Extracted:
+        try:
+            return self._extract(clip)
+        except MediaError as error:
+            return self._failed(str(error))
+
+    def _failed(self, reason: str) -> Extracted:
+        return Extracted(SCHEMAS[self._modality].empty_table(), "failed", reason)
+
+
+def extract(
+    run: Run,
+    videos: str,
+    store: Store,
+    *,
+    tracks: list[str] | None = None,
+    people: tuple[str, ...] = (),
+    retry_failed: bool = False,
+) -> Summary:
+    """Extract what is missing of every video of a folder or bucket.
+
+    Args:
+        run: the run.
+        videos: folder, bucket prefix or one video.
+        store: where features go.
+        tracks: names of known tracks: their ``_left`` / ``_right`` decide what behaviour is asked.
+        people: sides that behaviour is asked about in every video.
+        retry_failed: whether units that failed are done again.
+
+    Returns:
+        What was done and what was not.
+
+    Raises:
+        ValueError: no video, weights that cannot be had, or pools that do not fit the cluster.
+    """
+    where = plan.addresses(run)
+    asked = plan.prompts_of(plan.affwild2.list_videos(videos), tracks or [], people)
+    probed = plan.probe_videos(videos, store, asked)
+    units, existing = plan.missing_units(probed, run, store, retry_failed=retry_failed)
+    summary = Summary(probed)
+    for outcome in existing:
+        summary.existing[outcome.status] += 1
+        if outcome.reason:
+            summary.reasons[outcome.reason] += 1
+    for video in probed:
+        if video.probe is None:
+            say(f"{video.uri}: {video.reason}; left out")
+            summary.reasons[video.reason] += 1
+    num_clips = sum(plan.num_clips(video.probe, run) for video in probed if video.probe)
+    if not units:
+        say(f"extract: 0 of {num_clips} clips to do, everything is in {store.uri}")
+        return summary
+    modalities = [m for m in MODALITIES if any(m in unit.missing for unit in units)]
+    plan.check_pools(run, modalities)
+    total = sum(plan.seconds(probed[unit.video], unit, run) for unit in units)
+    say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(modalities)}")
+    with Meter("extract", total, "s of video") as meter:
+        for row in _stream(run, probed, units, modalities, store, where).iter_rows():
+            for modality in modalities:
+                if modality in row["missing"].split(","):
+                    _count(summary, row, modality)
+            failed = summary.done["failed"] + summary.done["error"]
+            meter.advance(row["length_s"], f"{failed} failed" if failed else "")
+    return summary
+
+
+def _count(summary: Summary, row: dict[str, Any], modality: Modality) -> None:
+    status, reason = row[f"{modality}_status"], row[f"{modality}_reason"]
+    summary.done[status] += 1
+    if reason:
+        summary.reasons[reason] += 1
+    if status in ("failed", "error"):
+        again = "; run the same command again to redo it" if status == "error" else ""
+        say(f"{row['uri']} clip {row['number']} {modality}: {reason}{again}")
+
+
+def _stream(
+    run: Run, videos: list[Video], units: list[Unit], modalities: list[Modality], store: Store, where: dict[Modality, str]
+) -> ray.data.Dataset:
+    """The graph itself: one row per clip, one actor pool per modality."""
+    rows = [_row(videos[unit.video], unit, run) for unit in units]
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    longest = max(row["length_s"] for row in rows)
+    context.execution_no_progress_timeout_s = int(max(600, 20 * plan.EXPECTED_SLOWNESS * longest))
+    name = uuid.uuid4().hex[:12]
+    stream = ray.data.from_items(rows, override_num_blocks=len(rows))
+    for modality in modalities:
+        pool = getattr(run, modality)
+        stream = stream.map_batches(
+            Stage,
+            fn_constructor_args=(modality, run, store, where, name),
+            batch_size=1,
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus or None,
+            compute=ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
+        )
+    return stream
+
+
+def _row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
+    return {
+        "stem": video.stem,
+        "uri": video.uri,
+        "probe_key": video.probe_key,
+        "number": unit.number,
+        "prompts": ",".join(video.prompts),
+        "missing": ",".join(unit.missing),
+        "length_s": plan.seconds(video, unit, run),
+    }

@@ -1,0 +1,231 @@
+"""From a folder of videos to clips of work: probe, cut, find what is missing, longest first."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from affect import files, schema, weights
+from affect.config import MODALITIES, Modality, Pool, Run, address
+from affect.corpus import affwild2, video
+from affect.corpus.clip import Clip, Extracted
+from affect.corpus.video import MediaError, Probe
+from affect.pipeline.store import Outcome, Store, probe_key, unit_key
+
+EXPECTED_SLOWNESS = 20.0
+"""Seconds of work that a second of video may take before a job counts as stuck."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video that was probed.
+
+    Args:
+        stem: its file name without the suffix, what tracks are named after.
+        uri: where it is.
+        probe_key: key of its probe in the store.
+        probe: what it holds, None if it cannot be used.
+        reason: why it cannot be used.
+        prompts: the people that behaviour is asked about.
+    """
+
+    stem: str
+    uri: str
+    probe_key: str
+    probe: Probe | None
+    reason: str
+    prompts: tuple[str, ...] = ("neutral",)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A clip and which of its modalities have to be done: a row of the pipeline.
+
+    Args:
+        video: index into the plan's videos.
+        number: the clip's number within the video.
+        missing: modalities whose object is not there.
+    """
+
+    video: int
+    number: int
+    missing: tuple[Modality, ...]
+
+
+def addresses(run: Run) -> dict[Modality, str]:
+    """Address of each modality's features: everything that changes their numbers.
+
+    Raises:
+        WeightsError: weights that a setting names cannot be had.
+    """
+    face = (weights.identity(run.face.weights), weights.identity(run.face.landmarker))
+    behavior = (weights.identity(run.behavior.weights, run.behavior.revision), *_prompt_texts())
+    audio: tuple[str, ...] = ()
+    settings = {"face": (run.face, face), "behavior": (run.behavior, behavior), "audio": (run.audio, audio)}
+    # a folder's path says nothing about its numbers, its content does
+    return {name: address(schema.VERSION, name, run.grid, _unnamed(s), list(i)) for name, (s, i) in settings.items()}  # type: ignore[misc]
+
+
+def _prompt_texts() -> list[str]:
+    from affect.behavior.prompt import PROMPTS
+
+    return list(PROMPTS.values())
+
+
+def _unnamed(settings: Pool) -> dict[str, Any]:
+    skipped = {f.name for f in fields(Pool)} | {"weights", "revision", "landmarker"}
+    return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in skipped}
+
+
+def prompts_of(stems: Iterable[str], tracks: Iterable[str], people: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """People that behaviour is asked about, per video: ``neutral``, and a side where a label or the user names it."""
+    known = list(tracks)
+    videos = set(stems)
+    asked = {stem: {"neutral", *people} for stem in videos}
+    for track in known:
+        try:
+            stem = affwild2.video_of(track, videos)
+        except affwild2.LabelError:
+            continue  # labels of videos that are not here
+        person = affwild2.person_of(track, stem, known)
+        if person != "main":
+            asked[stem].add(person)
+    order = ("neutral", "left", "right")
+    return {stem: tuple(p for p in order if p in people) for stem, people in asked.items()}
+
+
+def probe_videos(root: str, store: Store, prompts: Mapping[str, tuple[str, ...]]) -> list[Video]:
+    """Probe every video of a folder or bucket that has not been probed, in parallel.
+
+    Args:
+        root: folder, bucket prefix or one video.
+        store: keeps the probes.
+        prompts: people asked about per video, ``neutral`` where it says nothing.
+
+    Returns:
+        One entry per video, sorted by path; a video that cannot be used has a reason and no probe.
+    """
+    names = affwild2.list_videos(root)
+    base = affwild2.videos_root(root)
+    known = {path: (size, version) for path, size, version in files.walk(base)}
+    present = store.keys("videos")
+    rows = [
+        {"stem": stem, "path": path, "uri": files.join(base, path), "key": probe_key(path, *known[path])}
+        for stem, path in sorted(names.items(), key=lambda item: item[1])
+    ]
+    new = [row for row in rows if row["key"] not in present]
+    if new:
+        todo = ray.data.from_items(new, override_num_blocks=min(len(new), 256))
+        for _ in todo.map(_probe, fn_args=(store,), num_cpus=0.5).iter_rows():
+            pass
+    videos = []
+    for row in rows:
+        found = store.get(row["key"])
+        probe = _from_table(found.table) if found.table.num_rows else None
+        asked = prompts.get(row["stem"], ("neutral",))
+        videos.append(Video(row["stem"], row["uri"], row["key"], probe, found.reason, asked))
+    return videos
+
+
+def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
+    try:
+        found = Extracted(_to_table(video.probe(row["uri"], row["path"])))
+    except MediaError as error:
+        found = Extracted(schema.VIDEO.empty_table(), "failed", str(error))
+    store.put(row["key"], found)
+    return {"status": found.status}
+
+
+def _to_table(probe: Probe) -> pa.Table:
+    values = {f.name: [getattr(probe, f.name)] for f in fields(Probe)}
+    return pa.table(values | {"duration_s": [probe.clock.duration_s]}).select(schema.VIDEO.names).cast(schema.VIDEO)
+
+
+def _from_table(table: pa.Table) -> Probe:
+    [row] = table.to_pylist()
+    row["time_s"] = np.array(row["time_s"])
+    return Probe(**{f.name: row[f.name] for f in fields(Probe)})
+
+
+def load_probe(store: Store, key: str) -> Probe:
+    """Read a usable video's probe."""
+    return _from_table(store.get(key).table)
+
+
+def num_clips(probe: Probe, run: Run) -> int:
+    """Clips of a video; every one owns at least a frame."""
+    return int(probe.time_s[-1] // run.grid.clip_s) + 1
+
+
+def make_clip(video: Video, probe: Probe, number: int, run: Run) -> Clip:
+    """A clip by its number."""
+    start = number * run.grid.clip_s
+    return Clip(video.uri, probe, start, start + run.grid.clip_s, run.grid, video.prompts)
+
+
+def keys_of(video: Video, run: Run, where: Mapping[Modality, str], modality: Modality) -> list[str]:
+    """Keys of a usable video's objects of one modality, in order of time."""
+    assert video.probe is not None
+    probe = video.probe
+    wanted = where[modality]
+    if modality == "behavior":
+        wanted = address(wanted, list(video.prompts))
+    return [unit_key(modality, wanted, probe.path, probe.fingerprint, n) for n in range(num_clips(probe, run))]
+
+
+def missing_units(videos: list[Video], run: Run, store: Store, *, retry_failed: bool) -> tuple[list[Unit], list[Outcome]]:
+    """Units to do, longest first, and how the units that exist ended.
+
+    Args:
+        videos: from :func:`probe_videos`.
+        run: the run.
+        store: the store.
+        retry_failed: whether units that failed are to be done again.
+    """
+    where = addresses(run)
+    present = {key for modality in MODALITIES for key in store.keys(modality)}
+    outcomes: list[Outcome] = []
+    units = []
+    for index, entry in enumerate(videos):
+        if entry.probe is None:
+            continue
+        missing: dict[int, list[Modality]] = {}
+        for modality in MODALITIES:
+            for number, key in enumerate(keys_of(entry, run, where, modality)):
+                outcome = store.outcome(key) if key in present else None
+                if outcome is None or (retry_failed and outcome.status == "failed"):
+                    missing.setdefault(number, []).append(modality)
+                else:
+                    outcomes.append(outcome)
+        units += [Unit(index, number, tuple(modalities)) for number, modalities in missing.items()]
+    return sorted(units, key=lambda unit: -seconds(videos[unit.video], unit, run)), outcomes
+
+
+def seconds(video: Video, unit: Unit, run: Run) -> float:
+    """Seconds of video in a unit."""
+    assert video.probe is not None
+    start = unit.number * run.grid.clip_s
+    return min(video.probe.clock.duration_s, start + run.grid.clip_s) - start
+
+
+def check_pools(run: Run, modalities: Iterable[Modality]) -> None:
+    """Check that the actors of all stages fit the cluster together and leave something for reading and probing.
+
+    Raises:
+        ValueError: they do not; says what is asked and what is there.
+    """
+    there = ray.cluster_resources()
+    pools = {name: getattr(run, name) for name in modalities}
+    for resource, name in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+        asked = {m: getattr(pool, name) * pool.min_actors for m, pool in pools.items()}
+        spare = 0.1 if resource == "CPU" else 0.0
+        if sum(asked.values()) + spare > there.get(resource, 0.0) and sum(asked.values()) > 0:
+            raise ValueError(
+                f"the stages ask for {json.dumps(asked)} {resource}s and the cluster has {there.get(resource, 0.0):g}; "
+                f"they hold them all the time, so give each a smaller share, e.g. --face.{name.replace('_', '-')} 0.5"
+            )

@@ -1,0 +1,228 @@
+"""New videos to valence and arousal for every frame and person.
+
+    OUT/<video>.parquet, <video>.csv      one row per frame and person
+    OUT/videos.csv                        one row per video: status, people, reason
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import ray.data
+import torch
+from numpy import ndarray
+from ray.data import ActorPoolStrategy
+
+from affect import files, learning, schema
+from affect.config import MODALITIES, Modality, Run
+from affect.corpus import affwild2
+from affect.corpus.track import Series, Track
+from affect.pipeline import plan
+from affect.pipeline.assemble import Features, load_features, make_track
+from affect.pipeline.plan import Video
+from affect.pipeline.progress import Meter, say
+from affect.pipeline.store import Store, encode
+from affect.pipeline.train import (
+    FUSIONS,
+    SYSTEMS,
+    Model,
+    System,
+    embed,
+    load_model_card,
+    make_task,
+    settings_address,
+)
+from affect.tasks import BaseTask, load_weights
+
+MAIN: System = "raav"
+"""The system whose answer is the answer: the paper's best."""
+
+
+def load_models(run: Run, runs: str) -> dict[System, Model]:
+    """The latest trained model of every system.
+
+    Raises:
+        ValueError: one is missing, or was trained with other settings than the run's.
+    """
+    models = {}
+    for system in SYSTEMS:
+        try:
+            mark = json.loads(files.read(files.join(runs, f"{system}.json")))["address"]
+            models[system] = load_model_card(files.join(runs, system, mark))
+        except FileNotFoundError:
+            raise ValueError(f"{runs}: no trained {system} model; run jobs/train.py {run.name} first") from None
+        if models[system].settings != settings_address(run, system):
+            raise ValueError(f"{models[system].uri} was trained with other {system} settings than this run has")
+    for system in FUSIONS:
+        stale = [m for m, mark in models[system].upstream.items() if models[m].address != mark]  # type: ignore[index]
+        if stale:
+            raise ValueError(f"{models[system].uri} was trained on older {', '.join(stale)} models; train {system} again")
+    return models
+
+
+class Predictor:
+    """An actor that predicts whole videos.
+
+    Args:
+        run: the run.
+        models: from :func:`load_models`.
+        videos: by stem.
+        store: features.
+        out: where tables go.
+        tracks: names of the tracks to predict; None for every person seen.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        models: dict[System, Model],
+        videos: Mapping[str, Video],
+        store: Store,
+        out: str,
+        tracks: list[str] | None,
+    ) -> None:
+        """Load all models."""
+        torch.set_num_threads(1)
+        self._tracks = tracks
+        self._run, self._videos, self._store, self._out = run, videos, store, out
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._where = plan.addresses(run)
+        self._tasks: dict[System, BaseTask] = {s: make_task(run, s, models[s].widths) for s in SYSTEMS}
+        self._models = {}
+        for system, task in self._tasks.items():
+            content = files.read(files.join(models[system].uri, "model.safetensors"))
+            self._models[system] = load_weights(task.build(), content).to(self._device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Predict one video; its row is the outcome."""
+        video = self._videos[str(batch["stem"][0])]
+        row = {"video": video.stem, "status": "failed", "people": 0, "frames": 0, "reason": video.reason}
+        if video.probe is not None:
+            row |= self._predict(video)
+        return {name: [value] for name, value in row.items()}
+
+    def _predict(self, video: Video) -> dict[str, Any]:
+        try:
+            features = load_features(video, self._run, self._where, self._store)
+        except FileNotFoundError as error:
+            return {"reason": f"not extracted: {error}"}
+        people = self._people(video, features)
+        tables = [self._person(video, features, name, person) for name, person in people]
+        table = pa.concat_tables(tables) if tables else schema.PREDICTIONS.empty_table()
+        files.write(files.join(self._out, f"{video.stem}.parquet"), encode(table))
+        text = io.BytesIO()
+        pyarrow.csv.write_csv(table, text)
+        files.write(files.join(self._out, f"{video.stem}.csv"), text.getvalue())
+        reasons = features.reasons if people else ["no person: no face is seen long enough", *features.reasons]
+        status = "degraded" if reasons else "ok"
+        return {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
+
+    def _people(self, video: Video, features: Features) -> list[tuple[str, str]]:
+        """Tracks to predict and whom each means: those asked for, or everyone who is seen."""
+        if self._tracks is not None:
+            stems = set(self._videos)
+            own = [t for t in self._tracks if affwild2.video_of(t, stems) == video.stem]
+            return [(track, affwild2.person_of(track, video.stem, self._tracks)) for track in own]
+        people = name_people(len(features.persons))
+        return [(video.stem if person == "main" else f"{video.stem}_{person}", person) for person in people]
+
+    def _person(self, video: Video, features: Features, name: str, person: str) -> pa.Table:
+        track = make_track(name, person, video, features, None, self._run)
+        answers: dict[str, ndarray] = {}
+        series: dict[Modality, Series] = {}
+        for modality in MODALITIES:
+            task, model = self._tasks[modality], self._models[modality]
+            outputs = learning.run(task, model, track, self._device)
+            answers[modality] = task.predict(track, outputs)
+            series[modality], blocks = embed(task, track, outputs)
+            if blocks is not None:
+                track = replace(track, blocks=blocks)
+        track = replace(track, series=series)
+        for system in FUSIONS:
+            task, model = self._tasks[system], self._models[system]  # type: ignore[index]
+            answers[system] = task.predict(track, learning.run(task, model, track, self._device))
+        return _table(track, answers)
+
+
+def _table(track: Track, answers: Mapping[str, ndarray]) -> pa.Table:
+    seen = np.stack([track.series[m].valid for m in MODALITIES])
+    valid = seen.any(axis=0)
+    names = np.array(["no " + " or ".join(MODALITIES) + " evidence at this frame", ""])
+    num = track.num_frames
+    columns: dict[str, Any] = {
+        "video": [track.video] * num,
+        "person": [track.person] * num,
+        "track": [track.name] * num,
+        "frame": np.arange(num),
+        "time_s": track.time_s,
+        "valence": np.clip(answers[MAIN][:, 0], -1, 1),
+        "arousal": np.clip(answers[MAIN][:, 1], -1, 1),
+        "valid": valid,
+        "reason": names[valid.astype(int)].tolist(),
+    }
+    for system in SYSTEMS:
+        for i, name in enumerate(("valence", "arousal")):
+            # a modality that never saw the person has no answer of its own
+            silent = system in MODALITIES and not track.series[system].valid.any()  # type: ignore[index]
+            columns[f"{system}_{name}"] = pa.nulls(num, pa.float32()) if silent else answers[system][:, i]
+    return pa.table(columns).cast(schema.PREDICTIONS)
+
+
+def name_people(number: int) -> list[str]:
+    """Names of the persons of a new video, from left to right."""
+    if number == 1:
+        return ["main"]
+    if number == 2:
+        return ["left", "right"]
+    return [str(i + 1) for i in range(number)]
+
+
+def predict(
+    run: Run,
+    videos: list[Video],
+    models: dict[System, Model],
+    store: Store,
+    out: str,
+    *,
+    tracks: list[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Predict every extracted video.
+
+    Args:
+        run: the run.
+        videos: probed and extracted.
+        models: from :func:`load_models`.
+        store: features.
+        out: where tables go.
+        tracks: names of the tracks to predict, as a template has them; None for every person seen.
+
+    Returns:
+        One row per video, sorted by name; the same as in ``videos.csv``.
+    """
+    by_stem = {video.stem: video for video in videos}
+    stream = ray.data.from_items([{"stem": stem} for stem in by_stem], override_num_blocks=len(by_stem)).map_batches(
+        Predictor,
+        fn_constructor_args=(run, models, by_stem, store, files.absolute(out), tracks),
+        batch_size=1,
+        num_cpus=0.5,
+        num_gpus=1 if run.workers.use_gpu else None,
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, run.workers.num_workers)),
+    )
+    rows = []
+    with Meter("predict", len(by_stem), "videos") as meter:
+        for row in stream.iter_rows():
+            rows.append(row)
+            meter.advance(1)
+    rows.sort(key=lambda row: row["video"])
+    text = io.BytesIO()
+    pyarrow.csv.write_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES), text)
+    files.write(files.join(files.absolute(out), "videos.csv"), text.getvalue())
+    for row in rows:
+        if row["reason"]:
+            say(f"{row['video']}: {row['status']}, {row['people']} people, {row['reason']}")
+    return rows

@@ -1,0 +1,120 @@
+"""Complete runs as functions, each number with its source, and where each finds its files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from affect.config import (
+    Audio,
+    Augment,
+    Behavior,
+    Dcmmoe,
+    Face,
+    FaceTransformer,
+    Fit,
+    Loss,
+    Mamba,
+    Raav,
+    Run,
+    Wavlm,
+    Workers,
+)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Files of a run.
+
+    Args:
+        videos: folder or bucket prefix of labelled videos.
+        labels: annotation folder, with ``Train_Set`` and ``Validation_Set``.
+        store: feature store.
+        runs: trained models.
+        new_videos: videos to predict.
+        template: the challenge's template for them.
+        truth: folder of their annotations.
+        out: predictions.
+    """
+
+    videos: str
+    labels: str
+    store: str
+    runs: str
+    new_videos: str
+    template: str
+    truth: str
+    out: str
+
+
+def demo_places(root: str = "demo") -> Places:
+    """Everything of the demo under one folder."""
+    top = Path(root).absolute()
+    corpus = top / "corpus"
+    return Places(
+        videos=str(corpus / "videos"),
+        labels=str(corpus / "labels"),
+        store=str(top / "store"),
+        runs=str(top / "runs"),
+        new_videos=str(corpus / "held_out" / "videos"),
+        template=str(corpus / "held_out" / "template.txt"),
+        truth=str(corpus / "held_out" / "labels"),
+        out=str(top / "predictions"),
+    )
+
+
+def demo(root: str = "demo") -> Run:
+    """The whole system on a generated corpus, at a tiny size, with checkpoints that it makes itself.
+
+    Sizes and rates are chosen so that it ends within minutes on two cores; nothing of it is tuned on held-out people.
+    Everything that is not named here is the paper's.
+    """
+    weights = Path(root).absolute() / "weights"
+    batch = Loss(ccc_over="batch")
+    audio_loss = Loss(valence_weight=0.7, arousal_weight=0.3, ccc_over="batch", error_weight=0.1, min_points=4)
+    fusion_loss = Loss(valence_weight=0.7, arousal_weight=0.3, ccc_over="batch", error_weight=0.01, min_points=4)
+    return Run(
+        name="demo",
+        face=Face(weights=str(weights / "grada"), crop_px=96, num_cpus=0.5),
+        behavior=Behavior(weights=str(weights / "qwen"), min_frame_pixels=4_096, max_frame_pixels=12_544, num_cpus=0.5),
+        audio=Audio(num_cpus=0.5),
+        face_transformer=FaceTransformer(
+            hidden=64,
+            layers=2,
+            heads=4,
+            window_frames=100,
+            window_hop_frames=50,
+            fit=Fit(learning_rate=1e-3, max_epochs=30, stop_patience=8),
+        ),
+        mamba=Mamba(
+            hidden=64,
+            layers=2,
+            head_hidden=64,
+            fit=Fit(learning_rate=2e-3, weight_decay=1e-3, max_epochs=60, stop_patience=12, loss=batch),
+        ),
+        wavlm=Wavlm(
+            weights=str(weights / "wavlm"),
+            trained_layers=2,
+            hidden=64,
+            backbone_learning_rate=1e-3,
+            augment=Augment(gain=0.3, noise=0.3, band_limit=0.0, reverb=0.0),
+            fit=Fit(learning_rate=2e-3, max_epochs=30, stop_patience=8, clip_norm=1.0, loss=audio_loss),
+        ),
+        dcmmoe=Dcmmoe(
+            hidden=32,
+            layers=2,
+            heads=4,
+            window_frames=100,
+            window_hop_frames=50,
+            fit=Fit(learning_rate=1e-3, max_epochs=30, stop_patience=8),
+        ),
+        raav=Raav(
+            hidden=64,
+            feedforward=128,
+            fit=Fit(learning_rate=1e-3, max_epochs=30, stop_patience=8, clip_norm=1.0, loss=fusion_loss),
+        ),
+        workers=Workers(num_workers=0),
+    )
+
+
+RECIPES: dict[str, tuple[Callable[[], Run], Callable[[], Places]]] = {"demo": (demo, demo_places)}
+"""Recipes by name, with where they find their files."""

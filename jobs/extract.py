@@ -1,0 +1,56 @@
+"""Extract face, behaviour and audio features of every video of a folder or bucket.
+
+    python jobs/extract.py RECIPE --videos URI --store URI [--labels DIR]
+
+What is there is not done again. Exit code 0: all fine; 3: finished, some videos or clips failed; 1: nothing usable.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from affect.config import Run
+from affect.corpus import affwild2
+from affect.pipeline import demo, job
+from affect.pipeline.extract import extract
+from affect.pipeline.progress import say
+from affect.pipeline.store import Store
+from affect.recipes import demo_places
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extract:
+    """Extract face, behaviour and audio features of every video of a folder or bucket into a feature store."""
+
+    run: Annotated[Run, tyro.conf.arg(name="")]
+    """Every setting of the recipe."""
+    videos: str
+    """Folder, bucket prefix or one video."""
+    store: str
+    """Where features go: a folder or bucket prefix."""
+    labels: str | None = None
+    """Annotation folder: tells which videos hold two people, so that behaviour is asked about each."""
+    people: tuple[str, ...] = ()
+    """Sides (left, right) that behaviour is asked about in every video."""
+    retry_failed: bool = False
+    """Do clips again that failed before."""
+
+
+def work(args: Extract) -> int:
+    """Extract and say what came of it."""
+    places = demo_places()
+    if args.run.name == "demo" and args.videos == places.videos:
+        demo.prepare(args.run, places)
+    tracks = [t for split in affwild2.read_splits(args.labels).values() for t in split] if args.labels else []
+    store = Store(args.store)
+    summary = extract(args.run, args.videos, store, tracks=tracks, people=args.people, retry_failed=args.retry_failed)
+    counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
+    say(f"extract: {len(summary.videos)} videos, units {counts or 'none'}, done now {summary.done.total()}: {store.uri}")
+    for reason, number in summary.reasons.most_common():
+        say(f"  {number} x {reason}")
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    job.main(Extract, work)

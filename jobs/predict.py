@@ -1,0 +1,57 @@
+"""Predict valence and arousal of every frame and person of new videos.
+
+    python jobs/predict.py RECIPE --new-videos URI --out URI --runs URI
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from affect import files
+from affect.config import Run
+from affect.pipeline import job
+from affect.pipeline.extract import EXIT_FAILED_CLIPS, EXIT_NOTHING, EXIT_OK, extract
+from affect.pipeline.predict import load_models, predict
+from affect.pipeline.progress import say
+from affect.pipeline.store import Store
+from affect.submission import read_template, tracks_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Predict valence and arousal of every frame and person of new videos; extracts what is missing first."""
+
+    run: Annotated[Run, tyro.conf.arg(name="")]
+    """Every setting of the recipe."""
+    new_videos: Annotated[str, tyro.conf.arg(name="videos")]
+    """Folder, bucket prefix or one video."""
+    out: str
+    """Where tables go."""
+    runs: str
+    """Trained models."""
+    store: str
+    """Feature store."""
+    template: str | None = None
+    """The challenge's template: predict its tracks under its names, instead of every person seen."""
+
+
+def work(args: Predict) -> int:
+    """Extract, predict, say where the tables are."""
+    models = load_models(args.run, args.runs)
+    rows = read_template(files.read(args.template).decode(), args.template) if args.template else None
+    tracks = tracks_of(rows) if rows else None
+    store = Store(args.store)
+    summary = extract(args.run, args.new_videos, store, tracks=tracks)
+    outcomes = predict(args.run, summary.videos, models, store, args.out, tracks=tracks)
+    frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
+    say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
+    if args.run.name == "demo":
+        say("These are the demo's models, made on generated faces and voices: they say nothing about real people.")
+    if all(row["status"] == "failed" for row in outcomes):
+        return EXIT_NOTHING
+    return EXIT_FAILED_CLIPS if any(row["status"] == "failed" for row in outcomes) else EXIT_OK
+
+
+if __name__ == "__main__":
+    job.main(Predict, work)

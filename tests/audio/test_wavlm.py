@@ -1,0 +1,224 @@
+"""WavLM with attentive statistics: pooling by hand, blocks, masks, what is trained, checkpoints."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from affect import config
+from affect.audio.wavlm import (
+    AttentiveStatistics,
+    WavlmRegressor,
+    load_backbone,
+    make_tiny_backbone,
+    normalize,
+    num_states,
+    parameter_groups,
+)
+
+# transformers hands torch a boolean and a float mask in one call.
+pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask and attn_mask:UserWarning")
+
+SETTINGS = config.Wavlm(trained_layers=1, pooling_hidden=8, hidden=12)
+FULL = 64_000
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wavlm")
+    make_tiny_backbone(folder, seed=0)
+    return folder
+
+
+@pytest.fixture
+def model(tiny: Path) -> WavlmRegressor:
+    torch.manual_seed(0)
+    return WavlmRegressor(SETTINGS, load_backbone(str(tiny), "main")).eval()
+
+
+def pool_by_hand(pooling: AttentiveStatistics, h: Tensor) -> Tensor:
+    """Statistics of one block (T, D) whose states are all valid, state by state."""
+    first, _, _, second = pooling.score
+    scores = [second.weight[0] @ torch.tanh(first.weight @ state + first.bias) for state in h]
+    total = sum(score.exp() for score in scores)
+    weights = [score.exp() / total for score in scores]
+    mu = sum(weight * state for weight, state in zip(weights, h, strict=True))
+    variance = sum(weight * (state - mu) ** 2 for weight, state in zip(weights, h, strict=True))
+    return torch.cat([mu, (variance + 1e-6).sqrt()])
+
+
+def test_pooling_and_head_have_as_many_parameters_as_published(model: WavlmRegressor) -> None:
+    backbone = model.backbone
+    backbone.config.hidden_size = 1024  # all that pooling and head read of WavLM-Large
+    large = WavlmRegressor(config.Wavlm(), backbone)
+    assert sum(p.numel() for p in large.pooling.parameters()) == 131_328
+    assert sum(p.numel() for part in (large.embed, large.predict) for p in part.parameters()) == 529_154
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_attentive_statistics_are_those_made_by_hand(seed: int) -> None:
+    torch.manual_seed(seed)
+    pooling = AttentiveStatistics(6, 4, 0.2).double().eval()
+    h, valid = 3 * torch.randn(3, 9, 6).double(), torch.rand(3, 9) < 0.7
+    pooled = pooling(h.masked_fill(~valid[..., None], 1e6), valid)
+    for b in range(3):
+        torch.testing.assert_close(pooled[b], pool_by_hand(pooling, h[b, valid[b]]))
+
+
+def test_a_block_without_states_has_finite_statistics_and_gradients() -> None:
+    pooling = AttentiveStatistics(6, 4, 0.2)
+    h = torch.randn(2, 5, 6, requires_grad=True)
+    pooled = pooling(h, torch.tensor([[False] * 5, [True] + [False] * 4]))
+    torch.testing.assert_close(pooled[0], torch.tensor([0.0] * 6 + [1e-3] * 6))
+    pooled.sum().backward()
+    assert h.grad is not None
+    assert h.grad.isfinite().all()
+
+
+def test_normalisation_is_that_of_the_feature_extractor(tiny: Path) -> None:
+    waves = [
+        0.2 + 0.1 * np.random.default_rng(i).standard_normal(n).astype(np.float32) for i, n in enumerate((900, 400))
+    ]
+    expected = transformers.AutoFeatureExtractor.from_pretrained(tiny)(
+        waves, sampling_rate=16_000, return_tensors="pt", padding=True
+    )
+    padded = torch.full((2, 900), 7.0)
+    for row, wave in enumerate(waves):
+        padded[row, : len(wave)] = torch.from_numpy(wave)
+    inside = expected["attention_mask"].bool()
+    torch.testing.assert_close(normalize(padded, inside), expected["input_values"], atol=1e-5, rtol=1e-5)
+
+
+def test_four_seconds_are_199_states_and_a_click_is_none(tiny: Path) -> None:
+    settings = load_backbone(str(tiny), "main").config
+    assert num_states(torch.tensor([FULL, 32_000, 400, 399, 0]), settings).tolist() == [199, 99, 1, 0, 0]
+
+
+def test_a_full_segment_is_cut_into_blocks_at_50_100_and_149(model: WavlmRegressor) -> None:
+    waveform = torch.randn(1, FULL)
+    mean, variance = waveform.mean(), waveform.var(unbiased=False)
+    h = model.backbone((waveform - mean) / (variance + 1e-7).sqrt()).last_hidden_state[0]
+    output = model(waveform, torch.tensor([FULL]))
+    for block, (start, end) in enumerate([(0, 50), (50, 100), (100, 149), (149, 199)]):
+        embedding = model.embed(pool_by_hand(model.pooling, h[start:end]))
+        torch.testing.assert_close(output.embedding[0, block], embedding, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(output.prediction[0, block], model.predict(embedding), atol=1e-5, rtol=1e-4)
+
+
+def test_a_tail_is_heard_as_if_it_were_alone(model: WavlmRegressor) -> None:
+    tail = torch.randn(1, 24_000)
+    alone = (tail - tail.mean()) / (tail.var(unbiased=False) + 1e-7).sqrt()
+    h = model.backbone(alone).last_hidden_state[0]  # 74 states
+    padded = torch.cat([tail, 1e3 * torch.randn(1, FULL - 24_000)], dim=1)
+    output = model(padded, torch.tensor([24_000]))
+    for block, (start, end) in enumerate([(0, 50), (50, 74)]):
+        expected = model.embed(pool_by_hand(model.pooling, h[start:end]))
+        torch.testing.assert_close(output.embedding[0, block], expected, atol=1e-5, rtol=1e-4)
+    assert output.prediction.isfinite().all()
+
+
+@pytest.mark.parametrize("length", [FULL, 1_000, 300, 1, 0])
+def test_any_length_gives_finite_outputs_and_gradients_in_training(model: WavlmRegressor, length: int) -> None:
+    output = model.train()(torch.randn(2, FULL), torch.tensor([length, FULL]))
+    output.prediction.square().sum().backward()
+    assert output.prediction.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_silence_gives_finite_outputs(model: WavlmRegressor) -> None:
+    assert model(torch.zeros(1, FULL), torch.tensor([FULL])).prediction.isfinite().all()
+
+
+def test_a_shuffled_batch_gives_shuffled_outputs(model: WavlmRegressor) -> None:
+    waveform, num_samples = torch.randn(3, FULL), torch.tensor([FULL, 40_000, 20_000])
+    order = torch.tensor([2, 0, 1])
+    ours, theirs = model(waveform[order], num_samples[order]), model(waveform, num_samples)
+    torch.testing.assert_close(ours.prediction, theirs.prediction[order], atol=1e-5, rtol=1e-4)
+
+
+def test_one_step_moves_the_top_layer_pooling_and_head_and_nothing_else(model: WavlmRegressor) -> None:
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(parameter_groups(model), weight_decay=0.01)
+    assert [group["lr"] for group in optimizer.param_groups] == [5e-6, 2e-4]
+    model.train()(torch.randn(2, FULL), torch.tensor([FULL, FULL])).prediction.square().sum().backward()
+    optimizer.step()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    top = {name for name in before if name.startswith("backbone.encoder.layers.1.")}
+    ours = {name for name in before if not name.startswith("backbone.")}
+    assert moved == top | ours
+
+
+@pytest.mark.parametrize(("trained_layers", "expected"), [(0, []), (2, [0, 1]), (9, [0, 1])])
+def test_as_many_layers_are_trained_as_asked_for(tiny: Path, trained_layers: int, expected: list[int]) -> None:
+    model = WavlmRegressor(config.Wavlm(trained_layers=trained_layers), load_backbone(str(tiny), "main"))
+    layers = model.backbone.encoder.layers
+    assert [i for i, layer in enumerate(layers) if all(p.requires_grad for p in layer.parameters())] == expected
+
+
+def test_the_backbones_dropout_and_specaugment_stay_on_in_training(model: WavlmRegressor) -> None:
+    assert model.backbone.config.apply_spec_augment
+    assert model.backbone.config.layerdrop == 0
+    waveform, num_samples = torch.randn(1, FULL), torch.tensor([FULL])
+    model.train()
+    model.pooling.eval()
+    model.embed.eval()
+    model.predict.eval()
+    first, second = (model(waveform, num_samples).embedding for _ in range(2))
+    assert not torch.allclose(first, second)
+
+
+def test_the_tiny_backbone_is_its_seed_and_leaves_the_global_generator_alone(tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_tiny_backbone(tmp_path / name, seed)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_pitch_can_be_read_off_the_tiny_backbone(tiny: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pitch = torch.empty(60).uniform_(100, 260, generator=generator)
+    phase = 2 * torch.pi * pitch[:, None] * torch.arange(16_000) / 16_000
+    voices = sum(torch.sin(k * phase) / k for k in range(1, 9))
+    voices = voices + 0.02 * torch.randn(60, 16_000, generator=generator)
+    with torch.inference_mode():
+        inside = torch.ones_like(voices, dtype=torch.bool)
+        states = load_backbone(str(tiny), "main")(normalize(voices, inside)).last_hidden_state.mean(dim=1)
+    x = torch.cat([(states - states[:40].mean(dim=0)) / states[:40].std(dim=0), torch.ones(60, 1)], dim=1)
+    weights = torch.linalg.solve(x[:40].T @ x[:40] + torch.eye(33), x[:40].T @ pitch[:40].log())
+    guess, truth = x[40:] @ weights, pitch[40:].log()
+    assert torch.corrcoef(torch.stack([guess, truth]))[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("old_names", [False, True])
+def test_wavlm_is_unwrapped_from_a_speech_emotion_model(tiny: Path, tmp_path: Path, old_names: bool) -> None:
+    tensors = {f"ssl_model.{name}": x for name, x in load_file(tiny / "model.safetensors").items()}
+    if old_names:  # as torch < 2 called the two halves of a normalised weight
+        norm = "parametrizations.weight.original"
+        tensors = {k.replace(f"{norm}0", "weight_g").replace(f"{norm}1", "weight_v"): x for k, x in tensors.items()}
+    save_file({**tensors, "ser_model.out.weight": torch.ones(2)}, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "ser", "ssl_type": str(tiny)}))
+    unwrapped, plain = load_backbone(str(tmp_path), "main"), load_backbone(str(tiny), "main")
+    assert isinstance(unwrapped, transformers.WavLMModel)
+    torch.testing.assert_close(unwrapped.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
+def test_a_checkpoint_that_lacks_tensors_is_refused_by_name(tiny: Path, tmp_path: Path) -> None:
+    tensors = load_file(tiny / "model.safetensors")
+    del tensors["encoder.layer_norm.weight"], tensors["masked_spec_embed"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    with pytest.raises(ValueError, match=r"lacks 1 of WavLM's tensors, the first is encoder\.layer_norm\.weight"):
+        load_backbone(str(tmp_path), "main")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match="describes a 'bert' model"):
+        load_backbone(str(tmp_path), "main")
