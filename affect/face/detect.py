@@ -1,10 +1,11 @@
 """Every visible face of a picture, without state: box, mouth and blendshapes."""
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -57,14 +58,7 @@ class Landmarker:
         with _silenced():
             self._landmarker = FaceLandmarker.create_from_options(options)
             self(np.zeros((64, 64, 3), dtype=np.uint8))
-
-    def __enter__(self) -> Self:
-        """Use as a context."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Free the model."""
-        self._landmarker.close()
+        atexit.register(self._landmarker.close)  # its own clean-up fails once the interpreter is coming down
 
     def __call__(self, picture: UInt8[ndarray, "H W 3"]) -> list[Detection]:
         """Detect the faces of one RGB picture, from left to right."""

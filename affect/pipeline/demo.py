@@ -85,14 +85,14 @@ def _crops(settings: Face, root: str, videos: dict[str, str], name: str, names: 
     uri = f"{root}/{videos[stem]}"
     info = video.probe(uri, videos[stem])
     frames, boxes, pictures = [], [], []
-    with Landmarker(weights.file(settings.landmarker), settings) as detect:
-        for frame, picture in video.decode(uri, info, 0, len(gold)):
-            if frame % FRAME_STEP:
-                continue
-            for face in detect(picture):
-                frames.append(frame)
-                boxes.append(face.box)
-                pictures.append(grada.letterbox(picture, face.box, settings.crop_px))
+    detect = Landmarker(weights.file(settings.landmarker), settings)
+    for frame, picture in video.decode(uri, info, 0, len(gold)):
+        if frame % FRAME_STEP:
+            continue
+        for face in detect(picture):
+            frames.append(frame)
+            boxes.append(face.box)
+            pictures.append(grada.letterbox(picture, face.box, settings.crop_px))
     faces = Faces(np.array(frames), info.time_s[frames], np.array(boxes), np.ones((len(frames), 1)))
     rows = choose(persons(faces), faces, affwild2.person_of(name, stem, names))
     return Crops(name, np.stack([pictures[row] for row in rows]), gold[faces.frame[rows]])

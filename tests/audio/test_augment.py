@@ -9,6 +9,7 @@ from affect.audio.augment import augment, band_limit, gain, reverb, white_noise
 
 NONE = config.Augment(gain=0.0, noise=0.0, band_limit=0.0, reverb=0.0)
 ALL = config.Augment(gain=1.0, noise=1.0, band_limit=1.0, reverb=1.0)
+CHANGES = {"gain": gain, "noise": white_noise, "band_limit": band_limit, "reverb": reverb}
 SEEDS = range(20)
 
 
@@ -41,6 +42,18 @@ def test_each_segment_draws_for_itself() -> None:
             assert not torch.allclose(sounds[i], sounds[j], atol=1e-3)
 
 
+@pytest.mark.parametrize("chosen", [*([name] for name in CHANGES), list(CHANGES)])
+def test_the_chosen_changes_are_made_in_their_order(chosen: list[str]) -> None:
+    settings = config.Augment(**{name: float(name in chosen) for name in CHANGES})
+    generator, expected = seeded(5), tone()
+    for name, change in CHANGES.items():
+        torch.rand((), generator=generator)  # the draw that decides
+        if name in chosen:
+            expected = change(expected, generator)
+    sound = augment(tone()[None], torch.tensor([16_000]), settings, seeded(5))[0]
+    torch.testing.assert_close(sound, expected.clamp(-1, 1))
+
+
 def test_without_any_change_only_the_range_is_kept() -> None:
     waveform = torch.randn(3, 1_000)
     assert torch.equal(augment(waveform, torch.full((3,), 1_000), NONE, seeded(0)), waveform.clamp(-1, 1))
@@ -71,7 +84,7 @@ def test_what_lies_past_the_end_is_not_heard() -> None:
     ("change", "probability"), [("gain", 0.3), ("noise", 0.6), ("band_limit", 0.3), ("reverb", 0.2)]
 )
 def test_each_change_happens_as_often_as_its_probability_says(change: str, probability: float) -> None:
-    settings = config.Augment(**{**dict.fromkeys(("gain", "noise", "band_limit", "reverb"), 0.0), change: probability})
+    settings = config.Augment(**{**dict.fromkeys(CHANGES, 0.0), change: probability})
     waveform = 0.1 * torch.randn(1_000, 64, generator=seeded(1))
     changed = (augment(waveform, torch.full((1_000,), 64), settings, seeded(0)) != waveform).any(dim=1)
     # Four standard deviations of a binomial share.

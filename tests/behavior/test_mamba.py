@@ -130,6 +130,12 @@ def test_what_lies_in_padding_is_not_read(model: Mamba) -> None:
     assert torch.equal(model(spoilt, padding).prediction, model(x, padding).prediction)
 
 
+def test_the_embedding_is_what_the_head_reads_after_the_last_norm(model: Mamba) -> None:
+    prediction, embedding = model(torch.randn(2, 8, 12), torch.zeros(2, 8, dtype=torch.bool))
+    torch.testing.assert_close(embedding.square().mean(dim=-1), torch.ones(2, 8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(model.head(embedding).prediction, prediction)
+
+
 def test_a_shuffled_batch_gives_shuffled_outputs(model: Mamba) -> None:
     x, padding, order = torch.randn(5, 8, 12), torch.zeros(5, 8, dtype=torch.bool), torch.randperm(5)
     for shuffled, straight in zip(model(x[order], padding), model(x, padding), strict=True):
