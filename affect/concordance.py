@@ -166,7 +166,9 @@ def _with_mean(values: Float[ndarray, " 2"]) -> Float[ndarray, " 3"]:
 
 
 def masked_ccc(
-    gold: Float[Tensor, "*rows points 2"], predicted: Float[Tensor, "*rows points 2"], mask: Bool[Tensor, "*rows points"]
+    gold: Float[Tensor, "*rows points 2"],
+    predicted: Float[Tensor, "*rows points 2"],
+    mask: Bool[Tensor, "*rows points"],
 ) -> Float[Tensor, "*rows 2"]:
     """Differentiable CCC over the masked-in points of each row, 1e-8 in the denominator."""
     weight = mask.unsqueeze(-1).to(predicted.dtype)

@@ -45,8 +45,12 @@ class Grid:
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_positive(self, "segment_s", "hop_s", "clip_s")
-        _check(self, self.hop_s <= self.segment_s, f"hop_s {self.hop_s} leaves gaps between segments of {self.segment_s} s")
-        _check(self, (self.clip_s / self.hop_s).is_integer(), f"clip_s {self.clip_s} is no multiple of hop_s {self.hop_s}")
+        _check(
+            self, self.hop_s <= self.segment_s, f"hop_s {self.hop_s} leaves gaps between segments of {self.segment_s} s"
+        )
+        _check(
+            self, (self.clip_s / self.hop_s).is_integer(), f"clip_s {self.clip_s} is no multiple of hop_s {self.hop_s}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,13 +272,17 @@ class Mamba:
     window_hop_segments: int = 8
     """Segments from one window's start to the next one's."""
     fit: Fit = field(
-        default_factory=lambda: Fit(learning_rate=3e-4, weight_decay=1e-3, stop_patience=12, loss=Loss(ccc_over="batch"))
+        default_factory=lambda: Fit(
+            learning_rate=3e-4, weight_decay=1e-3, stop_patience=12, loss=Loss(ccc_over="batch")
+        )
     )
     """How it is trained."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check_positive(self, "hidden", "layers", "state", "kernel", "head_hidden", "window_segments", "window_hop_segments")
+        _check_positive(
+            self, "hidden", "layers", "state", "kernel", "head_hidden", "window_segments", "window_hop_segments"
+        )
         _check_fraction(self, "dropout", "head_dropout")
 
 

@@ -166,12 +166,17 @@ def fit(
     settings = task.settings
     samples = [(item, w) for item in training for w in task.windows(item) if task.trains_on(item, w)]
     if not samples or not any(np.isfinite(item.gold).all(axis=1).any() for item in development):
-        raise ValueError(f"{len(samples)} annotated training windows, {len(development)} development tracks: nothing to fit")
+        raise ValueError(
+            f"{len(samples)} annotated training windows, {len(development)} development tracks: nothing to fit"
+        )
     torch.manual_seed(settings.seed)
     model = task.build().to(device)
     torch.manual_seed(settings.seed + 1 + rank)  # same weights everywhere, own dropout
+    np.random.seed(settings.seed + 1 + rank)  # transformers' SpecAugment draws from numpy
     trained: nn.Module = DistributedDataParallel(model) if processes > 1 else model
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay)) if settings.ema_decay else None
+    average = (
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay)) if settings.ema_decay else None
+    )
     groups = task.parameter_groups(model)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     scheduler = _scheduler(optimizer, settings)
@@ -193,7 +198,9 @@ def fit(
                 skipped, in_a_row = skipped + 1, in_a_row + 1
                 if in_a_row == MAX_NAN_STEPS:
                     names = sorted({item.name for item, _ in batch})
-                    raise FloatingPointError(f"loss {loss.item()} {MAX_NAN_STEPS} steps in a row, last on {', '.join(names)}")
+                    raise FloatingPointError(
+                        f"loss {loss.item()} {MAX_NAN_STEPS} steps in a row, last on {', '.join(names)}"
+                    )
                 continue
             in_a_row = 0
             optimizer.zero_grad(set_to_none=True)

@@ -74,9 +74,9 @@ def demo(root: str = "demo") -> Run:
     fusion_loss = Loss(valence_weight=0.7, arousal_weight=0.3, ccc_over="batch", error_weight=0.01, min_points=4)
     return Run(
         name="demo",
-        face=Face(weights=str(weights / "grada"), crop_px=96, num_cpus=0.5),
-        behavior=Behavior(weights=str(weights / "qwen"), min_frame_pixels=4_096, max_frame_pixels=12_544, num_cpus=0.5),
-        audio=Audio(num_cpus=0.5),
+        face=Face(weights=str(weights / "grada"), crop_px=96, num_cpus=0.4, min_actors=2, max_actors=2),
+        behavior=Behavior(weights=str(weights / "qwen"), min_frame_pixels=4_096, max_frame_pixels=12_544, num_cpus=0.4),
+        audio=Audio(num_cpus=0.4),
         face_transformer=FaceTransformer(
             hidden=64,
             layers=2,

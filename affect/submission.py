@@ -1,7 +1,7 @@
 """The challenge's text format: a template of rows in, the same rows with predictions out.
 
-    image_location,valence,arousal
-    <track>/00001.jpg,0.123456,-0.654321          frame 1 is the track's first
+image_location,valence,arousal
+<track>/00001.jpg,0.123456,-0.654321          frame 1 is the track's first
 """
 
 from collections.abc import Mapping
@@ -76,11 +76,15 @@ def fill(rows: list[Row], predictions: Mapping[str, Float[ndarray, "frames 2"]])
     lines = [HEADER]
     for row in rows:
         if row.track not in predictions:
-            raise SubmissionError(f"{row.location}: no prediction for track {row.track}; is its video among the predicted?")
+            raise SubmissionError(
+                f"{row.location}: no prediction for track {row.track}; is its video among the predicted?"
+            )
         values = predictions[row.track]
         frame = min(row.frame, len(values) - 1)
         if row.frame - frame > MAX_MISSING_FRAMES or not len(values) or not np.isfinite(values[frame]).all():
-            raise SubmissionError(f"{row.location}: no prediction, track {row.track} has {len(values)} predicted frames")
+            raise SubmissionError(
+                f"{row.location}: no prediction, track {row.track} has {len(values)} predicted frames"
+            )
         valence, arousal = np.clip(values[frame], -1, 1)
         lines.append(f"{row.location},{valence:.6f},{arousal:.6f}")
     return "\n".join(lines) + "\n"

@@ -125,7 +125,9 @@ class ConstantRate:
 
 def frame_ranges(clock: FrameClock, ranges_s: Iterable[tuple[float, float]]) -> Int[ndarray, "segments 2"]:
     """Frames ``[F(start), F(end))`` of each time range; the last frame belongs to a range that ends the video."""
-    return np.array([(clock.frames_before(a), clock.frames_before(b)) for a, b in ranges_s], dtype=np.int64).reshape(-1, 2)
+    return np.array([(clock.frames_before(a), clock.frames_before(b)) for a, b in ranges_s], dtype=np.int64).reshape(
+        -1, 2
+    )
 
 
 def window_starts(num_frames: int, window: int, hop: int) -> list[int]:
@@ -232,10 +234,14 @@ def range_means(values: Float[ndarray, "frames D"], ranges: Int[ndarray, "ranges
     count = np.concatenate([[0], np.cumsum(annotated)])
     first, last = np.clip(ranges, 0, len(values)).T
     number = (count[last] - count[first])[:, None]
-    return np.divide(total[last] - total[first], number, out=np.full((len(ranges), values.shape[1]), np.nan), where=number > 0)
+    return np.divide(
+        total[last] - total[first], number, out=np.full((len(ranges), values.shape[1]), np.nan), where=number > 0
+    )
 
 
-def sampled_frames(num_frames: int, seconds: float, frames_per_second: float = 4.0, most: int = 16) -> Int[ndarray, " n"]:
+def sampled_frames(
+    num_frames: int, seconds: float, frames_per_second: float = 4.0, most: int = 16
+) -> Int[ndarray, " n"]:
     """Which frames of a segment a vision-language model sees: n evenly spaced ones, first and last included.
 
     ``n = min(most, max(4, even floor of 4 x seconds), N)`` and ``round(linspace(0, N - 1, n))``.
@@ -272,5 +278,7 @@ def runs(open_frames: Bool[ndarray, " frames"]) -> list[tuple[int, int, bool]]:
 
 def clip_frames(time_s: Sequence[float] | Float[ndarray, " frames"], start_s: float, end_s: float) -> tuple[int, int]:
     """Frames ``[first, last)`` with ``start_s <= t < end_s``: the ones that a clip owns."""
-    first, last = np.searchsorted(np.asarray(time_s), [start_s - TIME_TOLERANCE_S, end_s - TIME_TOLERANCE_S], side="left")
+    first, last = np.searchsorted(
+        np.asarray(time_s), [start_s - TIME_TOLERANCE_S, end_s - TIME_TOLERANCE_S], side="left"
+    )
     return int(first), int(last)

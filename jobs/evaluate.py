@@ -1,6 +1,6 @@
 """Score predictions on annotated people and write the challenge's submission file.
 
-    python jobs/evaluate.py RECIPE --out URI --truth DIR [--template FILE]
+python jobs/evaluate.py RECIPE --out URI --truth DIR [--template FILE]
 """
 
 from dataclasses import dataclass

@@ -46,7 +46,9 @@ def work(args: Extract) -> int:
     store = Store(args.store)
     summary = extract(args.run, args.videos, store, tracks=tracks, people=args.people, retry_failed=args.retry_failed)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
-    say(f"extract: {len(summary.videos)} videos, units {counts or 'none'}, done now {summary.done.total()}: {store.uri}")
+    say(
+        f"extract: {len(summary.videos)} videos, units {counts or 'none'}, done now {summary.done.total()}: {store.uri}"
+    )
     for reason, number in summary.reasons.most_common():
         say(f"  {number} x {reason}")
     return summary.exit_code

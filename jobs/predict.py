@@ -1,6 +1,6 @@
 """Predict valence and arousal of every frame and person of new videos.
 
-    python jobs/predict.py RECIPE --new-videos URI --out URI --runs URI
+python jobs/predict.py RECIPE --new-videos URI --out URI --runs URI
 """
 
 from dataclasses import dataclass

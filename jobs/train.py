@@ -1,6 +1,6 @@
 """Train the temporal models of face, behaviour and audio and both fusions on extracted features.
 
-    python jobs/train.py RECIPE --videos URI --labels DIR --store URI --runs URI
+python jobs/train.py RECIPE --videos URI --labels DIR --store URI --runs URI
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,13 @@
 """The audio's model: WavLM, whose top layers are trained, with attentive statistics over the blocks of a segment."""
 
-from pathlib import Path
+import warnings
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+from transformers import PreTrainedConfig, WavLMConfig, WavLMModel
+from transformers.utils.logging import disable_progress_bar
 
 from affect import config
 from affect.layers import Output, gated_softmax
@@ -181,6 +182,9 @@ def load_backbone(name: str, revision: str) -> WavLMModel:
     Raises:
         ValueError: the checkpoint holds no WavLM, or not all of it.
     """
+    disable_progress_bar()
+    # transformers' WavLM gives torch a boolean and a float mask, and torch says so.
+    warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
     described, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
     if described.get("model_type") == "wavlm":
         settings = WavLMConfig.from_dict(described)
@@ -203,37 +207,3 @@ def load_backbone(name: str, revision: str) -> WavLMModel:
     if missing:
         raise ValueError(f"{name}: the checkpoint lacks {len(missing)} of WavLM's tensors, the first is {missing[0]}")
     return backbone
-
-
-def make_tiny_backbone(folder: Path, seed: int) -> None:
-    """Write a tiny random WavLM that hears pitch and timbre, for the demo.
-
-    On synthetic voices a ridge on its time-averaged states finds held-out log pitch with a CCC of .94 to .98 and
-    spectral tilt with .77 to .90 (three seeds); without the biases of the convolutions .83 to .96 and .68 to .77.
-    Larger random weights in the encoder do not help. A segment takes 10 ms on one core.
-
-    Args:
-        folder: where the checkpoint goes, with the configuration of its feature extractor.
-        seed: seed of the weights.
-    """
-    settings = WavLMConfig(
-        vocab_size=32,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        conv_dim=(32,) * 7,
-        conv_bias=True,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        num_buckets=32,
-        max_bucket_distance=64,
-        feat_extract_norm="layer",  # this and the next as in WavLM-Large
-        do_stable_layer_norm=True,
-        layerdrop=0.0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        backbone = WavLMModel(settings)
-    backbone.save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)

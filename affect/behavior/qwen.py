@@ -79,7 +79,9 @@ class Qwen:
     def __init__(self, settings: Behavior) -> None:
         """Load processor and weights (safetensors only)."""
         from transformers import AutoModel, AutoProcessor
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
         self._settings = settings

@@ -107,7 +107,9 @@ def list_videos(uri: str) -> dict[str, str]:
         if pure.suffix.lower() not in VIDEO_SUFFIXES or pure.name.startswith("."):
             continue
         if pure.stem in found:
-            raise ValueError(f"{uri}: {found[pure.stem]} and {name} have the same stem, tracks could not tell them apart")
+            raise ValueError(
+                f"{uri}: {found[pure.stem]} and {name} have the same stem, tracks could not tell them apart"
+            )
         found[pure.stem] = name
     if not found:
         raise ValueError(f"{uri}: no video in it (looked for {', '.join(VIDEO_SUFFIXES)})")

@@ -1,6 +1,5 @@
 """Every visible face of a picture, without state: box, mouth and blendshapes."""
 
-import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +46,8 @@ class Landmarker:
         from mediapipe.tasks.python import BaseOptions
         from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
 
+        # Its finalizer needs threads that are gone when the interpreter comes down; the process' end frees it as well.
+        FaceLandmarker.__del__ = lambda self: None  # type: ignore[attr-defined]
         self._growth = settings.box_growth
         options = FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(model)),
@@ -58,7 +59,6 @@ class Landmarker:
         with _silenced():
             self._landmarker = FaceLandmarker.create_from_options(options)
             self(np.zeros((64, 64, 3), dtype=np.uint8))
-        atexit.register(self._landmarker.close)  # its own clean-up fails once the interpreter is coming down
 
     def __call__(self, picture: UInt8[ndarray, "H W 3"]) -> list[Detection]:
         """Detect the faces of one RGB picture, from left to right."""

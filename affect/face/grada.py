@@ -108,7 +108,10 @@ def letterbox(picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, " 4"], side:
 
 def normalise(crops: UInt8[Tensor, "B side side 3"]) -> Float[Tensor, "B 3 side side"]:
     """Scale to [0, 1], then ImageNet's mean and standard deviation; channels last in memory, which is faster."""
-    mean, std = crops.new_tensor(IMAGENET_MEAN, dtype=torch.float32), crops.new_tensor(IMAGENET_STD, dtype=torch.float32)
+    mean, std = (
+        crops.new_tensor(IMAGENET_MEAN, dtype=torch.float32),
+        crops.new_tensor(IMAGENET_STD, dtype=torch.float32),
+    )
     return ((crops / 255 - mean) / std).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 

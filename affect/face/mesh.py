@@ -32,8 +32,6 @@ def inner_lip_area(points: Float[ndarray, "points 2"]) -> float:
     return float((first + second).sum())
 
 
-def _triangles(
-    a: Float[ndarray, "n 2"], b: Float[ndarray, "n 2"], c: Float[ndarray, "n 2"]
-) -> Float[ndarray, " n"]:
+def _triangles(a: Float[ndarray, "n 2"], b: Float[ndarray, "n 2"], c: Float[ndarray, "n 2"]) -> Float[ndarray, " n"]:
     ab, ac = b - a, c - a
     return np.abs(ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]) / 2

@@ -1,7 +1,7 @@
 """From features of clips to one table per person: who is who, whose voice it is, which label belongs to which frame.
 
-    STORE/tracks/<slug>-<address:16>/frames.parquet      one row per frame
-    STORE/tracks/<slug>-<address:16>/segments.parquet    one row per segment
+STORE/tracks/<slug>-<address:16>/frames.parquet      one row per frame
+STORE/tracks/<slug>-<address:16>/segments.parquet    one row per segment
 """
 
 import hashlib
@@ -81,7 +81,9 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
     """
     assert video.probe is not None
     parts = {m: [store.get(key) for key in plan.keys_of(video, run, where, m)] for m in where}
-    tables = {m: pa.concat_tables([part.table.replace_schema_metadata() for part in found]) for m, found in parts.items()}
+    tables = {
+        m: pa.concat_tables([part.table.replace_schema_metadata() for part in found]) for m, found in parts.items()
+    }
     reasons = sorted({f"{m}: {part.reason}" for m, found in parts.items() for part in found if part.reason})
     face = tables["face"].sort_by([("frame", "ascending"), ("face", "ascending")])
     faces = Faces(_array(face["frame"]), _array(face["time_s"]), matrix(face["box"], 4), matrix(face["embedding"]))
@@ -251,7 +253,9 @@ def load_track(store: Store, ref: TrackRef, person: str = "main") -> Track:
     )
 
 
-def assemble(run: Run, videos: list[Video], labels: Mapping[Split, Mapping[str, ndarray]], store: Store) -> list[TrackRef]:
+def assemble(
+    run: Run, videos: list[Video], labels: Mapping[Split, Mapping[str, ndarray]], store: Store
+) -> list[TrackRef]:
     """Write the tables of every labelled track that has none, in parallel.
 
     Args:

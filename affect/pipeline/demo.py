@@ -8,7 +8,6 @@ import torch
 from numpy import ndarray
 
 from affect import learning, tiny, weights
-from affect.audio.wavlm import make_tiny_backbone
 from affect.config import Face, Fit, Loss, Run
 from affect.corpus import affwild2, demo, video
 from affect.face import grada
@@ -44,11 +43,11 @@ def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
     demo.make_corpus(corpus, size, mapper=_on_ray)
     for name, folder, make in (
         ("Qwen3-VL", Path(run.behavior.weights), tiny.make_qwen),
-        ("WavLM", Path(run.wavlm.weights), make_tiny_backbone),
+        ("WavLM", Path(run.wavlm.weights), tiny.make_wavlm),
     ):
         if not (folder / "config.json").is_file():
             say(f"demo: tiny random {name} checkpoint in {folder}")
-            make(folder, seed=0)
+            make(folder)
     folder = Path(run.face.weights)
     if not (folder / "config.json").is_file():
         say(f"demo: training a narrow frame encoder for {folder}")

@@ -67,7 +67,9 @@ def score_systems(
     """
     missing = sorted(truth.keys() - predictions.keys())
     if missing:
-        raise ValueError(f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first")
+        raise ValueError(
+            f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
+        )
     moments: dict[str, list[Moments]] = {}
     for track, gold in truth.items():
         for system, values in predictions[track].systems.items():

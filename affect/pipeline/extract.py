@@ -204,7 +204,12 @@ def _count(summary: Summary, row: dict[str, Any], modality: Modality) -> None:
 
 
 def _stream(
-    run: Run, videos: list[Video], units: list[Unit], modalities: list[Modality], store: Store, where: dict[Modality, str]
+    run: Run,
+    videos: list[Video],
+    units: list[Unit],
+    modalities: list[Modality],
+    store: Store,
+    where: dict[Modality, str],
 ) -> ray.data.Dataset:
     """The graph itself: one row per clip, one actor pool per modality."""
     rows = [_row(videos[unit.video], unit, run) for unit in units]

@@ -178,7 +178,9 @@ def keys_of(video: Video, run: Run, where: Mapping[Modality, str], modality: Mod
     return [unit_key(modality, wanted, probe.path, probe.fingerprint, n) for n in range(num_clips(probe, run))]
 
 
-def missing_units(videos: list[Video], run: Run, store: Store, *, retry_failed: bool) -> tuple[list[Unit], list[Outcome]]:
+def missing_units(
+    videos: list[Video], run: Run, store: Store, *, retry_failed: bool
+) -> tuple[list[Unit], list[Outcome]]:
     """Units to do, longest first, and how the units that exist ended.
 
     Args:

@@ -1,7 +1,7 @@
 """New videos to valence and arousal for every frame and person.
 
-    OUT/<video>.parquet, <video>.csv      one row per frame and person
-    OUT/videos.csv                        one row per video: status, people, reason
+OUT/<video>.parquet, <video>.csv      one row per frame and person
+OUT/videos.csv                        one row per video: status, people, reason
 """
 
 import io
@@ -61,7 +61,9 @@ def load_models(run: Run, runs: str) -> dict[System, Model]:
     for system in FUSIONS:
         stale = [m for m, mark in models[system].upstream.items() if models[m].address != mark]  # type: ignore[index]
         if stale:
-            raise ValueError(f"{models[system].uri} was trained on older {', '.join(stale)} models; train {system} again")
+            raise ValueError(
+                f"{models[system].uri} was trained on older {', '.join(stale)} models; train {system} again"
+            )
     return models
 
 

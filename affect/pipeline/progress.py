@@ -43,7 +43,9 @@ class Meter:
             self._task = self._bar.add_task(self._name, total=self._total)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Take the bar down, or say the last line."""
         if self._bar:
             self._bar.stop()

@@ -134,4 +134,3 @@ class Attempts:
 
     def _marker(self, key: str) -> str:
         return files.join(self._folder, hashlib.sha256(key.encode()).hexdigest()[:24])
-

@@ -1,9 +1,9 @@
 """Training: assembled tracks, one system after the other, on this process or on Ray Train workers.
 
-    tracks --> face | behavior | audio --> embedded/<model address>/<track> --> dcmmoe | raav
+tracks --> face | behavior | audio --> embedded/<model address>/<track> --> dcmmoe | raav
 
-    RUNS/<system>/<address:16>/model.safetensors, model.json        a model is complete when its model.json is there
-    RUNS/<system>.json                                              the address of the system's latest model
+RUNS/<system>/<address:16>/model.safetensors, model.json        a model is complete when its model.json is there
+RUNS/<system>.json                                              the address of the system's latest model
 """
 
 import dataclasses
@@ -104,7 +104,9 @@ def widths_of(run: Run, system: System, tracks: list[Track]) -> dict[str, int]:
     return {"face": face, "behavior": max(track.segments.multimodal.shape[1] for track in tracks)}
 
 
-def train(run: Run, refs: list[TrackRef], store: Store, runs: str, systems: tuple[System, ...] = SYSTEMS) -> list[Model]:
+def train(
+    run: Run, refs: list[TrackRef], store: Store, runs: str, systems: tuple[System, ...] = SYSTEMS
+) -> list[Model]:
     """Train what is missing of the systems, modalities before fusions.
 
     Args:

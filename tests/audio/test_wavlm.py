@@ -15,11 +15,11 @@ from affect.audio.wavlm import (
     AttentiveStatistics,
     WavlmRegressor,
     load_backbone,
-    make_tiny_backbone,
     normalize,
     num_states,
     parameter_groups,
 )
+from affect.tiny import make_wavlm
 
 # transformers hands torch a boolean and a float mask in one call.
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask and attn_mask:UserWarning")
@@ -31,7 +31,7 @@ FULL = 64_000
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wavlm")
-    make_tiny_backbone(folder, seed=0)
+    make_wavlm(folder)
     return folder
 
 
@@ -175,7 +175,7 @@ def test_the_backbones_dropout_and_specaugment_stay_on_in_training(model: WavlmR
 def test_the_tiny_backbone_is_its_seed_and_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     state = torch.random.get_rng_state()
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make_tiny_backbone(tmp_path / name, seed)
+        make_wavlm(tmp_path / name, seed=seed)
     assert torch.equal(torch.random.get_rng_state(), state)
     a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
     assert a == b != c

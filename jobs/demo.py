@@ -1,0 +1,34 @@
+"""The whole system on a generated corpus: extract, train, predict, evaluate, each a job of its own on one local Ray.
+
+python jobs/demo.py
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ray
+
+from affect.pipeline.job import start_ray
+from affect.pipeline.progress import say
+from affect.recipes import demo_places
+
+JOBS = Path(__file__).parent
+
+
+def main() -> int:
+    """Run the jobs one after the other; stop at the first that fails."""
+    start_ray()
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    template = ["--template", demo_places().template]
+    for name, flags in (("extract", []), ("train", []), ("predict", template), ("evaluate", template)):
+        say(f"\n$ python jobs/{name}.py demo {' '.join(flags)}")
+        done = subprocess.run([sys.executable, str(JOBS / f"{name}.py"), "demo", *flags], env=environment, check=False)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
