@@ -7,8 +7,9 @@ whole batch, so W changes the speed and not the result. Scores come from merged 
 import copy
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,50 +45,6 @@ class Example(NamedTuple):
     annotated: Bool[ndarray, " T"]
 
 
-class Item(Protocol):
-    """What a task learns from and predicts, such as a track: it has a name and gold values per frame."""
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-
-    @property
-    def gold(self) -> Float[ndarray, "frames 2"]:
-        """Annotations, NaN where there is none."""
-
-
-class Task(Protocol):
-    """How one model is fed, and how its outputs become frames."""
-
-    @property
-    def settings(self) -> Fit:
-        """How it is trained."""
-
-    def build(self) -> nn.Module:
-        """The model with fresh weights."""
-
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """AdamW's parameter groups, each with its learning rate."""
-
-    def windows(self, item: Any) -> list[Window]:  # noqa: ANN401 -- each task has its own kind of item
-        """Windows ``[start, end)`` that together cover an item; none if there is no evidence at all."""
-
-    def trains_on(self, item: Any, window: Window) -> bool:  # noqa: ANN401
-        """Whether a window is trained on."""
-
-    def example(self, item: Any, window: Window, length: int) -> Example:  # noqa: ANN401
-        """A window's arrays, padded to ``length``, the longest of its batch."""
-
-    def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Inputs of a training batch with noise; the same inputs where a task has none."""
-
-    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Output:
-        """Run the model on a batch."""
-
-    def predict(self, item: Any, outputs: "Outputs") -> Float[ndarray, "frames 2"]:  # noqa: ANN401
-        """Valence and arousal of every frame from the windows' outputs."""
-
-
 class Outputs(NamedTuple):
     """Outputs of an item's windows, paddings included.
 
@@ -100,6 +57,50 @@ class Outputs(NamedTuple):
     windows: list[Window]
     predictions: list[ndarray]
     embeddings: list[ndarray]
+
+
+class Task(ABC):
+    """How one model is fed, and how its outputs become frames.
+
+    It learns from items, such as tracks: anything with a ``name`` and ``gold`` values per frame, NaN where there is
+    none.
+    """
+
+    settings: Fit
+    """How the model is trained."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Make the model with fresh weights."""
+
+    @abstractmethod
+    def windows(self, item: Any) -> list[Window]:  # noqa: ANN401 -- each task has its own kind of item
+        """List the windows ``[start, end)`` that together cover an item; none if there is no evidence at all."""
+
+    @abstractmethod
+    def trains_on(self, item: Any, window: Window) -> bool:  # noqa: ANN401
+        """Say whether a window is trained on."""
+
+    @abstractmethod
+    def example(self, item: Any, window: Window, length: int) -> Example:  # noqa: ANN401
+        """Cut a window's arrays out, padded to ``length``, the longest of its batch."""
+
+    @abstractmethod
+    def predict(self, item: Any, outputs: Outputs) -> Float[ndarray, "frames 2"]:  # noqa: ANN401
+        """Join the windows' outputs to valence and arousal of every frame."""
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """AdamW's parameter groups: all parameters at one learning rate."""
+        return [{"params": list(model.parameters()), "lr": self.settings.learning_rate}]
+
+    def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Inputs of a training batch with noise: none."""
+        return inputs
+
+    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Output:
+        """Run the model on a batch: inputs by the names of its arguments."""
+        result = model(**inputs)
+        return Output(result.prediction, result.embedding)
 
 
 class Epoch(NamedTuple):

@@ -25,32 +25,18 @@ from affect.face.transformer import FaceTransformer as FaceTransformerModel
 from affect.fusion.dcmmoe import DCMMOE
 from affect.fusion.raav import RAAV
 from affect.layers import Output
-from affect.learning import Example, Outputs, Window
+from affect.learning import Example, Outputs, Task, Window
 
 FULL_SCALE = 32768.0
 """Of 16-bit samples."""
 
 
-class BaseTask:
-    """What most tasks share; see :class:`affect.learning.Task`."""
-
-    settings: Fit
-
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """All parameters at one learning rate."""
-        return [{"params": list(model.parameters()), "lr": self.settings.learning_rate}]
+class TrackTask(Task):
+    """What the tasks on tracks share."""
 
     def trains_on(self, track: Track, window: Window) -> bool:
         """Windows with an annotated frame."""
         return bool(track.annotated[slice(*window)].any())
-
-    def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """No noise."""
-        return inputs
-
-    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Output:
-        """Inputs by the names of the model's arguments."""
-        return _output(model(**inputs))
 
     @abstractmethod
     def series(self, track: Track, outputs: Outputs) -> Series:
@@ -61,7 +47,7 @@ class BaseTask:
         return self.series(track, outputs).prediction
 
 
-class FaceTask(BaseTask):
+class FaceTask(TrackTask):
     """The face's temporal regressor on windows of frames.
 
     Args:
@@ -93,7 +79,7 @@ class FaceTask(BaseTask):
         return _frame_series(track, outputs, track.face_valid, self._model.hidden)
 
 
-class BehaviorTask(BaseTask):
+class BehaviorTask(TrackTask):
     """The behaviour's Mamba on windows of segments.
 
     Args:
@@ -146,7 +132,7 @@ class BehaviorTask(BaseTask):
         return np.nan_to_num(means), annotated
 
 
-class AudioTask(BaseTask):
+class AudioTask(TrackTask):
     """WavLM on waveforms of segments, one segment a window, four blocks of a second each.
 
     Args:
@@ -234,7 +220,7 @@ class AudioTask(BaseTask):
         return _series(*timeline.overlap_mean(track.num_frames, parts, self._model.hidden + 2))
 
 
-class DcmmoeTask(BaseTask):
+class DcmmoeTask(TrackTask):
     """DCMMOE on windows of frames of what the unimodal models say.
 
     Args:
@@ -266,7 +252,8 @@ class DcmmoeTask(BaseTask):
     def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Output:
         """Modalities as one dictionary."""
         features = {str(m): inputs[m] for m in self._model.modalities}
-        return _output(model(features=features, valid=inputs["valid"], padding=inputs["padding"]))
+        fused = model(features=features, valid=inputs["valid"], padding=inputs["padding"])
+        return Output(fused.prediction, fused.embedding)
 
     def series(self, track: Track, outputs: Outputs) -> Series:
         """Overlap mean; a frame that no modality saw takes the nearest that one did."""
@@ -274,7 +261,7 @@ class DcmmoeTask(BaseTask):
         return _refill(_frame_series(track, outputs, seen, self._model.hidden))
 
 
-class RaavTask(BaseTask):
+class RaavTask(TrackTask):
     """RAAV on segments of frames with their audio blocks.
 
     Args:
@@ -338,7 +325,7 @@ class Crops(NamedTuple):
     gold: Float[ndarray, "frames 2"]
 
 
-class GradaTask(BaseTask):
+class GradaTask(Task):
     """The frame encoder on single crops.
 
     Args:
@@ -352,7 +339,7 @@ class GradaTask(BaseTask):
 
     def build(self) -> Grada:
         """Fresh weights."""
-        return Grada(self._shape).to(memory_format=torch.channels_last)
+        return Grada(self._shape)
 
     def windows(self, item: Crops) -> list[Window]:
         """Every crop by itself."""
@@ -378,10 +365,9 @@ class GradaTask(BaseTask):
         encoded = model(normalise(inputs["crops"]))
         return Output(encoded.affect[:, None], encoded.embedding[:, None])
 
-    def series(self, item: Crops, outputs: Outputs) -> Series:
+    def predict(self, item: Crops, outputs: Outputs) -> Float[ndarray, "frames 2"]:
         """One value a crop."""
-        embedding, prediction = np.concatenate(outputs.embeddings), np.concatenate(outputs.predictions)
-        return Series(embedding, prediction, np.ones(len(prediction), dtype=bool))
+        return np.concatenate(outputs.predictions)
 
 
 def save_weights(model: nn.Module) -> bytes:
@@ -397,10 +383,6 @@ def load_weights(model: nn.Module, content: bytes) -> nn.Module:
 
     model.load_state_dict(load(content))
     return model.eval()
-
-
-def _output(result: Any) -> Output:  # noqa: ANN401 -- any model's named tuple
-    return Output(result.prediction, result.embedding)
 
 
 def _pad(values: ndarray, length: int) -> ndarray:

@@ -5,6 +5,7 @@ Times are seconds from the video's first frame, frames are 0-based, ranges are h
 Source: paper (arXiv 2603.13056), sections 3.2 to 3.4, with one grid for behaviour and audio.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -273,7 +274,7 @@ def runs(open_frames: Bool[ndarray, " frames"]) -> list[tuple[int, int, bool]]:
     if len(open_frames) == 0:
         return []
     edges = [0, *(np.flatnonzero(np.diff(open_frames)) + 1).tolist(), len(open_frames)]
-    return [(a, b, bool(open_frames[a])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(a, b, bool(open_frames[a])) for a, b in itertools.pairwise(edges)]
 
 
 def clip_frames(time_s: Sequence[float] | Float[ndarray, " frames"], start_s: float, end_s: float) -> tuple[int, int]:

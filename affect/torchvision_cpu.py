@@ -61,4 +61,4 @@ class _Finder:
 def install() -> None:
     """Put the hook in place, once. It imports nothing and does nothing where torchvision's own build loads."""
     if _Finder not in sys.meta_path and "torchvision" not in sys.modules:
-        sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder)

@@ -103,7 +103,7 @@ def _first_frame(container: InputContainer) -> av.VideoFrame:
     for packet in container.demux(container.streams.video[0]):
         try:
             for frame in packet.decode():
-                return cast(av.VideoFrame, frame)
+                return frame
         except av.error.InvalidDataError:
             continue
         except av.error.FFmpegError as error:

@@ -47,7 +47,7 @@ class Landmarker:
         from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
 
         # Its finalizer needs threads that are gone when the interpreter comes down; the process' end frees it as well.
-        FaceLandmarker.__del__ = lambda self: None  # type: ignore[attr-defined]
+        FaceLandmarker.__del__ = lambda self: None
         self._growth = settings.box_growth
         options = FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(model)),

@@ -133,7 +133,7 @@ def load(folder: Path) -> Grada:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder} holds no GRADA checkpoint: {error}") from error
-    return model.eval().to(memory_format=torch.channels_last)
+    return model.eval()
 
 
 class Encoder:

@@ -115,7 +115,9 @@ def _affinity(faces: Faces, thread: _Thread, row: int) -> float:
     """Mean of box overlap and, as far as boxes overlap or lie near, of appearance similarity."""
     a, b = faces.box[thread.rows[-1]], faces.box[row]
     overlap = _iou(a, b)
-    distance = np.linalg.norm((a[:2] + a[2:] - b[:2] - b[2:]) / 2) / max(np.linalg.norm(b[2:] - b[:2]), 1e-6)
+    distance = float(np.linalg.norm((a[:2] + a[2:] - b[:2] - b[2:]) / 2)) / max(
+        float(np.linalg.norm(b[2:] - b[:2])), 1e-6
+    )
     if overlap == 0 and distance > 1:
         return 0.0
     return 0.5 * max(overlap, 1 - distance) + 0.5 * max(0.0, _cosine(thread.mean, faces.embedding[row]))

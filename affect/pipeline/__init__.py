@@ -1,1 +1,1 @@
-
+"""The distributed pipeline: the only rooms that import ray."""

@@ -7,6 +7,7 @@ STORE/tracks/<slug>-<address:16>/segments.parquet    one row per segment
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,7 @@ def _extend(time_s: Float[ndarray, " frames"], num: int) -> Float[ndarray, " num
     return np.concatenate([time_s, more])[:num]
 
 
-def _face(features: Features, person: str, num: int) -> dict[str, ndarray]:
+def _face(features: Features, person: str, num: int) -> dict[str, Any]:
     rows = choose(features.persons, features.faces, person)
     rows = rows[features.faces.frame[rows] < num]
     frames = features.faces.frame[rows]
@@ -274,7 +275,8 @@ def assemble(
     usable = {video.stem: video for video in videos if video.probe}
     names = [name for split in labels.values() for name in split]
     present = store.keys("tracks")
-    refs, rows = [], []
+    refs: list[TrackRef] = []
+    rows: list[dict[str, Any]] = []
     for split, tracks in labels.items():
         for name, gold in tracks.items():
             try:
@@ -292,9 +294,10 @@ def assemble(
     failed = {}
     if rows:
         say(f"assemble: {len(rows)} of {len(refs)} tracks to do")
+        golds = {row["name"]: row.pop("gold") for row in rows}
         shared = {video.stem: video for video in usable.values() if video.stem in {row["video"] for row in rows}}
-        done = ray.data.from_items([_without_gold(row) for row in rows], override_num_blocks=min(len(rows), 256)).map(
-            _assemble, fn_args=(shared, {row["name"]: row["gold"] for row in rows}, run, where, store), num_cpus=0.5
+        done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(
+            partial(_assemble, videos=shared, golds=golds, run=run, where=where, store=store), num_cpus=0.5
         )
         failed = {row["name"]: row["reason"] for row in done.iter_rows() if row["reason"]}
     for name, reason in failed.items():
@@ -303,10 +306,6 @@ def assemble(
     if not refs:
         raise ValueError("no labelled track can be used; do the labels belong to these videos?")
     return refs
-
-
-def _without_gold(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "gold"}
 
 
 def _assemble(

@@ -1,6 +1,8 @@
 """What the demo needs before it can start: its corpus, and checkpoints that the real code loads."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -54,9 +56,9 @@ def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
         _train_encoder(run.face, places, folder)
 
 
-def _on_ray(function: object, items: list[object]) -> list[int]:
+def _on_ray(function: Callable[[Any], int], items: Iterable[Any]) -> list[int]:
     """Apply a function on the cluster, results in order."""
-    remote = ray.remote(num_cpus=1)(lambda item: function(item))  # type: ignore[operator]
+    remote: Any = ray.remote(num_cpus=1)(function)
     return ray.get([remote.remote(item) for item in items])
 
 
@@ -65,7 +67,7 @@ def _train_encoder(settings: Face, places: Places, folder: Path) -> None:
     names = [name for split in splits.values() for name in split]
     names_by_split = {split: list(tracks) for split, tracks in splits.items()}
     videos = affwild2.list_videos(places.videos)
-    remote = ray.remote(num_cpus=1)(_crops)
+    remote: Any = ray.remote(num_cpus=1)(_crops)
     jobs = {
         split: [remote.remote(settings, places.videos, videos, name, names, splits[split][name]) for name in tracks]
         for split, tracks in names_by_split.items()

@@ -106,7 +106,7 @@ class Stage:
             outcome = self._do(row)
             seconds = time.monotonic() - start
         name = self._modality
-        added = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
+        added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
         added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
         return {key: [value] for key, value in (row | added).items()}
 
@@ -125,7 +125,7 @@ class Stage:
             return outcome
         except Exception as error:  # the surroundings failed: the clip stays missing and its neighbours go on
             traceback.print_exc()
-            return Outcome("error", f"{type(error).__name__}: {error}", 0)  # type: ignore[arg-type]
+            return Outcome("error", f"{type(error).__name__}: {error}", 0)
 
     def _try(self, clip: Clip) -> Extracted:
         try:
@@ -218,7 +218,7 @@ def _stream(
     longest = max(row["length_s"] for row in rows)
     context.execution_no_progress_timeout_s = int(max(600, 20 * plan.EXPECTED_SLOWNESS * longest))
     name = uuid.uuid4().hex[:12]
-    stream = ray.data.from_items(rows, override_num_blocks=len(rows))
+    stream: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for modality in modalities:
         pool = getattr(run, modality)
         stream = stream.map_batches(

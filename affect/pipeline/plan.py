@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def probe_videos(root: str, store: Store, prompts: Mapping[str, tuple[str, ...]]
     new = [row for row in rows if row["key"] not in present]
     if new:
         todo = ray.data.from_items(new, override_num_blocks=min(len(new), 256))
-        for _ in todo.map(_probe, fn_args=(store,), num_cpus=0.5).iter_rows():
+        for _ in todo.map(partial(_probe, store=store), num_cpus=0.5).iter_rows():
             pass
     videos = []
     for row in rows:

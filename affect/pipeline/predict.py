@@ -37,7 +37,7 @@ from affect.pipeline.train import (
     make_task,
     settings_address,
 )
-from affect.tasks import BaseTask, load_weights
+from affect.tasks import TrackTask, load_weights
 
 MAIN: System = "raav"
 """The system whose answer is the answer: the paper's best."""
@@ -94,7 +94,7 @@ class Predictor:
         self._run, self._videos, self._store, self._out = run, videos, store, out
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._where = plan.addresses(run)
-        self._tasks: dict[System, BaseTask] = {s: make_task(run, s, models[s].widths) for s in SYSTEMS}
+        self._tasks: dict[System, TrackTask] = {s: make_task(run, s, models[s].widths) for s in SYSTEMS}
         self._models = {}
         for system, task in self._tasks.items():
             content = files.read(files.join(models[system].uri, "model.safetensors"))
@@ -146,7 +146,7 @@ class Predictor:
                 track = replace(track, blocks=blocks)
         track = replace(track, series=series)
         for system in FUSIONS:
-            task, model = self._tasks[system], self._models[system]  # type: ignore[index]
+            task, model = self._tasks[system], self._models[system]
             answers[system] = task.predict(track, learning.run(task, model, track, self._device))
         return _table(track, answers)
 
@@ -170,7 +170,7 @@ def _table(track: Track, answers: Mapping[str, ndarray]) -> pa.Table:
     for system in SYSTEMS:
         for i, name in enumerate(("valence", "arousal")):
             # a modality that never saw the person has no answer of its own
-            silent = system in MODALITIES and not track.series[system].valid.any()  # type: ignore[index]
+            silent = system in MODALITIES and not track.series[system].valid.any()
             columns[f"{system}_{name}"] = pa.nulls(num, pa.float32()) if silent else answers[system][:, i]
     return pa.table(columns).cast(schema.PREDICTIONS)
 

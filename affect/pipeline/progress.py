@@ -68,4 +68,5 @@ class Meter:
         left = (self._total - self._done) / max(rate, 1e-9)
         eta = f", {left:.0f} s left" if self._done < self._total and self._done else ""
         note = f", {self._note}" if self._note else ""
-        return f"{self._name}: {self._done:.0f} of {self._total:.0f} {self._unit} in {elapsed:.0f} s, {rate:.1f} a second{eta}{note}"
+        done = f"{self._done:.0f} of {self._total:.0f} {self._unit}"
+        return f"{self._name}: {done} in {elapsed:.0f} s, {rate:.1f} a second{eta}{note}"

@@ -12,6 +12,7 @@ import io
 import json
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,12 +29,12 @@ class Outcome:
     """How a unit of work ended.
 
     Args:
-        status: ``ok``, ``degraded`` or ``failed``.
+        status: ``ok``, ``degraded``, ``failed``, or ``error``: the surroundings failed and nothing was written.
         reason: why not ``ok``.
         rows: rows of its table.
     """
 
-    status: Status
+    status: Status | Literal["error"]
     reason: str
     rows: int
 

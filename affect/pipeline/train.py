@@ -27,11 +27,11 @@ from affect.learning import Epoch, Fitted, Outputs
 from affect.pipeline.assemble import NUM_BLOCKS, TrackRef, load_track, matrix, rows_of
 from affect.pipeline.progress import LINE_EVERY_S, say
 from affect.pipeline.store import Store, slug
-from affect.tasks import AudioTask, BaseTask, BehaviorTask, DcmmoeTask, FaceTask, RaavTask, save_weights
+from affect.tasks import AudioTask, BehaviorTask, DcmmoeTask, FaceTask, RaavTask, TrackTask, save_weights
 
 System = Literal["face", "behavior", "audio", "dcmmoe", "raav"]
 SYSTEMS = cast(tuple[System, ...], schema.SYSTEMS)
-FUSIONS = ("dcmmoe", "raav")
+FUSIONS: tuple[System, ...] = ("dcmmoe", "raav")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def settings_address(run: Run, system: System) -> str:
     return address(dataclasses.replace(settings, weights="", revision=""), content)
 
 
-def make_task(run: Run, system: System, widths: Mapping[str, int]) -> BaseTask:
+def make_task(run: Run, system: System, widths: Mapping[str, int]) -> TrackTask:
     """A system's task.
 
     Args:
@@ -244,7 +244,7 @@ def load_model_card(uri: str) -> Model:
     return Model(uri=uri, **card)
 
 
-def embed(task: BaseTask, track: Track, outputs: Outputs) -> tuple[Series, Blocks | None]:
+def embed(task: TrackTask, track: Track, outputs: Outputs) -> tuple[Series, Blocks | None]:
     """What a trained unimodal model says of a track, from its windows' outputs."""
     blocks = task.blocks(track, outputs) if isinstance(task, AudioTask) else None
     return task.series(track, outputs), blocks
