@@ -8,7 +8,7 @@ Source: paper (arXiv 2603.13056), sections 3.2 to 3.4, with one grid for behavio
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -43,6 +43,7 @@ def segments(duration_s: float, segment_s: float = 4.0, hop_s: float = 2.0) -> l
     return ranges
 
 
+@runtime_checkable
 class FrameClock(Protocol):
     """Says which frames lie before a time."""
 

@@ -83,7 +83,9 @@ class BehaviorClip:
         if first == end:
             return np.empty(0, dtype=np.int64)
         settings = self._settings
-        chosen = timeline.sampled_frames(end - first, end_s - start_s, settings.frames_per_second, settings.max_frames)
+        chosen = timeline.sampled_frames(
+            int(end - first), end_s - start_s, settings.frames_per_second, settings.max_frames
+        )
         return first + chosen
 
     @staticmethod

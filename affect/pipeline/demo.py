@@ -58,8 +58,12 @@ def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
 
 def _on_ray(function: Callable[[Any], int], items: Iterable[Any]) -> list[int]:
     """Apply a function on the cluster, results in order."""
-    remote: Any = ray.remote(num_cpus=1)(function)
-    return ray.get([remote.remote(item) for item in items])
+    remote: Any = ray.remote(num_cpus=1)(_apply)
+    return ray.get([remote.remote(function, item) for item in items])
+
+
+def _apply(function: Callable[[Any], int], item: Any) -> int:  # noqa: ANN401 -- whatever the function takes
+    return function(item)
 
 
 def _train_encoder(settings: Face, places: Places, folder: Path) -> None:

@@ -3,7 +3,6 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -36,7 +35,7 @@ class Meter:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
             self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console())
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Meter":
         """Show the bar."""
         if self._bar:
             self._bar.start()

@@ -1,0 +1,156 @@
+"""Extraction: every row where it belongs, resume, replaced videos, kills, and inputs that cannot be used."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _pytest.capture import CaptureFixture
+
+from affect import files, timeline
+from affect.corpus.clip import Clip
+from affect.pipeline import extract as extraction
+from affect.pipeline import plan
+from affect.pipeline.extract import extract
+from affect.pipeline.plan import Video
+from affect.pipeline.store import Store
+from tests.conftest import Micro
+
+ROOT = Path(__file__).parents[2]
+
+
+def objects(store: str) -> dict[str, bytes]:
+    """Every final object of a store."""
+    return {n: files.read(files.join(store, n)) for n, _, _ in files.walk(store) if not n.startswith("_")}
+
+
+def videos_of(micro: Micro) -> list[Video]:
+    """The micro corpus' labelled videos, probed."""
+    return plan.probe_videos(micro.places.videos, Store(micro.places.store), {})
+
+
+def test_every_frame_and_segment_is_extracted_once_across_clips(extracted: Micro):
+    store, where = Store(extracted.places.store), plan.addresses(extracted.run)
+    for video in videos_of(extracted):
+        assert video.probe is not None and len(plan.keys_of(video, extracted.run, where, "face")) == 3
+        tables = {m: [store.get(k).table for k in plan.keys_of(video, extracted.run, where, m)] for m in where}
+        frames = [f for t in tables["face"] for f in t["frame"].to_pylist()]
+        assert frames == list(range(50))  # the landmarker finds the one face in every frame
+        expected = timeline.segments(video.probe.clock.duration_s)
+        for modality in ("behavior", "audio"):
+            rows = [row for t in tables[modality] for row in t.select(["segment", "start_s", "end_s"]).to_pylist()]
+            assert [row["segment"] for row in rows] == list(range(len(expected)))
+            found = np.array([(row["start_s"], row["end_s"]) for row in rows])
+            assert found == pytest.approx(np.array(expected))
+
+
+def test_what_a_clip_gives_does_not_depend_on_its_borders(extracted: Micro):
+    store, where = Store(extracted.places.store), plan.addresses(extracted.run)
+    video = videos_of(extracted)[0]
+    assert video.probe is not None
+    whole = Clip(video.uri, video.probe, 0.0, 60.0, extracted.run.grid)
+    for modality in ("behavior", "audio"):
+        parts = [store.get(key).table for key in plan.keys_of(video, extracted.run, where, modality)]
+        table = extraction.extractor(modality, extracted.run)(whole).table
+        name = "waveform" if modality == "audio" else "multimodal"
+        cut = [np.array(row, dtype=np.float64) for part in parts for row in part[name].to_pylist()]
+        for a, b in zip(cut, table[name].to_pylist(), strict=True):
+            # a decoder that starts elsewhere rounds elsewhere; batches of other sizes add up in another order
+            assert np.abs(a - np.array(b)).max() <= (2 if modality == "audio" else 2e-2)
+
+
+def test_extracting_again_does_nothing_and_says_so_in_one_line(extracted: Micro, capsys: CaptureFixture[str]):
+    before = objects(extracted.places.store)
+    summary = extract(extracted.run, extracted.places.videos, Store(extracted.places.store))
+    assert summary.done.total() == 0 and summary.exit_code == 0
+    assert "0 of 6 clips to do" in capsys.readouterr().out
+    assert objects(extracted.places.store) == before
+
+
+def test_a_deleted_object_is_made_again_alone_and_byte_identical(extracted: Micro):
+    before = objects(extracted.places.store)
+    gone = next(name for name in before if name.startswith("behavior/"))
+    (Path(extracted.places.store) / gone).unlink()
+    summary = extract(extracted.run, extracted.places.videos, Store(extracted.places.store))
+    assert summary.done == {"ok": 1}
+    assert objects(extracted.places.store) == before
+
+
+def test_a_video_replaced_under_its_name_is_extracted_anew(extracted: Micro, tmp_path: Path):
+    videos = tmp_path / "videos"
+    shutil.copytree(extracted.places.videos, videos)
+    store = Store(str(tmp_path / "store"))
+    shutil.copytree(extracted.places.store, store.uri)
+    one, two = sorted(videos.iterdir())
+    only_audio = replace(extracted.run.grid)
+    assert extract(replace(extracted.run, grid=only_audio), str(videos), store).done.total() == 0
+    shutil.copy(two, one)
+    summary = extract(extracted.run, str(videos), store)
+    assert summary.done == {"ok": 9}  # three clips in three modalities, and nothing of the other video
+
+
+def test_an_unreadable_video_a_silent_one_and_an_odd_name_harm_no_neighbour(
+    extracted: Micro, tmp_path: Path, capsys: CaptureFixture[str]
+):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    good = sorted(Path(extracted.places.videos).iterdir())[0]
+    shutil.copy(good, videos / "odd name, ü 'x'.mp4")
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "text.mp4").write_text("this is no video")
+    (videos / "cut.mp4").write_bytes(good.read_bytes()[:4000])
+    store = Store(str(tmp_path / "store"))
+    summary = extract(extracted.run, str(videos), store)
+    said = capsys.readouterr().out
+    assert summary.exit_code == 3 and summary.done == {"ok": 9}
+    for name, reason in (("empty.mp4", "empty"), ("text.mp4", "cannot be opened"), ("cut.mp4", "cannot be opened")):
+        assert any(name in line and reason in line for line in said.splitlines()), name
+
+
+def test_a_clip_that_keeps_killing_its_process_is_quarantined(extracted: Micro, tmp_path: Path):
+    """Three attempts were begun and none ended: the next one writes a failure instead of trying."""
+    store, where = Store(str(tmp_path)), plan.addresses(extracted.run)
+    video = videos_of(extracted)[0]
+    shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "videos")
+    stage = extraction.Stage("audio", extracted.run, store, where, "run")
+    key = plan.keys_of(video, extracted.run, where, "audio")[0]
+    for _ in range(3):
+        stage._attempts.begin(key)
+    row = {"stem": video.stem, "uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
+    result = stage({name: [value] for name, value in {**row, "missing": "audio"}.items()})
+    assert result["audio_status"] == ["failed"] and "died 3 times" in result["audio_reason"][0]
+    assert store.outcome(key).status == "failed"
+
+
+def test_pools_that_cannot_fit_are_an_error_before_anything_starts(extracted: Micro, tmp_path: Path):
+    run = replace(extracted.run, face=replace(extracted.run.face, num_cpus=8.0))
+    with pytest.raises(ValueError, match=r"cluster has 2.*--face.num-cpus"):
+        extract(run, extracted.places.videos, Store(str(tmp_path)))
+
+
+@pytest.mark.slow
+def test_a_killed_driver_resumes_to_the_same_bytes(extracted: Micro, local_ray: str, tmp_path: Path):
+    """kill -9 in mid-extraction, then the same command, against the store that nothing disturbed."""
+    store = tmp_path / "store"
+    command = [sys.executable, str(ROOT / "tests" / "pipeline" / "extract_micro.py"), str(extracted.root), str(store)]
+    environment = {**os.environ, "RAY_ADDRESS": local_ray}
+    driver = subprocess.Popen(command, env=environment)
+    wanted = {n for n in objects(extracted.places.store) if n.split("/")[0] in ("videos", "face", "behavior", "audio")}
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        done = len(objects(str(store))) if store.exists() else 0
+        if done >= 5:
+            break
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert 5 <= len(objects(str(store))) < len(wanted), "the kill came too late to mean anything"
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    undisturbed = {n: b for n, b in objects(extracted.places.store).items() if n in wanted}
+    assert objects(str(store)) == undisturbed

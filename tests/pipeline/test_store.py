@@ -1,0 +1,62 @@
+"""Objects are whole or absent, and the same content gives the same bytes."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from affect import files
+from affect.config import Behavior, Face, address
+from affect.corpus.clip import Extracted
+from affect.pipeline.store import Attempts, Store, slug, unit_key
+
+TABLE = pa.table({"frame": [1, 2, 3]})
+
+
+def test_a_unit_comes_back_with_its_status_and_reason(tmp_path: Path):
+    store = Store(str(tmp_path))
+    outcome = store.put("face/a/b/00000.parquet", Extracted(TABLE, "degraded", "no face found"))
+    assert (outcome.status, outcome.reason, outcome.rows) == ("degraded", "no face found", 3)
+    assert store.outcome("face/a/b/00000.parquet") == outcome
+    assert store.get("face/a/b/00000.parquet").table["frame"].to_pylist() == [1, 2, 3]
+    assert store.keys("face") == {"face/a/b/00000.parquet"} and store.keys("audio") == set()
+
+
+def test_the_same_unit_gives_the_same_bytes(tmp_path: Path):
+    store = Store(str(tmp_path))
+    for name in ("a", "b"):
+        store.put(f"{name}.parquet", Extracted(TABLE))
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_write_that_fails_leaves_nothing_and_names_path_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="cannot write 5 bytes") as caught:
+        files.write(str(tmp_path / "deep" / "x"), b"12345")
+    assert str(tmp_path / "deep" / "x") in str(caught.value)
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_attempts_count_within_a_run_and_are_forgotten_on_success(tmp_path: Path):
+    store = Store(str(tmp_path))
+    first, second = Attempts(store, "run1"), Attempts(store, "run2")
+    assert [first.begin("k"), first.begin("k"), second.begin("k")] == [0, 1, 0]
+    first.end("k")
+    assert first.begin("k") == 0
+
+
+def test_odd_names_are_harmless_and_stay_apart():
+    assert slug("a/../ü b%2f'.mp4") == "b-2f"
+    assert slug("///.mp4") == "video" and len(slug("x" * 300 + ".mp4")) == 40
+    assert unit_key("face", "0" * 16, "x.mp4", "f" * 12, 7) == f"face/{'0' * 16}/x-{'f' * 12}/00007.parquet"
+
+
+def test_an_address_follows_what_changes_numbers_and_not_who_computes_them():
+    assert address(Face()) == address(Face(num_cpus=4.0, max_actors=8))
+    assert address(Face()) != address(Face(min_confidence=0.5))
+    assert address(Behavior()) != address(Behavior(micro_batch=8))
+    assert address(Face(), "a") != address(Face(), "b")

@@ -1,0 +1,88 @@
+"""What holds for the whole tree: imports go down, nothing is unpickled, the house is as the README draws it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# A room may import what stands above it in this list, and rooms on one line never meet.
+LAYERS = [
+    {"torchvision_cpu"},
+    {"config"},
+    {"schema", "files", "recipes"},
+    {"timeline", "concordance", "weights"},
+    {"corpus", "layers"},
+    {"face", "behavior", "audio", "fusion", "tiny"},
+    {"learning", "submission"},
+    {"tasks"},
+    {"pipeline"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+MAY_MEET = {("weights", "files"), ("schema", "files"), ("layers", "corpus")}
+SOURCES = sorted((ROOT / "affect").rglob("*.py")) + sorted((ROOT / "jobs").glob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "affect":
+                found |= {f"affect.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    """First part of a file's place in the package."""
+    parts = path.relative_to(ROOT / "affect").with_suffix("").parts
+    return parts[0]
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[-2] != "jobs"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_only(path: Path):
+    own = room(path)
+    if own == "__init__":
+        return
+    for name in imports(path):
+        if not name.startswith("affect."):
+            continue
+        other = name.split(".")[1]
+        assert own == other or LEVEL[other] < LEVEL[own], f"{own} imports {other}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_the_pipeline_imports_ray(path: Path):
+    uses_ray = any(name.split(".")[0] == "ray" for name in imports(path))
+    allowed = "pipeline" in path.parts or path == ROOT / "jobs" / "demo.py"
+    assert allowed or not uses_ray
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_unpickled_and_no_cv2(path: Path):
+    names = {name.split(".")[0] for name in imports(path)}
+    assert not names & {"pickle", "cloudpickle", "joblib", "dill", "cv2"}
+    assert "torch.load(" not in path.read_text() and "allow_pickle=True" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda p: p.name)
+def test_jobs_are_thin(path: Path):
+    assert len(path.read_text().splitlines()) <= 80 or path.name == "benchmark.py"
+
+
+def test_exceptions_are_caught_broadly_in_one_place():
+    broad = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception"):
+                broad.append(str(path.relative_to(ROOT)))
+    assert broad == ["affect/pipeline/extract.py"]
+
+
+def test_the_readme_names_every_file():
+    readme = (ROOT / "README.md").read_text()
+    missing = [p.name for p in SOURCES if p.name != "__init__.py" and p.name not in readme]
+    assert not missing
