@@ -121,7 +121,7 @@ class Score:
 
     Args:
         ccc: valence, arousal and their mean, (3,).
-        low: lower ends of the 95 % intervals, (3,).
+        low: lower ends of the 95 % intervals, (3,); NaN for one track, which says nothing of others.
         high: upper ends, (3,).
         num_frames: annotated frames.
         num_tracks: tracks.
@@ -153,12 +153,15 @@ def score(tracks: Sequence[Moments], *, num_resamples: int = 2000, seed: int = 0
     tracks = [t for t in tracks if t.count]
     if not tracks:
         raise ValueError("no annotated frame to score on")
+    whole = merge(tracks)
+    ccc_of_all, unknown = _with_mean(whole.ccc()), np.full(3, np.nan)
+    if len(tracks) == 1:
+        return Score(ccc_of_all, unknown, unknown, whole.count, 1)
     generator = np.random.default_rng(seed)
     draws = generator.integers(0, len(tracks), (num_resamples, len(tracks)))
     samples = np.array([_with_mean(merge([tracks[i] for i in draw]).ccc()) for draw in draws])
     low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
-    whole = merge(tracks)
-    return Score(_with_mean(whole.ccc()), low, high, whole.count, len(tracks))
+    return Score(ccc_of_all, low, high, whole.count, len(tracks))
 
 
 def _with_mean(values: Float[ndarray, " 2"]) -> Float[ndarray, " 3"]:

@@ -160,7 +160,7 @@ def padded_window(num_frames: int, start: int, window: int) -> Int[ndarray, " wi
 
 
 def overlap_mean(
-    num_frames: int, parts: Iterable[tuple[int, Float[ndarray, "length D"]]], width: int
+    num_frames: int, parts: Iterable[tuple[int, Float[ndarray, "_ D"]]], width: int
 ) -> tuple[Float[ndarray, "frames D"], Bool[ndarray, " frames"]]:
     """Average overlapping predictions per frame, every part with the same weight.
 

@@ -26,8 +26,8 @@ class Evaluate:
     """Every setting of the recipe."""
     out: Annotated[str, tyro.conf.arg(name="predictions")]
     """Folder of predictions."""
-    truth: Annotated[str | None, tyro.conf.arg(name="labels")] = None
-    """Folder of <track>.txt annotations."""
+    truth: Annotated[str | None, tyro.conf.arg(name="labels")]
+    """Folder of <track>.txt annotations; None writes the submission alone."""
     template: str | None = None
     """The challenge's template; its rows are filled and written beside the predictions."""
 
@@ -37,7 +37,7 @@ def work(args: Evaluate) -> int:
     predictions = read_predictions(args.out)
     if args.truth:
         scores = score_systems(predictions, affwild2.read_folder(args.truth))
-        Console(width=100).print(table(scores, args.truth))
+        Console(width=120).print(table(scores, args.truth))
     say(f"predictions: {files.absolute(args.out)}")
     if args.template:
         rows = read_template(files.read(args.template).decode(), args.template)

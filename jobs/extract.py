@@ -39,10 +39,11 @@ class Extract:
 
 def work(args: Extract) -> int:
     """Extract and say what came of it."""
-    places = demo_places()
+    places, labels = demo_places(), args.labels
     if args.run.name == "demo" and args.videos == places.videos:
         demo.prepare(args.run, places)
-    tracks = [t for split in affwild2.read_splits(args.labels).values() for t in split] if args.labels else []
+        labels = places.labels
+    tracks = [track for split in affwild2.read_splits(labels).values() for track in split] if labels else []
     store = Store(args.store)
     summary = extract(args.run, args.videos, store, tracks=tracks, people=args.people, retry_failed=args.retry_failed)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))

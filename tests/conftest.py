@@ -1,5 +1,6 @@
 """One Ray for the whole session, and one micro corpus that went through the whole system on it."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from affect.recipes import Places
 def local_ray() -> Iterator[str]:
     """A local Ray of two CPUs; its address."""
     context = ray.init(num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     yield context.address_info["gcs_address"]
     ray.shutdown()
 
@@ -77,3 +79,32 @@ def extracted(micro: Micro) -> Micro:
     summary = extract(micro.run, micro.places.videos, Store(micro.places.store))
     assert summary.exit_code == 0, summary.reasons
     return micro
+
+
+@pytest.fixture(scope="session")
+def trained(extracted: Micro) -> Micro:
+    """The micro corpus with all five systems trained, two epochs each."""
+    from affect.corpus import affwild2
+    from affect.pipeline import plan
+    from affect.pipeline.assemble import assemble
+    from affect.pipeline.store import Store
+    from affect.pipeline.train import train
+
+    store = Store(extracted.places.store)
+    videos = plan.probe_videos(extracted.places.videos, store, {})
+    refs = assemble(extracted.run, videos, affwild2.read_splits(extracted.places.labels), store)
+    train(extracted.run, refs, store, extracted.places.runs)
+    return extracted
+
+
+@pytest.fixture(scope="session")
+def predicted(trained: Micro) -> str:
+    """Folder of predictions of the micro corpus' held-out person."""
+    from affect.pipeline.extract import extract
+    from affect.pipeline.predict import load_models, predict
+    from affect.pipeline.store import Store
+
+    store, out = Store(trained.places.store), str(trained.root / "predictions")
+    summary = extract(trained.run, trained.places.new_videos, store)
+    predict(trained.run, summary.videos, load_models(trained.run, trained.places.runs), store, out, tracks=["video03"])
+    return out

@@ -1,5 +1,7 @@
 """Lin's coefficient against paper, torchmetrics and its own laws."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def test_it_is_symmetric_bounded_and_one_for_the_same(seed: int):
 def test_merged_parts_are_the_whole(seed: int, cuts: list[int]):
     gold, predicted = pair(seed)
     edges = [0, *sorted(cuts), 50]
-    parts = [Moments.of(gold[a:b], predicted[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [Moments.of(gold[a:b], predicted[a:b]) for a, b in itertools.pairwise(edges)]
     whole = concordance.merge(parts)
     assert whole.count == 50
     assert whole.ccc() == pytest.approx(ccc(gold, predicted), abs=1e-12)
@@ -72,6 +74,7 @@ def test_the_interval_holds_the_score_and_needs_annotation():
     result = concordance.score(parts)
     assert (result.low <= result.ccc).all() and (result.ccc <= result.high).all()
     assert result.num_frames == 300 and result.num_tracks == 6
+    assert np.isnan(concordance.score(parts[:1]).low).all()  # one track says nothing of others
     with pytest.raises(ValueError, match="no annotated frame"):
         concordance.score([Moments.of(np.full((3, 2), np.nan), np.zeros((3, 2)))])
 

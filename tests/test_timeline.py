@@ -1,5 +1,7 @@
 """Laws and worked examples of the time grid."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,7 @@ def test_segments_of_worked_durations(duration: float, expected: list[tuple[floa
 def test_segments_cover_the_video_and_only_the_last_is_short(duration: float):
     ranges = timeline.segments(duration)
     assert ranges[0][0] == 0 and ranges[-1][1] == pytest.approx(duration)
-    assert all(b[0] - a[0] == pytest.approx(2) for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(b[0] - a[0] == pytest.approx(2) for a, b in itertools.pairwise(ranges))
     assert all(end - start == pytest.approx(4) for start, end in ranges[:-1])
     assert ranges[-1][1] - ranges[-1][0] <= 4 + 1e-6
 
@@ -161,11 +163,11 @@ def test_clips_share_out_every_frame_once(clock: Timestamps, clip_s: float):
     count = int(clock.time_s[-1] // clip_s) + 1
     owned = [timeline.clip_frames(clock.time_s, i * clip_s, (i + 1) * clip_s) for i in range(count)]
     assert owned[0][0] == 0 and owned[-1][1] == clock.num_frames
-    assert all(a[1] == b[0] for a, b in zip(owned, owned[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(owned))
 
 
 @given(st.lists(st.booleans(), max_size=40))
 def test_runs_put_together_are_the_sequence(values: list[bool]):
     parts = timeline.runs(np.array(values, dtype=bool))
     assert [v for start, end, value in parts for v in [value] * (end - start)] == values
-    assert all(a[2] != b[2] for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a[2] != b[2] for a, b in itertools.pairwise(parts))

@@ -3,6 +3,8 @@
 Source: PyAV's documentation; ffmpeg's semantics of packets, discard flags and display matrices.
 """
 
+import itertools
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +20,10 @@ from numpy import ndarray
 
 from affect import files
 from affect.timeline import Timestamps
+
+# Frames shown just before an open group of pictures' keyframe need the group before, and FLV and fragmented MP4 seek by
+# decoding time: a seek can land after the wanted frame. The next try lands this much earlier, the last one at the start.
+_SEEK_BACK_S = (0.0, 3.0)
 
 
 class MediaError(ValueError):
@@ -153,25 +159,46 @@ def decode(
         return
     if info.rotation % 180:
         width, height = height, width
-    with open_media(uri) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        time_base = float(cast(Any, stream.time_base))
-        half = 0.5 * time_base
-        if first > 0:
-            container.seek(int((info.time_s[first] + info.start_s) / time_base + 0.5), stream=stream, backward=True)
-        for frame in _frames(container):
-            stamp = frame.pts if frame.pts is not None else frame.dts
-            if stamp is None:
+    for back_s in (*_SEEK_BACK_S, math.inf) if first > 0 else (math.inf,):
+        with open_media(uri) as container:
+            numbered = _numbered(container, info, first, back_s)
+            head = next(numbered, None)
+            if back_s < math.inf and (head is None or head[0] > first):
                 continue
+            for number, frame in itertools.chain([head] if head else [], numbered):
+                if number >= last:
+                    return
+                if number < first:
+                    continue
+                picture = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
+                yield number, np.ascontiguousarray(np.rot90(picture, info.rotation // 90)) if info.rotation else picture
+            return
+
+
+def _numbered(container: InputContainer, info: Probe, first: int, back_s: float) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decoded frames with their numbers, from a keyframe at least ``back_s`` before frame ``first``, or from the start.
+
+    AVI has no presentation times: where its frames are stored in another order than shown, they are counted.
+    """
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    time_base = float(cast(Any, stream.time_base))
+    half = 0.5 * time_base
+    counted = container.format.name == "avi" and stream.codec_context.has_b_frames
+    if counted and back_s < math.inf:
+        return
+    if back_s < math.inf:
+        wanted_s = max(0.0, info.time_s[first] - back_s) + info.start_s
+        container.seek(round(wanted_s / time_base), stream=stream, backward=True)
+    for count, frame in enumerate(_frames(container)):
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        if counted:
+            yield count, frame
+        elif stamp is not None:
             time_s = stamp * time_base - info.start_s
             number = int(np.searchsorted(info.time_s, time_s - half))
-            if number >= last:
-                return
-            if number < first or abs(info.time_s[number] - time_s) > half:
-                continue
-            picture = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
-            yield number, np.ascontiguousarray(np.rot90(picture, info.rotation // 90)) if info.rotation else picture
+            if number < len(info.time_s) and abs(info.time_s[number] - time_s) <= half:
+                yield number, frame
 
 
 def _frames(container: InputContainer) -> Iterator[av.VideoFrame]:

@@ -99,15 +99,15 @@ def _threads(faces: Faces) -> list[_Thread]:
     threads: list[_Thread] = []
     starts = np.flatnonzero(np.diff(faces.frame, prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(faces.frame)], strict=True):
-        rows = np.arange(start, end)
+        rows = range(int(start), int(end))
         alive = [t for t in threads if faces.time_s[start] - faces.time_s[t.rows[-1]] <= MAX_GAP_S]
         affinity = np.array([[_affinity(faces, t, row) for row in rows] for t in alive]).reshape(len(alive), len(rows))
         linked = set()
         for thread, column in zip(*linear_sum_assignment(-affinity), strict=True):
             if affinity[thread, column] >= MIN_LINK:
-                alive[thread].add(int(rows[column]), faces.embedding[rows[column]])
-                linked.add(int(rows[column]))
-        threads += [_Thread([int(row)], faces.embedding[row].copy()) for row in rows if int(row) not in linked]
+                alive[thread].add(rows[column], faces.embedding[rows[column]])
+                linked.add(rows[column])
+        threads += [_Thread([row], faces.embedding[row].copy()) for row in rows if row not in linked]
     return threads
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Float
 from numpy import ndarray
+from rich.markup import escape
 from rich.table import Table
 
 from affect import files, schema
@@ -84,6 +85,11 @@ def table(scores: Mapping[str, Score], where: str) -> Table:
     for column in ("system", "valence", "arousal", "mean", "tracks", "frames"):
         result.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
     for system, s in scores.items():
-        cells = [f"{s.ccc[i]:.3f} [{s.low[i]:.3f}, {s.high[i]:.3f}]".replace("[", "\\[") for i in range(3)]
+        cells = [_with_interval(s.ccc[i], s.low[i], s.high[i]) for i in range(3)]
         result.add_row(system, *cells, str(s.num_tracks), f"{s.num_frames:,}")
     return result
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    interval = f"[{low:.3f}, {high:.3f}]" if np.isfinite(low) else "[one track]"
+    return escape(f"{value:.3f} {interval}")

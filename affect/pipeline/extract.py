@@ -22,6 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from affect import schema
 from affect.config import MODALITIES, Modality, Run
+from affect.corpus import affwild2
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
 from affect.pipeline import plan
@@ -162,8 +163,8 @@ def extract(
     Raises:
         ValueError: no video, weights that cannot be had, or pools that do not fit the cluster.
     """
+    asked = plan.prompts_of(affwild2.list_videos(videos), tracks or [], people)
     where = plan.addresses(run)
-    asked = plan.prompts_of(plan.affwild2.list_videos(videos), tracks or [], people)
     probed = plan.probe_videos(videos, store, asked)
     units, existing = plan.missing_units(probed, run, store, retry_failed=retry_failed)
     summary = Summary(probed)

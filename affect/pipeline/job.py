@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import ray
@@ -19,8 +19,8 @@ def main(job: type, work: Callable[[Any], int]) -> None:
     The first argument names a recipe; every setting of it and of the job is a flag.
 
     Args:
-        job: dataclass with a field ``run`` and the job's own settings; settings named as a field of
-            :class:`affect.recipes.Places` default to the recipe's place.
+        job: dataclass with a field ``run`` and the job's own settings; those without a default
+            are fields of :class:`affect.recipes.Places` and default to the recipe's place.
         work: does the job and returns the exit code.
     """
     arguments = parse(job, sys.argv[1:])
@@ -41,7 +41,8 @@ def parse(job: type, arguments: list[str]) -> Any:  # noqa: ANN401 -- an instanc
     defaults = {}
     for name, (recipe, places) in RECIPES.items():
         found = places()
-        known = {f.name: getattr(found, f.name) for f in fields(job) if hasattr(found, f.name)}
+        required = [f.name for f in fields(job) if f.default is MISSING and f.name != "run"]
+        known = {name: getattr(found, name) for name in required}
         defaults[name] = ((recipe.__doc__ or "").splitlines()[0], job(run=recipe(), **known))
     example = f"\n\nExample: python jobs/{os.path.basename(sys.argv[0])} {next(iter(RECIPES))}"
     description = (job.__doc__ or "") + example

@@ -216,10 +216,10 @@ def predict(
         compute=ActorPoolStrategy(min_size=1, max_size=max(1, run.workers.num_workers)),
     )
     rows = []
-    with Meter("predict", len(by_stem), "videos") as meter:
+    with Meter("predict", float(len(by_stem)), "videos") as meter:
         for row in stream.iter_rows():
             rows.append(row)
-            meter.advance(1)
+            meter.advance(1.0)
     rows.sort(key=lambda row: row["video"])
     text = io.BytesIO()
     pyarrow.csv.write_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES), text)

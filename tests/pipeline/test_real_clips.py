@@ -1,0 +1,38 @@
+"""Real recordings through prediction, with the micro corpus' models: they say nothing, but people are found."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from affect.pipeline.extract import extract
+from affect.pipeline.predict import load_models, predict
+from affect.pipeline.store import Store
+from tests.assets import clip
+from tests.conftest import Micro
+
+pytestmark = pytest.mark.slow
+
+
+def test_two_people_one_and_none_are_found_in_real_clips(trained: Micro, tmp_path: Path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("obama_speech.mp4", "single_face.mp4", "no_face.mp4"):
+        shutil.copy(clip(name), videos / name)
+    store = Store(str(tmp_path / "store"))
+    summary = extract(trained.run, str(videos), store)
+    assert summary.exit_code == 0, summary.reasons
+    rows = predict(
+        trained.run, summary.videos, load_models(trained.run, trained.places.runs), store, str(tmp_path / "out")
+    )
+    by_video = {row["video"]: row for row in rows}
+    assert {video: row["people"] for video, row in by_video.items()} == {
+        "obama_speech": 2,
+        "single_face": 1,
+        "no_face": 0,
+    }
+    assert "no face" in by_video["no_face"]["reason"]
+    table = pq.read_table(tmp_path / "out" / "obama_speech.parquet")
+    assert table["track"].unique().to_pylist() == ["obama_speech_left", "obama_speech_right"]
+    assert table["valence"].null_count == 0

@@ -1,0 +1,166 @@
+"""The jobs' command lines: usage, one clear line for what a user can mend, and Ray's own job submission."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from _pytest.capture import CaptureFixture
+
+from affect.pipeline import job
+from jobs import evaluate, extract, predict, train
+from tests.conftest import Micro
+
+ROOT = Path(__file__).parents[1]
+Run = Callable[..., tuple[int, str, str]]
+
+WORK = {
+    "extract": (extract.Extract, extract.work),
+    "train": (train.Train, train.work),
+    "predict": (predict.Predict, predict.work),
+    "evaluate": (evaluate.Evaluate, evaluate.work),
+}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]) -> Run:
+    """Run a job as its command line does, in this process: exit code, stdout, stderr."""
+
+    def call(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            job.main(*WORK[name])
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_no_arguments_print_usage_with_a_runnable_example(run: Run, name: str):
+    code, out, _ = run(name)
+    assert code == 0 and "usage" in out.lower() and f"python jobs/{name}.py demo" in out
+
+
+def test_every_setting_is_a_flag(run: Run):
+    _, out, _ = run("train", "demo", "--help")
+    for flag in ("--dcmmoe.dropout", "--raav.fit.learning-rate", "--face.num-gpus", "--workers.num-workers", "--store"):
+        assert flag in out
+
+
+def test_a_value_out_of_range_is_refused_with_its_name(run: Run):
+    code, out, err = run("extract", "demo", "--face.min-confidence", "2")
+    assert code != 0 and "min_confidence is 2.0" in out + err
+
+
+def one_line(err: str) -> str:
+    """The job's only error line."""
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and "Traceback" not in err
+    return lines[0]
+
+
+def test_a_missing_folder_and_one_without_videos_are_one_line(run: Run, micro: Micro, tmp_path: Path):
+    store = str(tmp_path / "store")
+    code, _, err = run("extract", "demo", "--videos", str(tmp_path / "nowhere"), "--store", store)
+    assert code == 1 and f"{tmp_path / 'nowhere'}: no such folder" in one_line(err)
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("extract", "demo", "--videos", str(tmp_path / "empty"), "--store", store)
+    assert code == 1 and "no video in it" in one_line(err)
+
+
+def test_weights_that_cannot_be_had_are_one_line(run: Run, micro: Micro, tmp_path: Path):
+    weights = ["--face.weights", str(tmp_path / "no-grada"), "--behavior.weights", micro.run.behavior.weights]
+    code, _, err = run("extract", "demo", "--videos", micro.places.videos, "--store", str(tmp_path), *weights)
+    assert code == 1 and "no-grada" in one_line(err) and "no such folder" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n0,0\n", 'the first line is "a,b"'),
+        ("valence,arousal\n0,0\n1.5,0\n", "row 2 is [1.5, 0.0]"),
+        ("valence,arousal\n0,zero\n", 'row 1 is "0,zero"'),
+    ],
+)
+def test_label_files_that_are_wrong_are_one_line(run: Run, micro: Micro, tmp_path: Path, text: str, said: str):
+    labels = tmp_path / "labels"
+    shutil.copytree(micro.places.labels, labels)
+    (labels / "Train_Set" / "video01.txt").write_text(text)
+    places = ["--videos", micro.places.videos, "--store", micro.places.store, "--runs", str(tmp_path)]
+    code, _, err = run("train", "demo", "--labels", str(labels), *places)
+    assert code == 1 and "Train_Set/video01.txt" in one_line(err) and said in one_line(err)
+
+
+def test_predicting_without_models_says_what_to_run(run: Run, micro: Micro, tmp_path: Path):
+    places = ["--runs", str(tmp_path), "--store", micro.places.store, "--out", str(tmp_path / "out")]
+    code, _, err = run("predict", "demo", "--videos", micro.places.new_videos, *places)
+    assert code == 1 and "run jobs/train.py demo first" in one_line(err)
+
+
+def test_a_template_row_for_an_unknown_track_is_one_line(run: Run, predicted: str, tmp_path: Path):
+    template = tmp_path / "template.txt"
+    template.write_text("image_location,valence,arousal\nnobody/00001.jpg,,\n")
+    code, _, err = run("evaluate", "demo", "--predictions", predicted, "--template", str(template), "--labels", "None")
+    assert code == 1 and "nobody/00001.jpg: no prediction for track nobody" in one_line(err)
+
+
+def test_evaluation_prints_a_row_per_system_and_writes_the_submission(run: Run, micro: Micro, predicted: str):
+    flags = ["--predictions", predicted, "--labels", micro.places.truth, "--template", micro.places.template]
+    code, out, _ = run("evaluate", "demo", *flags)
+    assert code == 0
+    for system in ("face", "behavior", "audio", "dcmmoe", "raav"):
+        assert re.search(rf"{system}\s.*\d\.\d{{3}} \[one track\].*\b50\b", out), out
+    assert (Path(predicted) / "submission.txt").is_file()
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A local Ray head with its job server, in a process group of its own; the environment to reach it with."""
+    ports = [free_port() for _ in range(2)]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_AUTH_MODE": "disabled"}
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [ray, "start", "--head", "--block", f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--num-cpus=2"]
+    command += ["--dashboard-host=127.0.0.1", "--object-store-memory=200000000", f"--temp-dir=/tmp/affect-{ports[0]}"]
+    log = (tmp_path / "head.log").open("w")
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{ports[1]}"
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=2).close()
+            break
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    yield environment | {"RAY_ADDRESS": address}
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=60)
+    shutil.rmtree(f"/tmp/affect-{ports[0]}", ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_a_job_is_submitted_as_the_readme_prints_it(head: dict[str, str]):
+    command = "ray job submit --working-dir . -- python jobs/extract.py demo"
+    assert command in (ROOT / "README.md").read_text()
+    words = command.split()
+    words[0] = str(Path(sys.executable).parent / "ray")
+    path = f"{Path(sys.executable).parent}:{head['PATH']}"
+    done = subprocess.run(words, cwd=ROOT, env=head | {"PATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "12 of 12 clips to do" in done.stdout and "succeeded" in done.stdout.lower()

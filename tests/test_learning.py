@@ -1,0 +1,176 @@
+"""The fit loop on a small problem: it learns, stops, keeps the best, and W processes give what one gives."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from affect import learning
+from affect.concordance import Moments, ccc
+from affect.config import Fit, Loss
+from affect.layers import Output
+from affect.learning import Example, Outputs, Task, Window
+
+CPU = torch.device("cpu")
+
+
+class Sequence(NamedTuple):
+    """Inputs whose first two columns are the answer."""
+
+    name: str
+    x: np.ndarray
+    gold: np.ndarray
+
+
+class Linear(nn.Module):
+    """One linear map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Output:
+        return Output(self.map(x), x)
+
+
+class LinearTask(Task):
+    """Windows of ten points."""
+
+    def __init__(self, settings: Fit) -> None:
+        self.settings = settings
+
+    def build(self) -> nn.Module:
+        return Linear()
+
+    def windows(self, item: Sequence) -> list[Window]:
+        return [(i, min(i + 10, len(item.x))) for i in range(0, len(item.x), 10)]
+
+    def trains_on(self, item: Sequence, window: Window) -> bool:
+        return bool(np.isfinite(item.gold[slice(*window)]).any())
+
+    def example(self, item: Sequence, window: Window, length: int) -> Example:
+        pad = ((0, length - (window[1] - window[0])), (0, 0))
+        gold = np.pad(item.gold[slice(*window)], pad, constant_values=np.nan)
+        x = np.pad(item.x[slice(*window)], pad).astype(np.float32)
+        return Example({"x": x}, np.nan_to_num(gold), np.isfinite(gold).all(axis=1))
+
+    def predict(self, item: Sequence, outputs: Outputs) -> np.ndarray:
+        cut = [p[: end - start] for (start, end), p in zip(outputs.windows, outputs.predictions, strict=True)]
+        return np.concatenate(cut)
+
+
+def items(count: int, seed: int) -> list[Sequence]:
+    """Sequences of different lengths, some points not annotated."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        x = rng.normal(size=(int(rng.integers(15, 40)), 4))
+        gold = np.tanh(x[:, :2] + 0.1 * rng.normal(size=(len(x), 2)))
+        gold[rng.random(len(x)) < 0.1] = np.nan
+        made.append(Sequence(f"item{i}", x, gold))
+    return made
+
+
+FIT = Fit(
+    learning_rate=0.05, max_epochs=8, stop_patience=3, batch_size=4, loss=Loss(ccc_over="batch", error_weight=0.1)
+)
+
+
+def test_it_learns_and_keeps_the_best_epoch():
+    seen: list[int] = []
+    fitted = learning.fit(
+        LinearTask(FIT), items(6, 0), items(3, 1), device=CPU, on_epoch=lambda epoch: seen.append(epoch.number)
+    )
+    assert fitted.best.ccc[2] > 0.9 and fitted.best.ccc[2] == max(epoch.ccc[2] for epoch in fitted.history)
+    assert seen == [epoch.number for epoch in fitted.history]
+    again = learning.evaluate(LinearTask(FIT), fitted.model, items(3, 1), CPU)
+    assert again == pytest.approx(fitted.best.ccc, abs=1e-12)  # the weights returned are the best epoch's
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others():
+    one, two, other = (
+        learning.fit(LinearTask(replace(FIT, seed=seed)), items(4, 0), items(2, 1), device=CPU) for seed in (3, 3, 4)
+    )
+    assert torch.equal(one.model.map.weight, two.model.map.weight)
+    assert not torch.equal(one.model.map.weight, other.model.map.weight)
+
+
+def test_it_stops_when_the_development_score_no_longer_rises():
+    settings = replace(FIT, learning_rate=1e-12, max_epochs=50, stop_patience=2)
+    assert len(learning.fit(LinearTask(settings), items(3, 0), items(2, 1), device=CPU).history) <= 6
+
+
+def test_the_moving_average_is_what_is_judged_and_returned():
+    settings = replace(FIT, ema_decay=0.9)
+    fitted = learning.fit(LinearTask(settings), items(6, 0), items(3, 1), device=CPU)
+    assert learning.evaluate(LinearTask(settings), fitted.model, items(3, 1), CPU) == pytest.approx(fitted.best.ccc)
+
+
+def test_losses_that_are_not_finite_are_skipped_and_three_in_a_row_end_the_run():
+    poisoned = items(1, 0)
+    poisoned[0].x[:] = np.nan
+    with pytest.raises(FloatingPointError, match="3 steps in a row, last on item0"):
+        learning.fit(LinearTask(replace(FIT, batch_size=1)), poisoned, items(2, 1), device=CPU)
+    mixed = items(6, 2)
+    mixed[3].x[:5] = np.nan
+    fitted = learning.fit(LinearTask(replace(FIT, batch_size=2, max_epochs=1)), mixed, items(2, 1), device=CPU)
+    assert fitted.history[0].skipped == 1 and np.isfinite(fitted.history[0].loss)
+
+
+def test_nothing_to_train_or_to_select_on_is_an_error():
+    blank = [Sequence("blank", np.zeros((10, 4)), np.full((10, 2), np.nan))]
+    for training, development in ((blank, items(1, 0)), (items(1, 0), blank)):
+        with pytest.raises(ValueError, match="nothing to fit"):
+            learning.fit(LinearTask(FIT), training, development, device=CPU)
+
+
+def _spawn(work: Callable[..., Any], processes: int, *args: object) -> list[Any]:
+    """Run work(rank, ...) in processes that gloo joins; their results by rank."""
+    context = mp.get_context("spawn")
+    queue = context.SimpleQueue()
+    port = int(np.random.default_rng().integers(20_000, 60_000))
+    mp.spawn(_enter, args=(work, processes, port, queue, *args), nprocs=processes)
+    return [value for _, value in sorted((queue.get() for _ in range(processes)), key=lambda pair: pair[0])]
+
+
+def _enter(rank: int, work: Callable[..., Any], processes: int, port: int, queue: Any, *args: object) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    queue.put((rank, work(rank, *args)))
+    dist.destroy_process_group()
+
+
+def _score(rank: int, golds: list[np.ndarray], predictions: list[np.ndarray]) -> np.ndarray:
+    own = [Moments.of(g, p) for g, p in zip(golds[rank::2], predictions[rank::2], strict=True)]
+    return learning.score(own)
+
+
+def _fit(rank: int, settings: Fit) -> tuple[np.ndarray, list[float]]:
+    fitted = learning.fit(LinearTask(settings), items(5, 0), items(3, 1), device=CPU)
+    return fitted.model.map.weight.detach().numpy(), [float(epoch.ccc[2]) for epoch in fitted.history]
+
+
+def test_two_workers_score_what_one_scores_every_frame_once():
+    rng = np.random.default_rng(0)
+    golds = [rng.uniform(-1, 1, (n, 2)) for n in (400, 7, 93, 250, 31)]
+    predictions = [0.6 * g + rng.normal(0, 0.2, g.shape) for g in golds]
+    expected = ccc(np.concatenate(golds), np.concatenate(predictions))
+    one = learning.score([Moments.of(g, p) for g, p in zip(golds, predictions, strict=True)])
+    for value in (one, *_spawn(_score, 2, golds, predictions)):
+        assert value[:2] == pytest.approx(expected, abs=1e-12) and value[2] == pytest.approx(expected.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("over", ["batch", "window"])
+def test_two_workers_learn_what_one_learns(over: str):
+    """Batches of an odd size, windows of different lengths: the loss is that of the whole batch all the same."""
+    settings = replace(FIT, batch_size=5, max_epochs=3, loss=Loss(ccc_over=over, error_weight=0.1))  # type: ignore[arg-type]
+    weights, scores = _fit(0, settings)
+    for shared_weights, shared_scores in _spawn(_fit, 2, settings):
+        assert shared_weights == pytest.approx(weights, abs=1e-5)
+        assert shared_scores == pytest.approx(scores, abs=1e-5)
