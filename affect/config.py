@@ -33,7 +33,7 @@ def _check_fraction(owner: object, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """The time grid that behaviour and audio share, and the length of a clip (spec 2)."""
+    """The time grid that behaviour and audio share, and the length of a clip."""
 
     segment_s: float = 4.0
     """Length of a segment in seconds."""
@@ -75,7 +75,7 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Face(Pool):
-    """Extraction of faces: detector, mouth mesh and GRADA embedding (spec 3.1 to 3.3)."""
+    """Extraction of faces: detector, mouth mesh and GRADA embedding."""
 
     weights: str = "grada"
     """Folder of a GRADA checkpoint: ``model.safetensors`` and ``config.json``."""
@@ -101,7 +101,7 @@ class Face(Pool):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Behavior(Pool):
-    """Extraction of vision-language states: one prefill per segment (spec 4.1 to 4.3)."""
+    """Extraction of vision-language states: one prefill per segment."""
 
     weights: str = "Qwen/Qwen3-VL-4B-Instruct"
     """Hub id or folder of a Qwen3-VL checkpoint."""
@@ -131,7 +131,7 @@ class Behavior(Pool):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audio(Pool):
-    """Extraction of waveforms, one per segment (spec 5.1)."""
+    """Extraction of waveforms, one per segment."""
 
     sample_rate_hz: int = 16_000
     """Samples per second of the mono waveform."""
@@ -144,7 +144,7 @@ class Audio(Pool):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speaking:
-    """The rule that keeps a segment's audio: the visible mouth speaks (spec 5.2, 5.3)."""
+    """The rule that keeps a segment's audio: the visible mouth speaks."""
 
     history_rows: int = 30
     """Mesh rows whose mean lip area is compared with the track's."""
@@ -165,7 +165,7 @@ class Speaking:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
-    """``(w_v (1 - CCC_v) + w_a (1 - CCC_a)) / (w_v + w_a) + error_weight * error`` (spec 8)."""
+    """``(w_v (1 - CCC_v) + w_a (1 - CCC_a)) / (w_v + w_a) + error_weight * error``."""
 
     valence_weight: float = 1.0
     """w_v."""
@@ -188,7 +188,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """How a model is trained: AdamW, what is watched is always the development set's frame-wise mean CCC (spec 8)."""
+    """How a model is trained: AdamW, what is watched is always the development set's frame-wise mean CCC."""
 
     learning_rate: float = 1e-4
     """AdamW's learning rate."""
@@ -223,7 +223,7 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaceTransformer:
-    """Temporal regressor over face embeddings (spec 3.4)."""
+    """Temporal regressor over face embeddings."""
 
     hidden: int = 256
     """H, width of the model."""
@@ -249,7 +249,7 @@ class FaceTransformer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mamba:
-    """Selective state-space regressor over segment states (spec 4.4)."""
+    """Selective state-space regressor over segment states."""
 
     states: Literal["multimodal", "vision"] = "multimodal"
     """Which stored state of a segment it reads."""
@@ -288,7 +288,7 @@ class Mamba:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augment:
-    """Waveform augmentation, training only, in this order (spec 5.6). Each is the probability per segment."""
+    """Waveform augmentation, training only, in this order. Each is the probability per segment."""
 
     gain: float = 0.3
     """Gain of U(-6, 6) dB."""
@@ -308,7 +308,7 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wavlm:
-    """WavLM with attentive statistics over four blocks of a segment (spec 5.5 to 5.7)."""
+    """WavLM with attentive statistics over four blocks of a segment."""
 
     weights: str = "microsoft/wavlm-large"
     """Hub id or folder of the backbone."""
@@ -355,7 +355,7 @@ class Wavlm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dcmmoe:
-    """Directed cross-modal mixture of experts (spec 6)."""
+    """Directed cross-modal mixture of experts."""
 
     modalities: tuple[Modality, ...] = MODALITIES
     """What is fused, two or more."""
@@ -388,7 +388,7 @@ class Dcmmoe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raav:
-    """Reliability-aware audio-visual fusion (spec 7)."""
+    """Reliability-aware audio-visual fusion."""
 
     hidden: int = 256
     """H, shared width."""

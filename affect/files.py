@@ -50,6 +50,8 @@ def exists(uri: str) -> bool:
 def resolve_parent(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """As :func:`resolve`, through the parent, so that few distinct names fill the cache."""
     parent, _, name = absolute(uri).rpartition("/")
+    if not parent or parent.endswith(":/"):  # "/name" and "s3://name"
+        return resolve(absolute(uri))
     system, path = resolve(parent)
     return system, f"{path}/{name}"
 

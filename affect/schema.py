@@ -141,7 +141,7 @@ PREDICTIONS = pa.schema(
         ("track", pa.string()),  # the track's name in label files
         ("frame", pa.int32()),
         ("time_s", pa.float64()),
-        ("valence", pa.float32()),  # of the run's main system
+        ("valence", pa.float32()),  # of the run's main system; null in a track that no modality ever saw
         ("arousal", pa.float32()),
         ("valid", pa.bool_()),  # whether any modality saw the person at this frame
         ("reason", pa.string()),  # why not

@@ -52,7 +52,7 @@ def read_template(text: str, name: str) -> list[Row]:
         location = line.split(",")[0].strip()
         track, _, image = location.rpartition("/")
         frame = image.removesuffix(".jpg")
-        if not track or not frame.isdigit() or int(frame) < 1:
+        if not track or not frame.isdecimal() or int(frame) < 1:
             raise SubmissionError(f'{name}: line {number} is "{line[:60]}", it has to begin with <track>/00001.jpg')
         rows.append(Row(location, track, int(frame) - 1))
     return rows

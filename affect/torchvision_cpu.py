@@ -8,6 +8,7 @@ and models need no compiled operator.
 
 import importlib.machinery
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,11 +35,11 @@ class _Finder:
 
     @staticmethod
     def find_spec(
-        name: str, path: Any = None, target: ModuleType | None = None
+        name: str, path: Iterable[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if name != "torchvision":
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec = importlib.machinery.PathFinder.find_spec(name)
         if spec is None or spec.loader is None or spec.origin is None:
             return spec
         origin, run = spec.origin, spec.loader.exec_module

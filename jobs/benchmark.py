@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import ray
 import torch
 import tyro
 
@@ -33,9 +32,9 @@ class Benchmark:
     """How often the demo's twelve labelled videos are extracted, under different names."""
 
 
-def plain_loop(run: Run, videos: list[Video], store: Store) -> float:
+def plain_loop(run: Run, videos: list[Video], store: Store, cores: float) -> float:
     """Seconds for every clip and modality, one after the other in this process, models loaded beforehand."""
-    torch.set_num_threads(int(ray.cluster_resources()["CPU"]))
+    torch.set_num_threads(int(cores))
     extractors = {modality: extractor(modality, run) for modality in MODALITIES}
     start = time.monotonic()
     for video in videos:
@@ -49,7 +48,7 @@ def plain_loop(run: Run, videos: list[Video], store: Store) -> float:
 
 def main(args: Benchmark) -> None:
     """Time both sides on copies of the demo's videos."""
-    start_ray()
+    cores = start_ray().num_cpus
     run, places = recipes.demo(), recipes.demo_places()
     demo.prepare(run, places)
     with tempfile.TemporaryDirectory() as folder:
@@ -64,8 +63,7 @@ def main(args: Benchmark) -> None:
         start = time.monotonic()
         extract(run, str(root / "videos"), store)
         pipeline = time.monotonic() - start
-        loop = plain_loop(run, videos, Store(str(root / "plain")))
-    cores = ray.cluster_resources()["CPU"]
+        loop = plain_loop(run, videos, Store(str(root / "plain")), cores)
     say(f"pipeline: {frames} frames on {cores:g} cores, {frames / pipeline:.1f} a second, start of actors included")
     say(f"plain loop: {frames / loop:.1f} a second, models loaded beforehand")
     say(f"pipeline / plain loop: {loop / pipeline:.2f}")

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ray
-
 from affect.pipeline.job import start_ray
 from affect.pipeline.progress import say
 from affect.recipes import demo_places
@@ -19,8 +17,7 @@ JOBS = Path(__file__).parent
 
 def main() -> int:
     """Run the jobs one after the other; stop at the first that fails."""
-    start_ray()
-    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    environment = {**os.environ, "RAY_ADDRESS": start_ray().address}
     template = ["--template", demo_places().template]
     for name, flags in (("extract", []), ("train", []), ("predict", template), ("evaluate", template)):
         say(f"\n$ python jobs/{name}.py demo {' '.join(flags)}")

@@ -57,8 +57,7 @@ def test_imports_go_down_only(path: Path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_the_pipeline_imports_ray(path: Path):
     uses_ray = any(name.split(".")[0] == "ray" for name in imports(path))
-    allowed = "pipeline" in path.parts or path == ROOT / "jobs" / "demo.py"
-    assert allowed or not uses_ray
+    assert "pipeline" in path.parts or not uses_ray
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

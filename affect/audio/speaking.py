@@ -47,6 +47,7 @@ def mouth_open(lip_area: Float[ndarray, " frames"], settings: Speaking) -> Bool[
     if len(rows) < n:
         return is_open
     area = lip_area[rows].astype(np.float64)
+    area -= area[0]  # a mouth that never moves is at its mean, exactly, and not a rounding error above it
     total = np.concatenate([[0.0], np.cumsum(area)])
     recent = (total[n:] - total[:-n]) / n
     is_open[rows[n - 1 :]] = recent > area.mean()

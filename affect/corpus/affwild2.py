@@ -56,7 +56,7 @@ def parse_annotation(text: str, name: str) -> Float[ndarray, "frames 2"]:
         except ValueError:
             raise LabelError(f'{name}: row {number} is "{row[:60]}", it has to be two numbers') from None
     missing = (values == NOT_ANNOTATED).any(axis=1)
-    wrong = ~missing & ~(np.abs(values) <= 1).all(axis=1)
+    wrong = ~((np.abs(values) <= 1) | (values == NOT_ANNOTATED)).all(axis=1)
     if wrong.any():
         number = int(wrong.argmax())
         raise LabelError(f"{name}: row {number + 1} is {values[number].tolist()}, values lie in [-1, 1] or are -5")
@@ -70,11 +70,18 @@ def read_folder(uri: str) -> dict[str, Float[ndarray, "frames 2"]]:
     Raises:
         LabelError: there is no such file, or one that cannot be read.
     """
-    names = [name for name, _, _ in files.walk(uri) if name.endswith(".txt") and "/" not in name]
+    names = [name for name, _, _ in files.walk(uri) if name.endswith(".txt") and "/" not in name and name[0] != "."]
     if not names:
         raise LabelError(f"{uri}: no <track>.txt annotation in this folder")
-    texts = ((name, files.read(files.join(uri, name)).decode("utf-8-sig")) for name in names)
-    return {name.removesuffix(".txt"): parse_annotation(text, files.join(uri, name)) for name, text in texts}
+    return {name.removesuffix(".txt"): _read_annotation(files.join(uri, name)) for name in names}
+
+
+def _read_annotation(uri: str) -> Float[ndarray, "frames 2"]:
+    try:
+        text = files.read(uri).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{uri}: no text file (byte {error.start} is not UTF-8)") from error
+    return parse_annotation(text, uri)
 
 
 def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]]]:

@@ -1,10 +1,13 @@
 """Sound of a time range of a video, mono, resampled, on the video's own time axis."""
 
+import math
+from collections.abc import Iterator
 from typing import Any, cast
 
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from jaxtyping import Int16
 from numpy import ndarray
 
@@ -12,6 +15,10 @@ from affect.corpus.video import MediaError, Probe, open_media
 
 # Codecs with overlapping blocks (AAC, MP3) need what precedes a seek point to decode it exactly.
 _LEAD_IN_S = 1.0
+# Longer than the resampler's filter, so that a range sounds as it does within the whole.
+_MARGIN_S = 0.1
+# Matroska and FLV round timestamps to milliseconds: a frame this near the end of the one before follows on from it.
+_JITTER_S = 0.01
 
 
 def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 16_000) -> Int16[ndarray, " samples"]:
@@ -32,38 +39,76 @@ def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 1
     """
     if not info.has_audio:
         raise MediaError("it has no audio stream")
-    wave = np.zeros(round((end_s - start_s) * rate_hz), dtype=np.int16)
-    origin = round((start_s + info.start_s) * rate_hz)
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
+    begin_s, finish_s = start_s + info.start_s, end_s + info.start_s
     with open_media(uri) as container:
         stream = container.streams.audio[0]
-        begin = start_s + info.start_s - _LEAD_IN_S
-        if start_s > _LEAD_IN_S:
-            container.seek(int(begin / float(cast(Any, stream.time_base))), stream=stream, backward=True)
-        decoded = 0
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode() if packet.size else []
-            except av.error.InvalidDataError:
-                continue
-            for frame in cast(Any, frames):
-                decoded += 1
-                for piece in resampler.resample(frame):
-                    _place(wave, piece, origin)
-                if frame.time is not None and frame.time > end_s + info.start_s:
-                    return wave
-        if not decoded and start_s == 0:
+        rate_in = stream.codec_context.sample_rate if stream.codec_context else 0
+        if not rate_in:
             raise MediaError("its audio cannot be decoded")
-        for piece in resampler.resample(None):
-            _place(wave, piece, origin)
+        if start_s > _LEAD_IN_S:
+            container.seek(int((begin_s - _LEAD_IN_S) / float(cast(Any, stream.time_base))), stream=stream)
+        step = rate_in // math.gcd(rate_in, rate_hz)  # both rates have a sample at every multiple of it
+        origin = math.floor((begin_s - _MARGIN_S) * rate_in / step) * step
+        source = np.zeros(math.ceil((finish_s + _MARGIN_S) * rate_in) - origin, dtype=np.int16)
+        runs = _runs(_mono(container, rate_in), rate_in, finish_s + _MARGIN_S)
+        if not runs and start_s == 0:
+            raise MediaError("its audio cannot be decoded")
+    for at_s, samples in runs:
+        at = round(at_s * rate_in) - origin
+        first, last = max(0, at), min(len(source), at + len(samples))
+        if first < last:
+            source[first:last] = samples[first - at : last - at]
+    wave = np.zeros(round((end_s - start_s) * rate_hz), dtype=np.int16)
+    skipped = round(begin_s * rate_hz) - origin * rate_hz // rate_in
+    resampled = _resample(source, rate_in, rate_hz)[skipped : skipped + len(wave)]
+    wave[: len(resampled)] = resampled
     return wave
 
 
-def _place(wave: Int16[ndarray, " samples"], piece: av.AudioFrame, origin: int) -> None:
-    """Copy a resampled piece to where its timestamp says, what lies outside left out."""
-    samples = piece.to_ndarray().reshape(-1)
-    stamp = piece.pts * float(cast(Any, piece.time_base)) * piece.sample_rate if piece.pts is not None else origin
-    start = round(stamp) - origin
-    first, last = max(0, start), min(len(wave), start + len(samples))
-    if first < last:
-        wave[first:last] = samples[first - start : last - start]
+def _runs(
+    pieces: Iterator[tuple[float, Int16[ndarray, " _"]]], rate_hz: int, finish_s: float
+) -> list[tuple[float, Int16[ndarray, " _"]]]:
+    """Unbroken stretches of sound, each at the time that the median of its frames' timestamps says."""
+    runs: list[tuple[list[float], list[ndarray]]] = []
+    length, expected_s = 0, -math.inf
+    for stamp_s, samples in pieces:
+        if abs(stamp_s - expected_s) > _JITTER_S:
+            runs.append(([], []))
+            length = 0
+        starts, parts = runs[-1]
+        starts.append(stamp_s - length / rate_hz)
+        parts.append(samples)
+        length += len(samples)
+        expected_s = starts[0] + length / rate_hz
+        if stamp_s > finish_s:
+            break
+    return [(float(np.median(starts)), np.concatenate(parts)) for starts, parts in runs]
+
+
+def _mono(container: InputContainer, rate_hz: int) -> Iterator[tuple[float, Int16[ndarray, " samples"]]]:
+    """Time and samples of each audio frame, channels averaged; a packet whose data are broken gives none."""
+    to_mono = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
+    packets = container.demux(container.streams.audio[0])
+    end_s = 0.0
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return  # a truncated file: its sound ends where the data do
+        try:
+            frames = cast(Any, packet.decode())
+        except av.error.FFmpegError:
+            continue
+        for frame in frames:
+            for piece in to_mono.resample(frame):
+                start_s = end_s if piece.pts is None else piece.pts * float(cast(Any, piece.time_base))
+                end_s = start_s + piece.samples / rate_hz
+                yield start_s, piece.to_ndarray().reshape(-1)
+
+
+def _resample(source: Int16[ndarray, " n"], rate_in: int, rate_out: int) -> Int16[ndarray, " m"]:
+    frame = av.AudioFrame.from_ndarray(source[None], format="s16", layout="mono")
+    frame.sample_rate = rate_in
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_out)
+    pieces = [*resampler.resample(frame), *resampler.resample(None)]
+    return np.concatenate([piece.to_ndarray().reshape(-1) for piece in pieces])

@@ -21,8 +21,8 @@ from numpy import ndarray
 from affect import files
 from affect.timeline import Timestamps
 
-# Frames shown just before an open group of pictures' keyframe need the group before, and FLV and fragmented MP4 seek by
-# decoding time: a seek can land after the wanted frame. The next try lands this much earlier, the last one at the start.
+# A seek can land after the wanted frame: frames shown just before an open group of pictures' keyframe need the group
+# before, and FLV and fragmented MP4 seek by decoding time. The next try goes back this much, the last one to the start.
 _SEEK_BACK_S = (0.0, 3.0)
 
 

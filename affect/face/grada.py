@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -94,7 +95,7 @@ def letterbox(picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, " 4"], side:
         side: side of the square in pixels.
     """
     height, width = picture.shape[:2]
-    left, top = int(box[0] * width), int(box[1] * height)
+    left, top = min(int(box[0] * width), width - 1), min(int(box[1] * height), height - 1)
     right, bottom = max(left + 1, round(box[2] * width)), max(top + 1, round(box[3] * height))
     crop = torch.from_numpy(picture[top:bottom, left:right].copy()).permute(2, 0, 1)[None]  # (1, 3, h, w)
     scale = side / max(crop.shape[2:])
@@ -131,7 +132,7 @@ def load(folder: Path) -> Grada:
     try:
         model = Grada(Shape(**json.loads((folder / "config.json").read_text())))
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no GRADA checkpoint: {error}") from error
     return model.eval()
 

@@ -84,7 +84,8 @@ def choose(persons_rows: Sequence[Int[ndarray, " rows"]], faces: Faces, person: 
     if person == "main":
         return visible[0]
     if person.isdigit():
-        return persons_rows[int(person) - 1] if int(person) <= len(persons_rows) else np.empty(0, dtype=np.int64)
+        known = 1 <= int(person) <= len(persons_rows)
+        return persons_rows[int(person) - 1] if known else np.empty(0, dtype=np.int64)
     two = sorted(visible[:2], key=lambda rows: float((faces.box[rows, 0] + faces.box[rows, 2]).mean()))
     return two[0] if person == "left" else two[-1]
 
@@ -98,7 +99,7 @@ def _threads(faces: Faces) -> list[_Thread]:
     """Link the faces of each frame to the threads alive, best total affinity first."""
     threads: list[_Thread] = []
     starts = np.flatnonzero(np.diff(faces.frame, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(faces.frame)], strict=True):
+    for start, end in zip(starts, [*starts, len(faces.frame)][1:], strict=True):
         rows = range(int(start), int(end))
         alive = [t for t in threads if faces.time_s[start] - faces.time_s[t.rows[-1]] <= MAX_GAP_S]
         affinity = np.array([[_affinity(faces, t, row) for row in rows] for t in alive]).reshape(len(alive), len(rows))

@@ -178,7 +178,7 @@ def extract(
             summary.reasons[video.reason] += 1
     num_clips = sum(plan.num_clips(video.probe, run) for video in probed if video.probe)
     if not units:
-        say(f"extract: 0 of {num_clips} clips to do, everything is in {store.uri}")
+        say(f"extract: 0 of {num_clips} clips to do" + (f", everything is in {store.uri}" if num_clips else ""))
         return summary
     modalities = [m for m in MODALITIES if any(m in unit.missing for unit in units)]
     plan.check_pools(run, modalities)

@@ -156,22 +156,24 @@ def _table(track: Track, answers: Mapping[str, ndarray]) -> pa.Table:
     valid = seen.any(axis=0)
     names = np.array(["no " + " or ".join(MODALITIES) + " evidence at this frame", ""])
     num = track.num_frames
+    nothing = pa.nulls(num, pa.float32())
+    main = np.clip(answers[MAIN], -1, 1) if valid.any() else None
     columns: dict[str, Any] = {
         "video": [track.video] * num,
         "person": [track.person] * num,
         "track": [track.name] * num,
         "frame": np.arange(num),
         "time_s": track.time_s,
-        "valence": np.clip(answers[MAIN][:, 0], -1, 1),
-        "arousal": np.clip(answers[MAIN][:, 1], -1, 1),
+        "valence": nothing if main is None else main[:, 0],
+        "arousal": nothing if main is None else main[:, 1],
         "valid": valid,
         "reason": names[valid.astype(int)].tolist(),
     }
     for system in SYSTEMS:
         for i, name in enumerate(("valence", "arousal")):
-            # a modality that never saw the person has no answer of its own
-            silent = system in MODALITIES and not track.series[system].valid.any()
-            columns[f"{system}_{name}"] = pa.nulls(num, pa.float32()) if silent else answers[system][:, i]
+            # a modality that never saw the person has no answer of its own, nor a fusion without any modality
+            saw = track.series[system].valid if system in MODALITIES else valid
+            columns[f"{system}_{name}"] = answers[system][:, i] if saw.any() else nothing
     return pa.table(columns).cast(schema.PREDICTIONS)
 
 

@@ -88,3 +88,33 @@ def test_models_of_other_settings_are_refused(trained: Micro):
         load_models(other, trained.places.runs)
     with pytest.raises(ValueError, match=r"no trained face model; run jobs/train\.py"):
         load_models(trained.run, files.join(trained.places.runs, "nowhere"))
+
+
+@pytest.mark.slow
+def test_two_ray_train_workers_learn_what_this_process_learns(trained: Micro, refs: list[TrackRef], tmp_path: Path):
+    """Without dropout the numbers of processes and windows of a batch change the speed alone."""
+    settings = replace(trained.run.face_transformer, dropout=0.0)
+    run = replace(trained.run, face_transformer=settings)
+    store = Store(trained.places.store)
+    [alone] = train(run, refs, store, str(tmp_path / "alone"), ("face",))
+    shared_run = replace(run, workers=replace(run.workers, num_workers=2, num_cpus=0.5))
+    [shared] = train(shared_run, refs, store, str(tmp_path / "shared"), ("face",))
+    assert shared.address == alone.address
+    for name in ("valence", "arousal", "mean"):
+        assert shared.best[name] == pytest.approx(alone.best[name], abs=1e-4)
+
+
+def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micro):
+    from affect.corpus.track import Series
+    from affect.pipeline.predict import _table
+
+    track = load_track(Store(trained.places.store), TrackRef("x", "train", _first_key(trained)))
+    unseen = Series(np.zeros((50, 4)), np.zeros((50, 2)), np.zeros(50, dtype=bool))
+    track = replace(track, series={"face": unseen, "behavior": unseen, "audio": unseen})
+    table = _table(track, {system: np.zeros((50, 2)) for system in SYSTEMS})
+    assert table["valence"].null_count == table["raav_arousal"].null_count == table["face_valence"].null_count == 50
+    assert set(table["reason"].to_pylist()) == {"no face or behavior or audio evidence at this frame"}
+
+
+def _first_key(trained: Micro) -> str:
+    return sorted(Store(trained.places.store).keys("tracks"))[0].rpartition("/")[0]

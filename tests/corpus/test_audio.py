@@ -1,0 +1,139 @@
+"""Sound on the video's own time axis: aligned with the truth, any range like the whole, silence where there is none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy import ndarray
+
+from affect.corpus import audio, video
+from affect.corpus.video import MediaError
+from tests.media import Film, Sound, tone, write
+
+SECONDS = 7.0
+TICKS = [40 * k for k in range(175)]
+RATE = 16_000
+AAC = {"codec": "aac"}
+
+
+def film(name: str, rate: int, *, codec: str = "pcm_s16le", start_s: float = 0.0, channels: int = 1) -> Film:
+    """Seven seconds of pictures with a tone that starts late or not, on the first of the channels."""
+    samples = np.zeros((channels, round((SECONDS - start_s) * rate)))
+    samples[0] = tone(rate, SECONDS - start_s)
+    return Film(name=name, ticks=TICKS, sound=Sound(samples=samples, rate=rate, codec=codec, start_s=start_s))
+
+
+def heard(path: Path, start_s: float = 0.0, end_s: float = SECONDS) -> ndarray:
+    """A decoded range, as floats."""
+    wave = audio.decode(str(path), video.probe(str(path), path.name), start_s, end_s)
+    assert len(wave) == round((end_s - start_s) * RATE)
+    return wave.astype(np.float64)
+
+
+def delay(wave: ndarray, truth: ndarray, most: int = 16) -> float:
+    """Samples, with a fraction, by which a tone of 441 Hz lags behind, from its phase in the middle."""
+    middle = slice(2 * RATE, 4 * RATE)
+    wheel = np.exp(-2j * np.pi * 441 * np.arange(len(wave))[middle] / RATE)
+    phase = np.angle((truth[middle] * wheel).sum() / (wave[middle] * wheel).sum())
+    lag = phase / (2 * np.pi * 441 / RATE)
+    assert abs(lag) <= most
+    return lag
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        film("16.mkv", 16_000),
+        film("44.mov", 44_100),
+        film("44.mkv", 44_100),  # times in milliseconds, frames of 23.2
+        film("48.mkv", 48_000),
+        film("8.mov", 8_000),
+    ],
+    ids=lambda made: made.name,
+)
+def test_uncompressed_sound_is_the_truth_to_the_last_bits(made: Film, tmp_path: Path):
+    wave = heard(write(tmp_path, made))
+    inside = slice(200, -200)
+    assert np.abs(wave - tone(RATE, SECONDS))[inside].max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("44.mp4", 44_100), ("48.mp4", 48_000), ("16.mp4", 16_000), ("44.mkv", 44_100)]
+)
+def test_compressed_sound_is_aligned_to_two_samples_and_has_no_clicks(name: str, rate: int, tmp_path: Path):
+    wave = heard(write(tmp_path, film(name, rate, codec="aac")))
+    assert abs(delay(wave, tone(RATE, SECONDS))) < 2
+    bend = np.abs(np.diff(wave[RATE:-RATE], 2)).max()  # of the tone itself: 8000 (2 pi 441 / 16000)^2 = 240
+    assert bend < 300
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        film("16.mkv", 16_000),
+        film("44.mov", 44_100),
+        film("44.mkv", 44_100),
+        film("48.mp4", 48_000, codec="aac"),
+        film("44.mp4", 44_100, codec="aac", channels=2),
+        film("late.mp4", 44_100, codec="aac", start_s=0.5),
+        film("late.mkv", 16_000, start_s=0.5),
+    ],
+    ids=lambda made: made.name,
+)
+def test_any_range_sounds_as_it_does_in_the_whole(made: Film, tmp_path: Path):
+    path = write(tmp_path, made)
+    whole = heard(path)
+    for start_s, end_s in [(0.0, 4.0), (0.4, 0.9), (2.0, 6.0), (3.0, 5.0), (1.36, 4.7), (2.0001, 2.9), (5.0, SECONDS)]:
+        first = round(start_s * RATE)
+        part = heard(path, start_s, end_s)
+        inside = slice(0, len(part) - (400 if end_s == SECONDS else 0))  # the stream's very end is filtered with less
+        assert np.abs(part - whole[first : first + len(part)])[inside].max() <= 2
+
+
+def test_what_the_stream_lacks_at_both_ends_is_silence(tmp_path: Path):
+    samples = tone(RATE, 2.0)[None]
+    made = Film(name="a.mkv", ticks=TICKS, sound=Sound(samples=samples, rate=RATE, start_s=0.5))
+    wave = heard(write(tmp_path, made))
+    assert not wave[: RATE // 2].any() and not wave[round(2.5 * RATE) :].any()
+    assert np.abs(wave[RATE // 2 : round(2.5 * RATE)] - samples[0]).max() <= 1
+    assert heard(tmp_path / "a.mkv", 1.0, 3.0) == pytest.approx(wave[RATE : 3 * RATE])
+    assert not heard(tmp_path / "a.mkv", 4.0, 6.0).any()
+
+
+def test_time_counts_from_the_first_picture_and_not_from_the_first_sound(tmp_path: Path):
+    sound = Sound(samples=tone(RATE, 4.0)[None], rate=RATE)
+    path = write(tmp_path, Film(name="a.mkv", ticks=[500 + tick for tick in TICKS[:80]], sound=sound))
+    assert heard(path, 0.0, 3.0) == pytest.approx(tone(RATE, 4.0)[RATE // 2 : RATE // 2 + 3 * RATE], abs=1)
+
+
+def test_channels_are_averaged(tmp_path: Path):
+    wave = heard(write(tmp_path, film("a.mov", RATE, channels=2)))  # the second one is silent
+    assert np.abs(wave - tone(RATE, SECONDS) / 2).max() <= 2
+
+
+def test_a_rate_of_ones_own_is_kept(tmp_path: Path):
+    path = write(tmp_path, film("a.mov", 44_100))
+    wave = audio.decode(str(path), video.probe(str(path), path.name), 1.0, 2.0, 8_000)
+    assert len(wave) == 8_000 and np.abs(wave - tone(8_000, SECONDS)[8_000:16_000]).max() <= 4
+
+
+def test_truncated_sound_ends_where_the_data_do(tmp_path: Path):
+    sound = Sound(samples=tone(44_100, SECONDS)[None], rate=44_100, codec="aac")
+    path = write(tmp_path, Film(name="a.mp4", ticks=TICKS, sound=sound, container={"movflags": "faststart"}))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    wave = heard(path)
+    assert np.abs(wave[RATE : 2 * RATE]).max() > 7000 and not wave[-RATE:].any()
+    assert not heard(path, SECONDS - 1, SECONDS).any()
+
+
+def test_a_video_without_sound_says_so(tmp_path: Path):
+    path = write(tmp_path, Film(name="a.mp4", ticks=TICKS[:5]))
+    with pytest.raises(MediaError, match="no audio stream"):
+        heard(path, 0.0, 0.2)
+
+
+def test_sound_that_cannot_be_decoded_says_so(tmp_path: Path):
+    path = write(tmp_path, film("a.mov", RATE))
+    path.write_bytes(path.read_bytes().replace(b"sowt", b"zzzz"))
+    with pytest.raises(MediaError, match="audio cannot be decoded"):
+        heard(path)

@@ -1,0 +1,170 @@
+"""Frames by presentation time: exact times, any range like the whole, and every way a file can be broken."""
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from affect.corpus import video
+from affect.corpus.video import MediaError, Probe
+from tests.media import RED, Film, Sound, number_of, tone, write
+
+NUM = 30
+EVEN = [40 * k for k in range(NUM)]
+UNEVEN = [0, *np.cumsum(np.random.default_rng(0).integers(20, 120, NUM - 1)).tolist()]
+X264 = "bframes=3:b-adapt=0:keyint=12:min-keyint=12:scenecut=0"
+X265 = "keyint=12:min-keyint=12:scenecut=0:bframes=3:log-level=none"
+VPX = {"deadline": "realtime", "cpu-used": "8", "g": "12"}
+AVI = Fraction(1, 25)
+
+FILMS = [
+    Film(name="even.mp4", ticks=EVEN),
+    Film(name="uneven.mp4", ticks=UNEVEN),
+    Film(name="b_frames.mp4", ticks=UNEVEN, options={"x264-params": X264}),
+    Film(name="open_group.mp4", ticks=EVEN, options={"x264-params": X264 + ":open-gop=1"}),
+    Film(name="fragments.mp4", ticks=UNEVEN, options={"x264-params": X264}, container={"movflags": "frag_keyframe"}),
+    Film(name="b_frames.flv", ticks=UNEVEN, options={"x264-params": X264}),
+    Film(name="hevc.mp4", ticks=EVEN, codec="libx265", size=(128, 96), options={"x265-params": X265}),
+    Film(name="vp9.webm", ticks=UNEVEN, codec="libvpx-vp9", options=VPX),
+    Film(name="odd_size.mkv", ticks=UNEVEN, codec="libvpx-vp9", size=(67, 51), options=VPX),
+    Film(name="h264.avi", ticks=EVEN, time_base=AVI),
+    Film(name="h264_b_frames.avi", ticks=EVEN, time_base=AVI, options={"x264-params": X264}),
+    Film(name="mpeg4_b_frames.avi", ticks=EVEN, time_base=AVI, codec="mpeg4", options={"bf": "2"}),
+    Film(name="late.mp4", ticks=[1500 + tick for tick in UNEVEN]),
+    Film(name="late.mkv", ticks=[1500 + tick for tick in UNEVEN]),
+]
+
+
+def probed(path: Path) -> tuple[str, Probe]:
+    return str(path), video.probe(str(path), path.name)
+
+
+def numbers(path: Path, first: int = 0, last: int = 10**6) -> list[int]:
+    """Numbers of the decoded frames, each of which has to show its own."""
+    uri, info = probed(path)
+    frames = list(video.decode(uri, info, first, last))
+    assert [number_of(rgb) for _, rgb in frames] == [number for number, _ in frames]
+    return [number for number, _ in frames]
+
+
+@pytest.mark.parametrize("film", FILMS, ids=lambda film: film.name)
+def test_times_are_exact_and_any_range_holds_the_same_frames_as_the_whole(film: Film, tmp_path: Path):
+    uri, info = probed(write(tmp_path, film))
+    assert info.time_s == pytest.approx((np.array(film.ticks) - film.ticks[0]) / 1000, abs=1e-9)
+    assert (info.width, info.height, info.rotation, info.has_audio) == (*film.size, 0, False)
+    whole = list(video.decode(uri, info, 0, NUM))
+    assert [number for number, _ in whole] == list(range(NUM))
+    assert [number_of(rgb) for _, rgb in whole] == list(range(NUM))
+    for first in range(NUM):
+        part = list(video.decode(uri, info, first, first + 3))
+        assert [number for number, _ in part] == list(range(first, min(first + 3, NUM)))
+        assert all((rgb == whole[number][1]).all() for number, rgb in part)
+
+
+def test_a_video_that_starts_late_has_times_from_its_first_frame(tmp_path: Path):
+    _, info = probed(write(tmp_path, Film(name="a.mkv", ticks=[1500, 1540, 1600])))
+    assert info.start_s == pytest.approx(1.5) and info.time_s.tolist() == pytest.approx([0, 0.04, 0.1])
+
+
+def test_one_frame_is_a_video(tmp_path: Path):
+    path = write(tmp_path, Film(name="one.mp4", ticks=[0]))
+    _, info = probed(path)
+    assert info.time_s.tolist() == [0] and info.clock.duration_s == 0.04 and numbers(path) == [0]
+
+
+def test_an_empty_range_and_one_past_the_end_have_no_frames(tmp_path: Path):
+    path = write(tmp_path, FILMS[0])
+    assert numbers(path, 5, 5) == numbers(path, NUM, NUM + 9) == numbers(path, 9, 3) == []
+
+
+def test_frames_are_scaled_to_the_size_asked_for(tmp_path: Path):
+    uri, info = probed(write(tmp_path, FILMS[0]))
+    for number, rgb in video.decode(uri, info, 0, NUM, width=160, height=128):
+        assert rgb.shape == (128, 160, 3) and number_of(rgb) == number
+
+
+def turned(content: bytes, quarter_turns: int) -> bytes:
+    """An MP4 whose display matrix turns the picture clockwise."""
+    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns]
+    matrix = struct.pack(">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
+    at = content.index(b"tkhd") + 44
+    return content[:at] + matrix + content[at + 36 :]
+
+
+@pytest.mark.parametrize(("quarter_turns", "corner"), [(0, (3, 3)), (1, (3, -4)), (2, (-4, -4)), (3, (-4, 3))])
+def test_a_rotated_recording_is_shown_upright(quarter_turns: int, corner: tuple[int, int], tmp_path: Path):
+    path = write(tmp_path, Film(name="a.mp4", ticks=EVEN[:4]))
+    path.write_bytes(turned(path.read_bytes(), quarter_turns))
+    uri, info = probed(path)
+    width, height = (48, 64) if quarter_turns % 2 else (64, 48)
+    assert (info.width, info.height) == (width, height)
+    for _, rgb in video.decode(uri, info, 1, 3):
+        assert rgb.shape == (height, width, 3) and np.abs(rgb[corner].astype(int) - RED).max() < 40
+    for _, rgb in video.decode(uri, info, 1, 3, width=2 * width, height=2 * height):
+        assert rgb.shape == (2 * height, 2 * width, 3)
+
+
+def test_a_truncated_video_has_the_frames_that_are_there(tmp_path: Path):
+    path = write(tmp_path, Film(name="a.mp4", ticks=[40 * k for k in range(100)], container={"movflags": "faststart"}))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    uri, info = probed(path)
+    decoded = [number for number, _ in video.decode(uri, info, 0, 100)]
+    assert 20 < len(info.time_s) < 90 and set(range(len(info.time_s) - 2)) <= set(decoded)
+
+
+def test_broken_frames_are_left_out_and_the_others_keep_their_numbers(tmp_path: Path):
+    options = {"bf": "0", "g": "1"}
+    path = write(tmp_path, Film(name="a.mkv", ticks=EVEN, options=options, codec="libx264"))
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    at = content.index(packets[10])
+    content[at : at + len(packets[10])] = bytes(len(packets[10]))
+    path.write_bytes(content)
+    shown = numbers(path)
+    assert 10 not in shown and set(shown) >= set(range(NUM)) - {9, 10, 11}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "is empty"), (b"hello world " * 99, "cannot be opened"), (None, "no video stream")]
+)
+def test_what_is_no_video_says_so(content: bytes | None, message: str, tmp_path: Path):
+    path = tmp_path / "a.mp4"
+    if content is None:
+        with av.open(str(path), "w") as container:
+            audio = container.add_stream("aac", rate=16_000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 16_000
+            container.mux([*audio.encode(frame), *audio.encode()])
+    else:
+        path.write_bytes(content)
+    with pytest.raises(MediaError, match=message):
+        probed(path)
+
+
+def test_an_unknown_codec_and_a_missing_file_are_told_apart(tmp_path: Path):
+    path = write(tmp_path, Film(name="a.mp4", ticks=EVEN))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(MediaError, match="cannot be decoded"):
+        probed(path)
+    with pytest.raises(FileNotFoundError):
+        probed(tmp_path / "missing.mp4")
+
+
+def test_a_video_in_a_bucket_is_read_as_on_a_disk(tmp_path: Path):
+    from affect import files
+
+    path = write(tmp_path, FILMS[2])
+    files.write("memory://videos/b_frames.mp4", path.read_bytes())
+    remote = video.probe("memory://videos/b_frames.mp4", path.name)
+    local = video.probe(str(path), path.name)
+    assert remote.fingerprint == local.fingerprint and (remote.time_s == local.time_s).all()
+    assert [n for n, _ in video.decode("memory://videos/b_frames.mp4", remote, 17, 21)] == [17, 18, 19, 20]
+
+
+def test_sound_is_noticed(tmp_path: Path):
+    sound = Sound(samples=tone(16_000, 1.0)[None], rate=16_000)
+    assert probed(write(tmp_path, Film(name="a.mkv", ticks=EVEN, sound=sound)))[1].has_audio

@@ -1,0 +1,96 @@
+"""Small generated videos whose frames say their own number and whose sound is a tone of known phase."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy import ndarray
+
+BITS = 8
+RED = (250, 20, 20)
+
+
+def picture(number: int, width: int, height: int) -> ndarray:
+    """A dark picture: upper left corner red, the number's bits as light bars in the lower half."""
+    rgb = np.full((height, width, 3), 40, dtype=np.uint8)
+    rgb[: height // 4, : width // 4] = RED
+    for bit in range(BITS):
+        rgb[height // 2 :, bit * width // BITS : (bit + 1) * width // BITS] = 230 if number >> bit & 1 else 20
+    return rgb
+
+
+def number_of(rgb: ndarray) -> int:
+    """The number that a picture shows."""
+    height, width = rgb.shape[:2]
+    row = rgb[3 * height // 4].mean(axis=1)
+    return sum(int(row[int((bit + 0.5) * width / BITS)] > 125) << bit for bit in range(BITS))
+
+
+def tone(rate: int, seconds: float, amplitude: float = 8000.0, pitch: float = 441.0) -> ndarray:
+    """A sine that starts at phase 0."""
+    return amplitude * np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """Samples (channels, n) in 16-bit units and how they are stored."""
+
+    samples: ndarray
+    rate: int
+    codec: str = "pcm_s16le"
+    start_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """How a video is stored; `ticks` are the frames' times in milliseconds."""
+
+    name: str
+    ticks: Sequence[int]
+    codec: str = "libx264"
+    size: tuple[int, int] = (64, 48)
+    options: dict[str, str] = field(default_factory=lambda: {"bf": "0", "g": "12"})
+    container: dict[str, str] = field(default_factory=dict)
+    time_base: Fraction = Fraction(1, 1000)
+    sound: Sound | None = None
+
+
+def write(folder: Path, film: Film) -> Path:
+    """Encode a film."""
+    path = folder / film.name
+    with av.open(str(path), "w", container_options=film.container) as container:
+        video = container.add_stream(film.codec, rate=25, options=film.options)
+        video.width, video.height, video.pix_fmt = *film.size, "yuv420p"
+        video.codec_context.time_base = film.time_base
+        video.codec_context.gop_size = 12
+        layout = "stereo" if film.sound and len(film.sound.samples) == 2 else "mono"
+        audio = container.add_stream(film.sound.codec, rate=film.sound.rate, layout=layout) if film.sound else None
+        for number, tick in enumerate(film.ticks):
+            frame = av.VideoFrame.from_ndarray(picture(number, *film.size), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = round(tick / 1000 / film.time_base), film.time_base
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if film.sound and audio is not None:
+            for frame in sound_frames(film.sound, layout, audio.codec_context.format.name):
+                container.mux(audio.encode(frame))
+            container.mux(audio.encode())
+    return path
+
+
+def sound_frames(sound: Sound, layout: str, kind: str) -> list[av.AudioFrame]:
+    """The sound in frames of 1024 samples, in the encoder's own sample format."""
+    frames = []
+    for start in range(0, sound.samples.shape[1], 1024):
+        part = sound.samples[:, start : start + 1024]
+        if kind == "fltp":
+            data = np.ascontiguousarray(part / 32768, dtype=np.float32)
+        else:
+            data = np.ascontiguousarray(np.round(part).astype(np.int16).T.reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(data, format="fltp" if kind == "fltp" else "s16", layout=layout)
+        frame.sample_rate, frame.time_base = sound.rate, Fraction(1, sound.rate)
+        frame.pts = start + round(sound.start_s * sound.rate)
+        frames.append(frame)
+    return frames
