@@ -14,6 +14,9 @@ from numpy import ndarray
 from affect.config import Speaking
 from affect.timeline import runs
 
+# A mouth that never moves, or a track of just 30 rows, is at its mean: not above it by a rounding error.
+_TIE = 1e-9
+
 
 class Verdict(NamedTuple):
     """What the filter says of one segment.
@@ -47,10 +50,9 @@ def mouth_open(lip_area: Float[ndarray, " frames"], settings: Speaking) -> Bool[
     if len(rows) < n:
         return is_open
     area = lip_area[rows].astype(np.float64)
-    area -= area[0]  # a mouth that never moves is at its mean, exactly, and not a rounding error above it
     total = np.concatenate([[0.0], np.cumsum(area)])
     recent = (total[n:] - total[:-n]) / n
-    is_open[rows[n - 1 :]] = recent > area.mean()
+    is_open[rows[n - 1 :]] = recent > area.mean() + _TIE
     return is_open
 
 

@@ -50,7 +50,7 @@ class _Thread:
         self.mean = 0.9 * self.mean + 0.1 * embedding
 
 
-def persons(faces: Faces) -> list[Int[ndarray, " rows"]]:
+def persons(faces: Faces) -> list[Int[ndarray, " _"]]:
     """Link faces over the video.
 
     Args:
@@ -67,7 +67,7 @@ def persons(faces: Faces) -> list[Int[ndarray, " rows"]]:
     return sorted(kept, key=lambda rows: float((faces.box[rows, 0] + faces.box[rows, 2]).mean()))
 
 
-def choose(persons_rows: Sequence[Int[ndarray, " rows"]], faces: Faces, person: str) -> Int[ndarray, " rows"]:
+def choose(persons_rows: Sequence[Int[ndarray, " _"]], faces: Faces, person: str) -> Int[ndarray, " _"]:
     """Rows of the person that a label's name means.
 
     Args:
@@ -135,9 +135,9 @@ def _cosine(a: Float[ndarray, " D"], b: Float[ndarray, " D"]) -> float:
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
 
 
-def _join(threads: list[_Thread], faces: Faces) -> list[Int[ndarray, " rows"]]:
+def _join(threads: list[_Thread], faces: Faces) -> list[Int[ndarray, " _"]]:
     """Join threads that share no frame and look alike and lie alike, longest first."""
-    joined: list[Int[ndarray, " rows"]] = []
+    joined: list[Int[ndarray, " _"]] = []
     for thread in sorted(threads, key=lambda t: (-len(t.rows), t.rows[0])):
         rows = np.array(thread.rows)
         for i, other in enumerate(joined):

@@ -139,7 +139,7 @@ def test_a_killed_driver_resumes_to_the_same_bytes(extracted: Micro, local_ray: 
     """kill -9 in mid-extraction, then the same command, against the store that nothing disturbed."""
     store = tmp_path / "store"
     command = [sys.executable, str(ROOT / "tests" / "pipeline" / "extract_micro.py"), str(extracted.root), str(store)]
-    environment = {**os.environ, "RAY_ADDRESS": local_ray}
+    environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
     driver = subprocess.Popen(command, env=environment)
     wanted = {n for n in objects(extracted.places.store) if n.split("/")[0] in ("videos", "face", "behavior", "audio")}
     deadline = time.monotonic() + 120

@@ -1,0 +1,174 @@
+"""Label files and names of tracks: what is read, what is refused, and which person of which video a track is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affect.corpus import affwild2
+from affect.corpus.affwild2 import LabelError, list_videos, parse_annotation, person_of, video_of
+
+HEADER = "valence,arousal\n"
+values = st.floats(-1, 1, allow_subnormal=False)
+rows = st.one_of(st.tuples(values, values), st.just((-5.0, -5.0)))
+
+
+@given(st.lists(rows, min_size=1, max_size=30), st.sampled_from(["\n", "\r\n"]), st.integers(0, 3))
+def test_every_annotated_row_comes_back_and_the_others_are_nan(pairs: list, newline: str, spare_lines: int):
+    text = newline.join(["valence,arousal", *(f"{v!r},{a!r}" for v, a in pairs)]) + newline * spare_lines
+    parsed = parse_annotation(text, "a.txt")
+    expected = np.array(pairs)
+    missing = (expected == -5).all(axis=1)
+    assert parsed.shape == (len(pairs), 2) and np.isnan(parsed[missing]).all()
+    assert (parsed[~missing] == expected[~missing]).all()
+
+
+def test_minus_five_appears_nowhere_inside():
+    parsed = parse_annotation(HEADER + ".5,-.25\n-5,-5\n-5.0,-5.0\n-1,1\n-5,0.3", "a.txt")
+    assert np.isnan(parsed[[1, 2, 4]]).all() and parsed[[0, 3]].tolist() == [[0.5, -0.25], [-1, 1]]
+
+
+def test_a_header_alone_is_a_track_of_no_frames():
+    assert parse_annotation(HEADER, "a.txt").shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["first line", "valence,arousal"]),
+        ("arousal,valence\n0,0\n", ["first line", '"arousal,valence"']),
+        ("0.1,0.2\n", ["first line", '"0.1,0.2"']),
+        (HEADER + "0,0\n0.5\n", ["row 2", '"0.5"', "two numbers"]),
+        (HEADER + "0,0\n0,0,0\n", ["row 2", '"0,0,0"']),
+        (HEADER + "0,0\n\n0,0\n", ["row 2", '""']),
+        (HEADER + "a,b\n", ["row 1", '"a,b"']),
+        (HEADER + "0,0\n0,0\n0.2,1.01\n", ["row 3", "1.01"]),
+        (HEADER + "-4,0\n", ["row 1", "-4"]),
+        (HEADER + "-5,7\n", ["row 1", "7"]),
+        (HEADER + "nan,0\n", ["row 1", "nan"]),
+        (HEADER + "0,inf\n", ["row 1", "inf"]),
+    ],
+)
+def test_a_bad_label_file_is_one_line_that_names_file_row_and_value(text: str, words: list[str]):
+    with pytest.raises(LabelError) as raised:
+        parse_annotation(text, "Train_Set/a.txt")
+    message = str(raised.value)
+    assert all(word in message for word in ["Train_Set/a.txt", *words]) and "\n" not in message
+
+
+def corpus(folder: Path, train: dict[str, bytes], development: dict[str, bytes]) -> str:
+    """A labels folder with these files."""
+    for name, content in (("Train_Set", train), ("Validation_Set", development)):
+        (folder / name).mkdir()
+        for track, text in content.items():
+            (folder / name / track).write_bytes(text)
+    return str(folder)
+
+
+GOOD = b"valence,arousal\n0.5,-0.5\n"
+
+
+def test_splits_are_read_with_a_byte_order_mark_and_without_hidden_files(tmp_path: Path):
+    labels = corpus(
+        tmp_path, {"a.txt": b"\xef\xbb\xbf" + GOOD, "._a.txt": b"\x00\xff", "notes.md": b"x"}, {"b.txt": GOOD}
+    )
+    splits = affwild2.read_splits(labels)
+    assert {split: list(tracks) for split, tracks in splits.items()} == {"train": ["a"], "development": ["b"]}
+    assert splits["train"]["a"].tolist() == [[0.5, -0.5]]
+
+
+def test_a_track_in_both_splits_is_an_error_that_names_it(tmp_path: Path):
+    with pytest.raises(LabelError, match="track a is in Train_Set and in Validation_Set"):
+        affwild2.read_splits(corpus(tmp_path, {"a.txt": GOOD, "c.txt": GOOD}, {"a.txt": GOOD}))
+
+
+def test_a_split_without_label_files_is_an_error_that_names_the_folder(tmp_path: Path):
+    with pytest.raises(LabelError, match=r"Validation_Set: no <track>\.txt"):
+        affwild2.read_splits(corpus(tmp_path, {"a.txt": GOOD}, {}))
+    with pytest.raises(LabelError, match=r"Train_Set: no <track>\.txt"):
+        affwild2.read_splits(str(tmp_path / "missing"))
+
+
+def test_a_label_file_that_is_no_text_is_an_error_that_names_it(tmp_path: Path):
+    with pytest.raises(LabelError, match=r"a\.txt: no text file"):
+        affwild2.read_folder(corpus(tmp_path, {"a.txt": HEADER.encode("utf-16")}, {}) + "/Train_Set")
+
+
+@pytest.mark.parametrize(
+    ("track", "videos", "tracks", "video", "person"),
+    [
+        ("v", ["v"], ["v"], "v", "main"),
+        ("v_left", ["v"], ["v_left", "v_right"], "v", "left"),
+        ("v_right", ["v"], ["v_left", "v_right"], "v", "right"),
+        ("v", ["v"], ["v", "v_left"], "v", "right"),
+        ("v", ["v"], ["v", "v_right"], "v", "left"),
+        ("v_right", ["v"], ["v", "v_right"], "v", "right"),
+        ("v", ["v"], ["v", "v_left", "v_right"], "v", "main"),
+        ("v", ["v"], ["v", "vv_left", "v_leftish", "v_right_left"], "v", "main"),
+        ("v_left", ["v_left"], ["v_left"], "v_left", "main"),  # a video of that very name
+        ("v_left", ["v", "v_left"], ["v", "v_left"], "v_left", "main"),
+        ("v_left_right", ["v_left"], ["v_left_right", "v_left"], "v_left", "right"),
+        ("v_left", ["v_left"], ["v_left_right", "v_left"], "v_left", "left"),
+        ("v_left_left", ["v_left", "v"], ["v_left_left"], "v_left", "left"),
+    ],
+)
+def test_a_name_says_which_person_of_which_video(track: str, videos: list, tracks: list, video: str, person: str):
+    assert video_of(track, videos) == video
+    assert person_of(track, video, tracks) == person
+
+
+@pytest.mark.parametrize("track", ["w", "w_left", "v_middle", "_left", "v_left_right"])
+def test_a_track_without_a_video_is_an_error_that_names_it(track: str):
+    with pytest.raises(LabelError, match=f"track {track} has no video"):
+        video_of(track, ["v"])
+
+
+def touch(folder: Path, *names: str) -> str:
+    """A folder with these empty files."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return str(folder)
+
+
+def test_videos_are_listed_by_stem_at_any_depth_and_hidden_files_are_not(tmp_path: Path):
+    names = [
+        "a.mp4",
+        "deep/er/b.AVI",
+        "c d [1].webm",
+        "ü.mkv",
+        "x.y.mov",
+        "._a.mp4",
+        ".hidden.mp4",
+        "readme.txt",
+        "mp4",
+    ]
+    assert list_videos(touch(tmp_path, *names)) == {
+        "a": "a.mp4",
+        "b": "deep/er/b.AVI",
+        "c d [1]": "c d [1].webm",
+        "ü": "ü.mkv",
+        "x.y": "x.y.mov",
+    }
+
+
+def test_one_video_may_be_named_alone(tmp_path: Path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    path = str(tmp_path / "a.mp4")
+    assert list_videos(path) == {"a": "a.mp4"} and affwild2.videos_root(path) == str(tmp_path)
+    assert affwild2.videos_root(str(tmp_path)) == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a.mp4", "deep/a.avi"], r"a\.mp4 and deep/a\.avi have the same stem"),
+        (["a.txt", ".b.mp4"], "no video in it"),
+        ([], "no such folder"),
+    ],
+)
+def test_a_place_that_cannot_be_listed_says_why(names: list[str], message: str, tmp_path: Path):
+    with pytest.raises(ValueError, match=message):
+        list_videos(touch(tmp_path / "videos", *names))

@@ -1,0 +1,111 @@
+"""Objects on a disk and in a bucket-like file system: whole or absent, and marked by what they hold."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from affect import files
+from affect.files import MIB
+
+
+@pytest.fixture(params=["disk", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder on a disk, a prefix in memory."""
+    return str(tmp_path / "root") if request.param == "disk" else f"memory://{tmp_path.name}"
+
+
+def test_what_is_written_can_be_read_listed_replaced_and_deleted(root: str):
+    uri = files.join(root, "deep", "er", "ä [1]*.bin")
+    assert not files.exists(uri)
+    files.write(uri, b"one")
+    files.write(uri, b"three")
+    assert files.exists(uri) and files.read(uri) == b"three"
+    assert [(name, size) for name, size, _ in files.walk(root)] == [("deep/er/ä [1]*.bin", 5)]
+    files.delete(uri)
+    files.delete(uri)
+    assert not files.exists(uri) and list(files.walk(root)) == []
+
+
+def test_a_missing_object_is_not_found(root: str):
+    with pytest.raises(FileNotFoundError):
+        files.read(files.join(root, "nothing"))
+    assert list(files.walk(files.join(root, "nowhere"))) == []
+
+
+def test_a_walk_is_sorted_and_relative(root: str):
+    for name in ["b", "a/z", "a/b/c", "a.b", "a/a"]:
+        files.write(files.join(root, name), b"")
+    names = [name for name, _, _ in files.walk(root)]
+    assert names == sorted(names) and set(names) == {"b", "a/z", "a/b/c", "a.b", "a/a"}
+    assert [name for name, _, _ in files.walk(root + "/")] == names
+    assert [name for name, _, _ in files.walk(files.join(root, "a"))] == ["a", "b/c", "z"]
+
+
+def test_an_object_at_the_very_root_is_that_object():
+    files.write("memory://alone.bin", b"here")
+    assert files.exists("memory://alone.bin") and files.read("memory://alone.bin") == b"here"
+    assert files.resolve_parent("/alone.bin")[1] == "/alone.bin"
+    assert files.resolve_parent("memory://a/b/c")[1] == "/a/b/c"
+
+
+def test_an_interrupted_write_leaves_the_old_object_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    uri = str(tmp_path / "a.bin")
+    files.write(uri, b"old")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("replace", "fsync"):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(os, step, interrupt)
+            files.write(uri, b"new")
+    assert files.read(uri) == b"old" and os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_place_that_cannot_be_written_is_named_with_the_bytes(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match=r"cannot write 3 bytes .*file/a\.bin"):
+        files.write(str(tmp_path / "file" / "a.bin"), b"abc")
+
+
+def test_an_unknown_protocol_is_named():
+    with pytest.raises(ValueError, match="nosuch"):
+        files.read("nosuch://bucket/key/a.bin")
+
+
+def test_a_relative_path_is_one_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        files.write("a.bin", name.encode())
+        assert files.read("a.bin") == name.encode() == (tmp_path / name / "a.bin").read_bytes()
+        assert [found for found, _, _ in files.walk(".")] == ["a.bin"]
+
+
+def test_a_fingerprint_changes_with_name_size_beginning_and_end(root: str):
+    uri, content = files.join(root, "a.bin"), bytearray(3 * MIB)
+
+    def mark(content: bytes, name: str = "a.bin") -> str:
+        files.write(uri, content)
+        return files.fingerprint(uri, name)
+
+    first = mark(bytes(content))
+    seen = {first, mark(bytes(content), "b.bin"), mark(bytes(content) + b"\0"), mark(b""), mark(b"\0")}
+    for at in (0, MIB - 1, 2 * MIB, 3 * MIB - 1):
+        content[at] = 1
+        seen.add(mark(bytes(content)))
+        content[at] = 0
+    assert len(seen) == 9 and all(len(value) == 12 for value in seen)
+    assert mark(bytes(content)) == first
+
+
+def test_a_digest_follows_names_and_content(tmp_path: Path):
+    def digest(**contents: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, text in contents.items():
+            files.write(str(folder / name), text.encode())
+        return files.digest(folder)
+
+    assert digest(a="1", b="2") == digest(b="2", a="1")
+    assert len({digest(a="1", b="2"), digest(a="1", b="3"), digest(a="1", c="2"), digest(a="12"), digest(a="1")}) == 5
