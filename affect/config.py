@@ -48,9 +48,8 @@ class Grid:
         _check(
             self, self.hop_s <= self.segment_s, f"hop_s {self.hop_s} leaves gaps between segments of {self.segment_s} s"
         )
-        _check(
-            self, (self.clip_s / self.hop_s).is_integer(), f"clip_s {self.clip_s} is no multiple of hop_s {self.hop_s}"
-        )
+        hops = self.clip_s / self.hop_s
+        _check(self, abs(hops - round(hops)) < 1e-9, f"clip_s {self.clip_s} is no multiple of hop_s {self.hop_s}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,6 +218,10 @@ class Fit:
         """Check ranges."""
         _check_positive(self, "learning_rate", "batch_size", "max_epochs", "stop_patience")
         _check(self, self.weight_decay >= 0, f"weight_decay is {self.weight_decay}, it cannot be negative")
+        for name in ("plateau_factor", "ema_decay"):
+            value = getattr(self, name)
+            _check(self, value is None or 0 < value < 1, f"{name} is {value}, it has to be in (0, 1)")
+        _check(self, self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}, it has to be > 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -351,6 +354,8 @@ class Wavlm:
         """Check ranges."""
         _check_positive(self, "blocks", "pooling_hidden", "hidden", "backbone_learning_rate")
         _check_fraction(self, "dropout")
+        _check(self, self.trained_layers >= 0, f"trained_layers is {self.trained_layers}, it cannot be negative")
+        _check(self, 0 < self.min_blocks <= self.blocks, f"min_blocks is {self.min_blocks} of {self.blocks} blocks")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,12 +59,15 @@ def resolve_parent(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def walk(uri: str) -> Iterator[tuple[str, int, str]]:
     """Every object below a folder or prefix as ``(relative path, bytes, version)``, sorted; none if it is missing.
 
+    A single file gives itself, under its name.
+
     The version is the modification time on a disk and the ETag in a bucket.
     """
     system, root = resolve(absolute(uri))
     system.invalidate_cache()
     for path, info in sorted(system.find(root, detail=True).items()):
-        yield path[len(root) :].lstrip("/"), info["size"], str(info.get("ETag") or info.get("mtime"))
+        name = path[len(root) :].lstrip("/") or path.rpartition("/")[2]
+        yield name, info["size"], str(info.get("ETag") or info.get("mtime"))
 
 
 def read(uri: str) -> bytes:

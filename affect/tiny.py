@@ -22,11 +22,11 @@ _SPECIAL = (
 )
 # The turns and placeholders of Qwen3-VL's own template, without tools and images.
 _CHAT_TEMPLATE = (
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{%- for part in message.content %}"
-    "{%- if part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{%- else %}{{ part.text }}{%- endif %}"
-    "{%- endfor %}<|im_end|>\n{%- endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{%- endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% for part in message.content %}"
+    "{% if part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 # At HF's initial scale (.02) a random model's states barely depend on its input.
 _QWEN_GAIN = 8.0

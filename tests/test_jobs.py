@@ -130,8 +130,14 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
     binaries = Path(sys.executable).parent  # what an activated virtual environment puts first
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     environment |= {"RAY_AUTH_MODE": "disabled", "PATH": f"{binaries}:{os.environ['PATH']}"}
-    command = [str(binaries / "ray"), "start", "--head", "--block", f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--num-cpus=2"]
-    command += ["--dashboard-host=127.0.0.1", "--object-store-memory=200000000", f"--temp-dir=/tmp/affect-{ports[0]}"]
+    command = [str(binaries / "ray"), "start", "--head", "--block", "--num-cpus=2"]
+    command += [
+        f"--port={ports[0]}",
+        f"--dashboard-port={ports[1]}",
+        "--dashboard-host=127.0.0.1",
+        "--object-store-memory=200000000",
+        f"--temp-dir=/tmp/affect-{ports[0]}",
+    ]
     log = (tmp_path / "head.log").open("w")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     address = f"http://127.0.0.1:{ports[1]}"

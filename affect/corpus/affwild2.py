@@ -143,7 +143,7 @@ def video_of(track: str, videos: Collection[str]) -> str:
     raise LabelError(f"track {track} has no video: there is neither {track} nor a name without _left or _right")
 
 
-def person_of(track: str, video: str, tracks: Iterable[str]) -> Person:
+def person_of(track: str, video: str, tracks: Iterable[str], videos: Collection[str]) -> Person:
     """Which person of its video a track is.
 
     ``_left`` and ``_right`` say so; a bare name with such a sibling is the other one; a bare name without is the main
@@ -153,11 +153,12 @@ def person_of(track: str, video: str, tracks: Iterable[str]) -> Person:
         track: name of the track.
         video: its video, from :func:`video_of`.
         tracks: names of all known tracks.
+        videos: stems of all videos; a name that has a video of its own is no side of another's.
     """
     for side in _SIDES:
         if track == f"{video}_{side}":
             return side
-    known = set(tracks)
+    known = set(tracks) - set(videos)
     taken = [side for side in _SIDES if f"{video}_{side}" in known]
     if len(taken) == 1:
         return "right" if taken == ["left"] else "left"

@@ -284,7 +284,7 @@ def assemble(
             except affwild2.LabelError as error:
                 say(f"left out: {error}")
                 continue
-            person = affwild2.person_of(name, video.stem, names)
+            person = affwild2.person_of(name, video.stem, names, usable)
             mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
             features = [plan.keys_of(video, run, where, m) for m in where]
             ref = TrackRef(name, split, _key(name, address(schema.VERSION, person, features, run.wavlm.speaking, mark)))

@@ -99,5 +99,5 @@ def _crops(settings: Face, root: str, videos: dict[str, str], name: str, names: 
             boxes.append(face.box)
             pictures.append(grada.letterbox(picture, face.box, settings.crop_px))
     faces = Faces(np.array(frames), info.time_s[frames], np.array(boxes), np.ones((len(frames), 1)))
-    rows = choose(persons(faces), faces, affwild2.person_of(name, stem, names))
+    rows = choose(persons(faces), faces, affwild2.person_of(name, stem, names, videos))
     return Crops(name, np.stack([pictures[row] for row in rows]), gold[faces.frame[rows]])

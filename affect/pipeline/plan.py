@@ -93,7 +93,7 @@ def prompts_of(stems: Iterable[str], tracks: Iterable[str], people: tuple[str, .
             stem = affwild2.video_of(track, videos)
         except affwild2.LabelError:
             continue  # labels of videos that are not here
-        person = affwild2.person_of(track, stem, known)
+        person = affwild2.person_of(track, stem, known, videos)
         if person != "main":
             asked[stem].add(person)
     order = ("neutral", "left", "right")
@@ -113,7 +113,7 @@ def probe_videos(root: str, store: Store, prompts: Mapping[str, tuple[str, ...]]
     """
     names = affwild2.list_videos(root)
     base = affwild2.videos_root(root)
-    known = {path: (size, version) for path, size, version in files.walk(base)}
+    known = {path: (size, version) for path, size, version in files.walk(root)}
     present = store.keys("videos")
     rows = [
         {"stem": stem, "path": path, "uri": files.join(base, path), "key": probe_key(path, *known[path])}

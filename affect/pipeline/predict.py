@@ -129,7 +129,7 @@ class Predictor:
         if self._tracks is not None:
             stems = set(self._videos)
             own = [t for t in self._tracks if affwild2.video_of(t, stems) == video.stem]
-            return [(track, affwild2.person_of(track, video.stem, self._tracks)) for track in own]
+            return [(track, affwild2.person_of(track, video.stem, self._tracks, stems)) for track in own]
         people = name_people(len(features.persons))
         return [(video.stem if person == "main" else f"{video.stem}_{person}", person) for person in people]
 

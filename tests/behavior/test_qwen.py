@@ -87,7 +87,7 @@ def test_each_temporal_patch_has_its_time_and_one_pair_of_vision_tokens_and_none
     text = qwen._processor.tokenizer.decode(inputs(qwen, segment, "left")["input_ids"][0])
     patch = "<|vision_start|>" + "<|video_pad|>" * 4 + "<|vision_end|>"
     video = "".join(f"<{mean:.1f} seconds>{patch}" for mean in (0.2, 1.52, 3.5))  # the last frame is doubled
-    assert text.replace("\n", "") == f"<|im_start|>user{video}{PROMPTS['left']}<|im_end|><|im_start|>assistant"
+    assert text == f"<|im_start|>user\n{video}{PROMPTS['left']}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_states_are_those_of_a_plain_forward_at_the_last_token_the_last_vision_end_and_the_patches(

@@ -109,6 +109,7 @@ def test_a_label_file_that_is_no_text_is_an_error_that_names_it(tmp_path: Path):
         ("v", ["v"], ["v", "vv_left", "v_leftish", "v_right_left"], "v", "main"),
         ("v_left", ["v_left"], ["v_left"], "v_left", "main"),  # a video of that very name
         ("v_left", ["v", "v_left"], ["v", "v_left"], "v_left", "main"),
+        ("v", ["v", "v_left"], ["v", "v_left"], "v", "main"),  # the sibling's name is a video of its own
         ("v_left_right", ["v_left"], ["v_left_right", "v_left"], "v_left", "right"),
         ("v_left", ["v_left"], ["v_left_right", "v_left"], "v_left", "left"),
         ("v_left_left", ["v_left", "v"], ["v_left_left"], "v_left", "left"),
@@ -116,7 +117,7 @@ def test_a_label_file_that_is_no_text_is_an_error_that_names_it(tmp_path: Path):
 )
 def test_a_name_says_which_person_of_which_video(track: str, videos: list, tracks: list, video: str, person: str):
     assert video_of(track, videos) == video
-    assert person_of(track, video, tracks) == person
+    assert person_of(track, video, tracks, videos) == person
 
 
 @pytest.mark.parametrize("track", ["w", "w_left", "v_middle", "_left", "v_left_right"])
