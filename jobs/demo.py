@@ -17,7 +17,8 @@ JOBS = Path(__file__).parent
 
 def main() -> int:
     """Run the jobs one after the other; stop at the first that fails."""
-    environment = {**os.environ, "RAY_ADDRESS": start_ray().address}
+    cluster = start_ray()  # also sets how the cluster authenticates in this environment, so it comes first
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     template = ["--template", demo_places().template]
     for name, flags in (("extract", []), ("train", []), ("predict", template), ("evaluate", template)):
         say(f"\n$ python jobs/{name}.py demo {' '.join(flags)}")

@@ -67,11 +67,14 @@ def open_media(uri: str) -> AbstractContextManager[InputContainer]:
 
     Raises:
         MediaError: it is no media file.
+        OSError: it is missing or may not be read.
     """
     system, path = files.resolve_parent(uri)
     source = path if isinstance(system, LocalFileSystem) else system.open(path, "rb")
     try:
         return cast(Any, av.open(source, mode="r"))
+    except (av.error.FileNotFoundError, av.error.PermissionError):
+        raise  # nothing is wrong with the video
     except av.error.FFmpegError as error:
         raise MediaError(f"cannot be opened as a video ({error.strerror})") from error
 
@@ -85,7 +88,7 @@ def probe(uri: str, path: str) -> Probe:
 
     Raises:
         MediaError: no video stream, no frame, or nothing in it can be decoded.
-        FileNotFoundError: it is missing.
+        OSError: it is missing or may not be read.
     """
     mark = files.fingerprint(uri, path)
     system, absolute_path = files.resolve_parent(uri)

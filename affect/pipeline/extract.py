@@ -20,7 +20,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from affect import schema
+from affect import schema, weights
 from affect.config import MODALITIES, Modality, Run
 from affect.corpus import affwild2
 from affect.corpus.clip import Clip, Extracted
@@ -85,16 +85,18 @@ class Stage:
         run: the run.
         store: where units go.
         where: addresses of the modalities.
-        name: the run's name for attempts.
+        attempts: counts those of this run.
     """
 
-    def __init__(self, modality: Modality, run: Run, store: Store, where: dict[Modality, str], name: str) -> None:
+    def __init__(
+        self, modality: Modality, run: Run, store: Store, where: dict[Modality, str], attempts: Attempts
+    ) -> None:
         """Load the model."""
         import torch
 
         torch.set_num_threads(max(1, int(getattr(run, modality).num_cpus)))
         self._modality, self._run, self._store, self._where = modality, run, store, where
-        self._attempts = Attempts(store, name)
+        self._attempts = attempts
         self._extract = extractor(modality, run)
         self._probe = lru_cache(maxsize=8)(lambda key: plan.load_probe(store, key))
 
@@ -112,10 +114,10 @@ class Stage:
         return {key: [value] for key, value in (row | added).items()}
 
     def _do(self, row: dict[str, Any]) -> Outcome:
-        probe: Probe = self._probe(row["probe_key"])
-        video = Video(row["stem"], row["uri"], row["probe_key"], probe, "", tuple(row["prompts"].split(",")))
-        key = plan.keys_of(video, self._run, self._where, self._modality)[row["number"]]
         try:
+            probe: Probe = self._probe(row["probe_key"])
+            video = Video(row["stem"], row["uri"], row["probe_key"], probe, "", tuple(row["prompts"].split(",")))
+            key = plan.keys_of(video, self._run, self._where, self._modality)[row["number"]]
             before = self._attempts.begin(key)
             if before >= MAX_ATTEMPTS:
                 extracted = self._failed(f"its process died {before} times")
@@ -182,15 +184,19 @@ def extract(
         return summary
     modalities = [m for m in MODALITIES if any(m in unit.missing for unit in units)]
     plan.check_pools(run, modalities)
+    if "face" in modalities:
+        weights.file(run.face.landmarker)  # said here in one line where it cannot be had, and not by every actor
     total = sum(plan.seconds(probed[unit.video], unit, run) for unit in units)
     say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(modalities)}")
+    attempts = Attempts(store, uuid.uuid4().hex[:12])
     with Meter("extract", total, "s of video") as meter:
-        for row in _stream(run, probed, units, modalities, store, where).iter_rows():
+        for row in _stream(run, probed, units, modalities, store, where, attempts).iter_rows():
             for modality in modalities:
                 if modality in row["missing"].split(","):
                     _count(summary, row, modality)
             failed = summary.done["failed"] + summary.done["error"]
             meter.advance(row["length_s"], f"{failed} failed" if failed else "")
+    attempts.close()
     return summary
 
 
@@ -211,20 +217,21 @@ def _stream(
     modalities: list[Modality],
     store: Store,
     where: dict[Modality, str],
+    attempts: Attempts,
 ) -> ray.data.Dataset:
     """The graph itself: one row per clip, one actor pool per modality."""
     rows = [_row(videos[unit.video], unit, run) for unit in units]
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    context.max_consecutive_actor_init_deaths = 3
     longest = max(row["length_s"] for row in rows)
     context.execution_no_progress_timeout_s = int(max(600, 20 * plan.EXPECTED_SLOWNESS * longest))
-    name = uuid.uuid4().hex[:12]
     stream: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for modality in modalities:
         pool = getattr(run, modality)
         stream = stream.map_batches(
             Stage,
-            fn_constructor_args=(modality, run, store, where, name),
+            fn_constructor_args=(modality, run, store, where, attempts),
             batch_size=1,
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,

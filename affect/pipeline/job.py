@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import ray
 import tyro
+from ray.exceptions import RayError
 
 from affect.recipes import RECIPES
 
@@ -27,8 +28,9 @@ def main(job: type, work: Callable[[Any], int]) -> None:
     try:
         start_ray()
         code = work(arguments)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except (ValueError, OSError, FloatingPointError, RayError) as error:
+        cause = getattr(error, "cause", None) or error  # what went wrong in an actor, without its traceback
+        print(f"error: {cause}", file=sys.stderr, flush=True)
         code = 1
     except KeyboardInterrupt:
         print(f"stopped; go on with: python {' '.join(sys.argv)}", file=sys.stderr, flush=True)

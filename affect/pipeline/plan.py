@@ -120,13 +120,14 @@ def probe_videos(root: str, store: Store, prompts: Mapping[str, tuple[str, ...]]
         for stem, path in sorted(names.items(), key=lambda item: item[1])
     ]
     new = [row for row in rows if row["key"] not in present]
+    unread = {}
     if new:
         todo = ray.data.from_items(new, override_num_blocks=min(len(new), 256))
-        for _ in todo.map(partial(_probe, store=store), num_cpus=0.5).iter_rows():
-            pass
+        done = todo.map(partial(_probe, store=store), num_cpus=0.5).iter_rows()
+        unread = {row["key"]: row["error"] for row in done if row["error"]}
     videos = []
     for row in rows:
-        found = store.get(row["key"])
+        found = _nothing(unread[row["key"]]) if row["key"] in unread else store.get(row["key"])
         probe = _from_table(found.table) if found.table.num_rows else None
         asked = prompts.get(row["stem"], ("neutral",))
         videos.append(Video(row["stem"], row["uri"], row["key"], probe, found.reason, asked))
@@ -134,12 +135,19 @@ def probe_videos(root: str, store: Store, prompts: Mapping[str, tuple[str, ...]]
 
 
 def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
+    """Write a video's probe, or why it has none; say what kept it from being read, which is not written."""
     try:
         found = Extracted(_to_table(video.probe(row["uri"], row["path"])))
     except MediaError as error:
-        found = Extracted(schema.VIDEO.empty_table(), "failed", str(error))
+        found = _nothing(str(error))
+    except OSError as error:
+        return {"key": row["key"], "error": f"cannot be read ({error.strerror or error})"}
     store.put(row["key"], found)
-    return {"status": found.status}
+    return {"key": row["key"], "error": ""}
+
+
+def _nothing(reason: str) -> Extracted:
+    return Extracted(schema.VIDEO.empty_table(), "failed", reason)
 
 
 def _to_table(probe: Probe) -> pa.Table:

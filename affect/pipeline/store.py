@@ -133,5 +133,11 @@ class Attempts:
         """Forget the unit's attempts."""
         files.delete(self._marker(key))
 
+    def close(self) -> None:
+        """Forget the run."""
+        system, path = files.resolve(self._folder)
+        if system.exists(path):
+            system.rm(path, recursive=True)
+
     def _marker(self, key: str) -> str:
         return files.join(self._folder, hashlib.sha256(key.encode()).hexdigest()[:24])

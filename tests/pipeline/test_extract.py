@@ -19,7 +19,7 @@ from affect.pipeline import extract as extraction
 from affect.pipeline import plan
 from affect.pipeline.extract import extract
 from affect.pipeline.plan import Video
-from affect.pipeline.store import Store
+from affect.pipeline.store import Attempts, Store
 from tests.conftest import Micro
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,7 @@ def test_a_deleted_object_is_made_again_alone_and_byte_identical(extracted: Micr
     summary = extract(extracted.run, extracted.places.videos, Store(extracted.places.store))
     assert summary.done == {"ok": 1}
     assert objects(extracted.places.store) == before
+    assert not list((Path(extracted.places.store) / "_attempts").iterdir())  # nor is anything left behind
 
 
 def test_a_video_replaced_under_its_name_is_extracted_anew(extracted: Micro, tmp_path: Path):
@@ -88,8 +89,7 @@ def test_a_video_replaced_under_its_name_is_extracted_anew(extracted: Micro, tmp
     store = Store(str(tmp_path / "store"))
     shutil.copytree(extracted.places.store, store.uri)
     one, two = sorted(videos.iterdir())
-    only_audio = replace(extracted.run.grid)
-    assert extract(replace(extracted.run, grid=only_audio), str(videos), store).done.total() == 0
+    assert extract(extracted.run, str(videos), store).done.total() == 0
     shutil.copy(two, one)
     summary = extract(extracted.run, str(videos), store)
     assert summary.done == {"ok": 9}  # three clips in three modalities, and nothing of the other video
@@ -118,14 +118,27 @@ def test_a_clip_that_keeps_killing_its_process_is_quarantined(extracted: Micro, 
     store, where = Store(str(tmp_path)), plan.addresses(extracted.run)
     video = videos_of(extracted)[0]
     shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "videos")
-    stage = extraction.Stage("audio", extracted.run, store, where, "run")
+    attempts = Attempts(store, "run")
+    stage = extraction.Stage("audio", extracted.run, store, where, attempts)
     key = plan.keys_of(video, extracted.run, where, "audio")[0]
     for _ in range(3):
-        stage._attempts.begin(key)
+        attempts.begin(key)
     row = {"stem": video.stem, "uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
     result = stage({name: [value] for name, value in {**row, "missing": "audio"}.items()})
     assert result["audio_status"] == ["failed"] and "died 3 times" in result["audio_reason"][0]
     assert store.outcome(key).status == "failed"
+
+
+def test_what_fails_in_the_surroundings_is_not_recorded(extracted: Micro, tmp_path: Path):
+    """The video went away after it was probed: an error now, nothing written, done by the next run."""
+    store, where = Store(str(tmp_path / "store")), plan.addresses(extracted.run)
+    video = videos_of(extracted)[0]
+    shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
+    stage = extraction.Stage("audio", extracted.run, store, where, Attempts(store, "run"))
+    row = {"stem": video.stem, "uri": str(tmp_path / "gone.mp4"), "probe_key": video.probe_key, "number": 0}
+    result = stage({name: [value] for name, value in {**row, "prompts": "neutral", "missing": "audio"}.items()})
+    assert result["audio_status"] == ["error"] and "No such file" in result["audio_reason"][0]
+    assert store.keys("audio") == set()
 
 
 def test_pools_that_cannot_fit_are_an_error_before_anything_starts(extracted: Micro, tmp_path: Path):
