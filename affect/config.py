@@ -138,7 +138,7 @@ class Audio(Pool):
     def __post_init__(self) -> None:
         """Check ranges."""
         Pool.__post_init__(self)
-        _check_positive(self, "sample_rate_hz")
+        _check(self, self.sample_rate_hz == 16_000, f"sample_rate_hz is {self.sample_rate_hz}, WavLM hears 16000")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -481,6 +481,14 @@ class Run:
     """Second fusion."""
     workers: Workers = field(default_factory=Workers)
     """Where training runs."""
+
+    def __post_init__(self) -> None:
+        """Check what settings ask of each other."""
+        _check(
+            self,
+            self.grid.segment_s == self.wavlm.blocks,
+            f"grid.segment_s {self.grid.segment_s} and wavlm.blocks {self.wavlm.blocks}: a block is one second",
+        )
 
 
 def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and plain JSON values

@@ -1,7 +1,8 @@
 """One fit loop for every model: plain torch, one device, and any number of processes that torch.distributed joins.
 
 With W processes every batch is shared out, predictions are gathered with their gradient and the loss is that of the
-whole batch, so W changes the speed and not the result. Scores come from merged moments: every frame counts once.
+whole batch: W changes the speed, the draws of dropout and noise, and nothing else. Scores come from merged moments:
+every frame counts once.
 """
 
 import copy
@@ -185,12 +186,13 @@ def fit(
     noise = torch.Generator().manual_seed(settings.seed + 1 + rank)
 
     history: list[Epoch] = []
+    in_a_row = 0  # losses that were not finite
     best, weights = Epoch(0, np.nan, np.full(3, -np.inf), 0.0, 0.0, 0), copy.deepcopy(model.state_dict())
     for number in range(1, settings.max_epochs + 1):
         start = time.monotonic()
         trained.train()
         losses: list[float] = []
-        skipped = in_a_row = 0
+        skipped = 0
         for batch in _batches(samples, settings.batch_size, order):
             loss = _loss(task, trained, batch, device, noise)
             if loss is None:
@@ -215,7 +217,9 @@ def fit(
         judged = average.module if average else model
         ccc = evaluate(task, judged, development, device)
         rate = float(optimizer.param_groups[0]["lr"])
-        epoch = Epoch(number, float(np.mean(losses)), ccc, rate, time.monotonic() - start, skipped)
+        epoch = Epoch(
+            number, float(np.mean(losses)) if losses else np.nan, ccc, rate, time.monotonic() - start, skipped
+        )
         history.append(epoch)
         on_epoch(epoch)
         if scheduler:

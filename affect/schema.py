@@ -9,10 +9,7 @@ import pyarrow as pa
 VERSION = 1
 """Part of every address: a change of meaning makes old objects invisible instead of wrong."""
 
-STATUSES = ("ok", "degraded", "failed")
-
 EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
-NUM_BLENDSHAPES = 52
 
 _FLOATS = pa.list_(pa.float32())
 _HALVES = pa.list_(pa.float16())

@@ -154,11 +154,6 @@ def segment_windows(num_segments: int, window: int, hop: int) -> list[tuple[int,
     return windows
 
 
-def padded_window(num_frames: int, start: int, window: int) -> Int[ndarray, " window"]:
-    """Frame numbers of a window, the track's last frame repeated past its end."""
-    return np.minimum(np.arange(start, start + window), num_frames - 1)
-
-
 def overlap_mean(
     num_frames: int, parts: Iterable[tuple[int, Float[ndarray, "_ D"]]], width: int
 ) -> tuple[Float[ndarray, "frames D"], Bool[ndarray, " frames"]]:

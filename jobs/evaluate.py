@@ -1,6 +1,8 @@
 """Score predictions on annotated people and write the challenge's submission file.
 
-python jobs/evaluate.py RECIPE --out URI --truth DIR [--template FILE]
+    python jobs/evaluate.py RECIPE --predictions URI --labels DIR [--template FILE]
+
+One row per system, with a bootstrap interval over tracks.
 """
 
 from dataclasses import dataclass

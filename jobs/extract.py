@@ -2,7 +2,8 @@
 
     python jobs/extract.py RECIPE --videos URI --store URI [--labels DIR]
 
-What is there is not done again. Exit code 0: all fine; 3: finished, some videos or clips failed; 1: nothing usable.
+What is there is not done again.
+Exit code 0: all fine; 3: finished, some videos or clips failed; 1: nothing usable, or an error.
 """
 
 from dataclasses import dataclass
@@ -31,10 +32,8 @@ class Extract:
     """Where features go: a folder or bucket prefix."""
     labels: str | None = None
     """Annotation folder: tells which videos hold two people, so that behaviour is asked about each."""
-    people: tuple[str, ...] = ()
-    """Sides (left, right) that behaviour is asked about in every video."""
     retry_failed: bool = False
-    """Do clips again that failed before."""
+    """Do videos and clips again that failed before."""
 
 
 def work(args: Extract) -> int:
@@ -45,7 +44,7 @@ def work(args: Extract) -> int:
         labels = places.labels
     tracks = [track for split in affwild2.read_splits(labels).values() for track in split] if labels else []
     store = Store(args.store)
-    summary = extract(args.run, args.videos, store, tracks=tracks, people=args.people, retry_failed=args.retry_failed)
+    summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=args.retry_failed)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
     say(
         f"extract: {len(summary.videos)} videos, units {counts or 'none'}, done now {summary.done.total()}: {store.uri}"

@@ -1,6 +1,8 @@
 """Predict valence and arousal of every frame and person of new videos.
 
-python jobs/predict.py RECIPE --new-videos URI --out URI --runs URI
+    python jobs/predict.py RECIPE --videos URI --store URI --runs URI --out URI [--template FILE]
+
+Exit code 0: all fine; 3: finished, some videos or clips failed; 1: nothing usable, or an error.
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import tyro
 
 from affect import files
 from affect.config import Run
+from affect.corpus import affwild2
 from affect.pipeline import job
 from affect.pipeline.extract import EXIT_FAILED_CLIPS, EXIT_NOTHING, EXIT_OK, extract
 from affect.pipeline.predict import load_models, predict
@@ -42,7 +45,9 @@ def work(args: Predict) -> int:
     rows = read_template(files.read(args.template).decode(), args.template) if args.template else None
     tracks = tracks_of(rows) if rows else None
     store = Store(args.store)
-    summary = extract(args.run, args.new_videos, store, tracks=tracks)
+    stems = affwild2.list_videos(args.new_videos)
+    only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
+    summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only)
     outcomes = predict(args.run, summary.videos, models, store, args.out, tracks=tracks)
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
@@ -50,7 +55,8 @@ def work(args: Predict) -> int:
         say("These are the demo's models, made on generated faces and voices: they say nothing about real people.")
     if all(row["status"] == "failed" for row in outcomes):
         return EXIT_NOTHING
-    return EXIT_FAILED_CLIPS if any(row["status"] == "failed" for row in outcomes) else EXIT_OK
+    failed = any(row["status"] == "failed" for row in outcomes) or summary.exit_code != EXIT_OK
+    return EXIT_FAILED_CLIPS if failed else EXIT_OK
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def work(args: Train) -> int:
     store = Store(args.store)
     labels = affwild2.read_splits(args.labels)
     names = [name for split in labels.values() for name in split]
-    prompts = plan.prompts_of(affwild2.list_videos(args.videos), names, ())
+    prompts = plan.prompts_of(affwild2.list_videos(args.videos), names)
     videos = plan.probe_videos(args.videos, store, prompts)
     refs = assemble(args.run, videos, labels, store)
     models = train(args.run, refs, store, args.runs, args.systems)

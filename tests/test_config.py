@@ -45,7 +45,7 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     *[(Face, {name: value}) for name in ("min_confidence", "box_growth") for value in (-0.1, 1.0, NAN)],
     *zeros(Behavior, "frames_per_second", "max_frames", "min_frame_pixels", "micro_batch", "min_actors"),
     (Behavior, {"min_frame_pixels": 800_000}),
-    *zeros(Audio, "sample_rate_hz", "num_cpus"),
+    *zeros(Audio, "num_cpus"),
     (Speaking, {"history_rows": 0}),
     (Speaking, {"min_coverage": 1.1}),
     *zeros(Loss, "valence_weight", "arousal_weight", "min_points"),

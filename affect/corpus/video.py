@@ -73,8 +73,8 @@ def open_media(uri: str) -> AbstractContextManager[InputContainer]:
     source = path if isinstance(system, LocalFileSystem) else system.open(path, "rb")
     try:
         return cast(Any, av.open(source, mode="r"))
-    except (av.error.FileNotFoundError, av.error.PermissionError):
-        raise  # nothing is wrong with the video
+    except (OSError, MemoryError):
+        raise  # missing, forbidden, out of reach: nothing is wrong with the video
     except av.error.FFmpegError as error:
         raise MediaError(f"cannot be opened as a video ({error.strerror})") from error
 

@@ -30,8 +30,6 @@ from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store, slug
 
-NUM_BLOCKS = 4
-"""Blocks of a full segment, one second each."""
 MAX_MISSING_SHARE = 0.05
 """Share of label rows that the video may lack at its end before label and video cannot belong together."""
 
@@ -48,6 +46,7 @@ class Features:
         behavior: rows by prompt.
         audio: rows.
         reasons: why something is missing.
+        failed: whether no clip of any modality could be used.
     """
 
     probe: Probe
@@ -57,6 +56,7 @@ class Features:
     behavior: pa.Table
     audio: pa.Table
     reasons: list[str]
+    failed: bool
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,15 @@ class TrackRef:
     Args:
         name: of the track.
         split: train or development.
+        video: stem of its video.
+        person: main, left or right.
         key: folder in the store.
     """
 
     name: str
     split: Split
+    video: str
+    person: str
     key: str
 
 
@@ -86,9 +90,10 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
         m: pa.concat_tables([part.table.replace_schema_metadata() for part in found]) for m, found in parts.items()
     }
     reasons = sorted({f"{m}: {part.reason}" for m, found in parts.items() for part in found if part.reason})
+    failed = all(part.status == "failed" for found in parts.values() for part in found)
     face = tables["face"].sort_by([("frame", "ascending"), ("face", "ascending")])
     faces = Faces(_array(face["frame"]), _array(face["time_s"]), matrix(face["box"], 4), matrix(face["embedding"]))
-    return Features(video.probe, faces, face, persons(faces), tables["behavior"], tables["audio"], reasons)
+    return Features(video.probe, faces, face, persons(faces), tables["behavior"], tables["audio"], reasons, failed)
 
 
 def make_track(
@@ -151,7 +156,7 @@ def _segments(
     ranges_s = timeline.segments(clock.duration_s, run.grid.segment_s, run.grid.hop_s)
     start_s, end_s = np.array(ranges_s).T
     ranges = np.minimum(timeline.frame_ranges(clock, ranges_s), num)
-    edges = np.array([clock.block_edges(start, NUM_BLOCKS) for start in start_s])
+    edges = np.array([clock.block_edges(start, run.wavlm.blocks) for start in start_s])
     judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking)
     prompts = features.behavior["prompt"].to_pylist()
     prompt = person if person in prompts else "neutral"
@@ -224,13 +229,13 @@ def to_tables(track: Track) -> tuple[pa.Table, pa.Table]:
     return pa.table(frames).cast(schema.TRACK_FRAMES), pa.table(columns).cast(schema.TRACK_SEGMENTS)
 
 
-def load_track(store: Store, ref: TrackRef, person: str = "main") -> Track:
+def load_track(store: Store, ref: TrackRef) -> Track:
     """Read a track that :func:`assemble` wrote."""
     frames, segments = (store.get(f"{ref.key}/{name}.parquet").table for name in ("frames", "segments"))
     return Track(
         name=ref.name,
-        video=ref.name,
-        person=person,
+        video=ref.video,
+        person=ref.person,
         time_s=_array(frames["time_s"]),
         gold=_nullable(frames, "gold_valence", "gold_arousal"),
         face_valid=_array(frames["face_valid"]),
@@ -242,7 +247,7 @@ def load_track(store: Store, ref: TrackRef, person: str = "main") -> Track:
             end_s=_array(segments["end_s"]),
             ranges=np.stack([_array(segments["first_frame"]), _array(segments["end_frame"])], axis=1),
             full=_array(segments["full"]),
-            block_edges=matrix(segments["block_edges"], NUM_BLOCKS + 1),
+            block_edges=matrix(segments["block_edges"]),
             behavior_valid=_array(segments["behavior_valid"]),
             multimodal=matrix(segments["multimodal"]).astype(np.float32),
             vision=matrix(segments["vision"]).astype(np.float32),
@@ -272,6 +277,7 @@ def assemble(
         ValueError: there is none.
     """
     where = plan.addresses(run)
+    stems = {video.stem for video in videos}  # a broken video is still whose name it is
     usable = {video.stem: video for video in videos if video.probe}
     names = [name for split in labels.values() for name in split]
     present = store.keys("tracks")
@@ -280,14 +286,15 @@ def assemble(
     for split, tracks in labels.items():
         for name, gold in tracks.items():
             try:
-                video = usable[affwild2.video_of(name, usable)]
-            except affwild2.LabelError as error:
-                say(f"left out: {error}")
+                video = usable[affwild2.video_of(name, stems)]
+                features = [(key, str(store.outcome(key))) for m in where for key in plan.keys_of(video, run, where, m)]
+            except (affwild2.LabelError, KeyError, FileNotFoundError) as error:
+                say(f"left out: track {name}: {_why(error)}")
                 continue
-            person = affwild2.person_of(name, video.stem, names, usable)
+            person = affwild2.person_of(name, video.stem, names, stems)
             mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
-            features = [plan.keys_of(video, run, where, m) for m in where]
-            ref = TrackRef(name, split, _key(name, address(schema.VERSION, person, features, run.wavlm.speaking, mark)))
+            key = _key(name, address(schema.VERSION, person, features, run.wavlm.speaking, mark))
+            ref = TrackRef(name, split, video.stem, person, key)
             refs.append(ref)
             if f"{ref.key}/segments.parquet" not in present:
                 rows.append({"name": name, "person": person, "video": video.stem, "key": ref.key, "gold": gold})
@@ -326,6 +333,15 @@ def _assemble(
     store.put(f"{row['key']}/frames.parquet", Extracted(frames))
     store.put(f"{row['key']}/segments.parquet", Extracted(segments))
     return {"name": row["name"], "reason": ""}
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case KeyError():
+            return "its video cannot be used"
+        case FileNotFoundError():
+            return "its video has not been extracted with these settings and labels"
+    return str(error)
 
 
 def _key(name: str, mark: str) -> str:

@@ -47,13 +47,17 @@ def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
         ("Qwen3-VL", Path(run.behavior.weights), tiny.make_qwen),
         ("WavLM", Path(run.wavlm.weights), tiny.make_wavlm),
     ):
-        if not (folder / "config.json").is_file():
+        if not folder.is_dir():
             say(f"demo: tiny random {name} checkpoint in {folder}")
-            make(folder)
+            part = folder.with_name(f"{folder.name}.part")
+            make(part)
+            part.rename(folder)
     folder = Path(run.face.weights)
-    if not (folder / "config.json").is_file():
+    if not folder.is_dir():
         say(f"demo: training a narrow frame encoder for {folder}")
-        _train_encoder(run.face, places, folder)
+        part = folder.with_name(f"{folder.name}.part")
+        _train_encoder(run.face, places, part)
+        part.rename(folder)
 
 
 def _on_ray(function: Callable[[Any], int], items: Iterable[Any]) -> list[int]:

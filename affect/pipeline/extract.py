@@ -11,7 +11,7 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -146,7 +146,7 @@ def extract(
     store: Store,
     *,
     tracks: list[str] | None = None,
-    people: tuple[str, ...] = (),
+    only: Collection[str] | None = None,
     retry_failed: bool = False,
 ) -> Summary:
     """Extract what is missing of every video of a folder or bucket.
@@ -156,8 +156,8 @@ def extract(
         videos: folder, bucket prefix or one video.
         store: where features go.
         tracks: names of known tracks: their ``_left`` / ``_right`` decide what behaviour is asked.
-        people: sides that behaviour is asked about in every video.
-        retry_failed: whether units that failed are done again.
+        only: stems of the videos that are wanted; all of them if not given.
+        retry_failed: whether videos and units that failed are done again.
 
     Returns:
         What was done and what was not.
@@ -165,9 +165,9 @@ def extract(
     Raises:
         ValueError: no video, weights that cannot be had, or pools that do not fit the cluster.
     """
-    asked = plan.prompts_of(affwild2.list_videos(videos), tracks or [], people)
+    asked = plan.prompts_of(affwild2.list_videos(videos), tracks or [])
     where = plan.addresses(run)
-    probed = plan.probe_videos(videos, store, asked)
+    probed = plan.probe_videos(videos, store, asked, only=only, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, store, retry_failed=retry_failed)
     summary = Summary(probed)
     for outcome in existing:
@@ -189,14 +189,16 @@ def extract(
     total = sum(plan.seconds(probed[unit.video], unit, run) for unit in units)
     say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(modalities)}")
     attempts = Attempts(store, uuid.uuid4().hex[:12])
-    with Meter("extract", total, "s of video") as meter:
-        for row in _stream(run, probed, units, modalities, store, where, attempts).iter_rows():
-            for modality in modalities:
-                if modality in row["missing"].split(","):
-                    _count(summary, row, modality)
-            failed = summary.done["failed"] + summary.done["error"]
-            meter.advance(row["length_s"], f"{failed} failed" if failed else "")
-    attempts.close()
+    try:
+        with Meter("extract", total, "s of video") as meter:
+            for row in _stream(run, probed, units, modalities, store, where, attempts).iter_rows():
+                for modality in modalities:
+                    if modality in row["missing"].split(","):
+                        _count(summary, row, modality)
+                failed = summary.done["failed"] + summary.done["error"]
+                meter.advance(row["length_s"], f"{failed} failed" if failed else "")
+    finally:
+        attempts.close()
     return summary
 
 

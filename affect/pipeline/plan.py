@@ -1,7 +1,7 @@
 """From a folder of videos to clips of work: probe, cut, find what is missing, longest first."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from affect.corpus import affwild2, video
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
 from affect.pipeline.store import Outcome, Store, probe_key, unit_key
+from affect.timeline import TIME_TOLERANCE_S
 
 EXPECTED_SLOWNESS = 20.0
 """Seconds of work that a second of video may take before a job counts as stuck."""
@@ -83,11 +84,11 @@ def _unnamed(settings: Pool) -> dict[str, Any]:
     return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in skipped}
 
 
-def prompts_of(stems: Iterable[str], tracks: Iterable[str], people: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """People that behaviour is asked about, per video: ``neutral``, and a side where a label or the user names it."""
+def prompts_of(stems: Iterable[str], tracks: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """People that behaviour is asked about, per video: ``neutral``, and a side where a label names it."""
     known = list(tracks)
     videos = set(stems)
-    asked = {stem: {"neutral", *people} for stem in videos}
+    asked = {stem: {"neutral"} for stem in videos}
     for track in known:
         try:
             stem = affwild2.video_of(track, videos)
@@ -100,13 +101,22 @@ def prompts_of(stems: Iterable[str], tracks: Iterable[str], people: tuple[str, .
     return {stem: tuple(p for p in order if p in people) for stem, people in asked.items()}
 
 
-def probe_videos(root: str, store: Store, prompts: Mapping[str, tuple[str, ...]]) -> list[Video]:
+def probe_videos(
+    root: str,
+    store: Store,
+    prompts: Mapping[str, tuple[str, ...]],
+    *,
+    only: Collection[str] | None = None,
+    retry_failed: bool = False,
+) -> list[Video]:
     """Probe every video of a folder or bucket that has not been probed, in parallel.
 
     Args:
         root: folder, bucket prefix or one video.
         store: keeps the probes.
         prompts: people asked about per video, ``neutral`` where it says nothing.
+        only: stems of the videos that are wanted; all of them if not given.
+        retry_failed: whether videos that could not be used are probed again.
 
     Returns:
         One entry per video, sorted by path; a video that cannot be used has a reason and no probe.
@@ -118,8 +128,13 @@ def probe_videos(root: str, store: Store, prompts: Mapping[str, tuple[str, ...]]
     rows = [
         {"stem": stem, "path": path, "uri": files.join(base, path), "key": probe_key(path, *known[path])}
         for stem, path in sorted(names.items(), key=lambda item: item[1])
+        if only is None or stem in only
     ]
-    new = [row for row in rows if row["key"] not in present]
+    new = [
+        row
+        for row in rows
+        if row["key"] not in present or (retry_failed and store.outcome(row["key"]).status == "failed")
+    ]
     unread = {}
     if new:
         todo = ray.data.from_items(new, override_num_blocks=min(len(new), 256))
@@ -168,7 +183,7 @@ def load_probe(store: Store, key: str) -> Probe:
 
 def num_clips(probe: Probe, run: Run) -> int:
     """Clips of a video; every one owns at least a frame."""
-    return int(probe.time_s[-1] // run.grid.clip_s) + 1
+    return int((probe.time_s[-1] + TIME_TOLERANCE_S) // run.grid.clip_s) + 1
 
 
 def make_clip(video: Video, probe: Probe, number: int, run: Run) -> Clip:

@@ -47,9 +47,11 @@ def load_models(run: Run, runs: str) -> dict[System, Model]:
     """The latest trained model of every system.
 
     Raises:
-        ValueError: one is missing, or was trained with other settings than the run's.
+        ValueError: one is missing, or was trained with settings or features other than the run's.
     """
-    models = {}
+    runs = files.absolute(runs)
+    models: dict[System, Model] = {}
+    features = plan.addresses(run)
     for system in SYSTEMS:
         try:
             mark = json.loads(files.read(files.join(runs, f"{system}.json")))["address"]
@@ -58,6 +60,11 @@ def load_models(run: Run, runs: str) -> dict[System, Model]:
             raise ValueError(f"{runs}: no trained {system} model; run jobs/train.py {run.name} first") from None
         if models[system].settings != settings_address(run, system):
             raise ValueError(f"{models[system].uri} was trained with other {system} settings than this run has")
+        other = [m for m, mark in models[system].features.items() if features[m] != mark]  # type: ignore[index]
+        if other:
+            raise ValueError(
+                f"{models[system].uri} was trained on other {', '.join(other)} features than this run extracts"
+            )
     for system in FUSIONS:
         stale = [m for m, mark in models[system].upstream.items() if models[m].address != mark]  # type: ignore[index]
         if stale:
@@ -121,7 +128,7 @@ class Predictor:
         pyarrow.csv.write_csv(table, text)
         files.write(files.join(self._out, f"{video.stem}.csv"), text.getvalue())
         reasons = features.reasons if people else ["no person: no face is seen long enough", *features.reasons]
-        status = "degraded" if reasons else "ok"
+        status = "failed" if features.failed else "degraded" if reasons else "ok"
         return {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
 
     def _people(self, video: Video, features: Features) -> list[tuple[str, str]]:

@@ -62,13 +62,13 @@ class Store:
         files.write(files.join(self.uri, key), encode(table))
         return outcome
 
-    def get(self, key: str, columns: list[str] | None = None) -> Extracted:
+    def get(self, key: str) -> Extracted:
         """Read a unit.
 
         Raises:
             FileNotFoundError: it is missing.
         """
-        table = pq.read_table(io.BytesIO(files.read(files.join(self.uri, key))), columns=columns)
+        table = pq.read_table(io.BytesIO(files.read(files.join(self.uri, key))))
         note = json.loads(table.schema.metadata[_METADATA])
         return Extracted(table, note["status"], note["reason"])
 
@@ -83,7 +83,7 @@ class Store:
     def keys(self, prefix: str) -> set[str]:
         """Keys of the objects below a prefix, by listing."""
         listed = files.walk(files.join(self.uri, prefix))
-        return {f"{prefix}/{name}" for name, _, _ in listed if name.endswith(".parquet") and "._tmp." not in name}
+        return {f"{prefix}/{name}" for name, _, _ in listed if name.endswith(".parquet")}
 
 
 def encode(table: pa.Table) -> bytes:

@@ -18,16 +18,18 @@ import pyarrow as pa
 import ray.train
 import ray.train.torch
 import torch
+from ray.train import TrainingFailedError
 
 from affect import files, learning, schema, weights
 from affect.config import MODALITIES, Modality, Run, address
 from affect.corpus.clip import Extracted
 from affect.corpus.track import Blocks, Series, Track
 from affect.learning import Epoch, Fitted, Outputs
-from affect.pipeline.assemble import NUM_BLOCKS, TrackRef, load_track, matrix, rows_of
+from affect.pipeline import plan
+from affect.pipeline.assemble import TrackRef, load_track, matrix, rows_of
 from affect.pipeline.progress import LINE_EVERY_S, say
 from affect.pipeline.store import Store, slug
-from affect.tasks import AudioTask, BehaviorTask, DcmmoeTask, FaceTask, RaavTask, TrackTask, save_weights
+from affect.tasks import AudioTask, BehaviorTask, DcmmoeTask, FaceTask, RaavTask, TrackTask, load_weights, save_weights
 
 System = Literal["face", "behavior", "audio", "dcmmoe", "raav"]
 SYSTEMS = cast(tuple[System, ...], schema.SYSTEMS)
@@ -43,6 +45,7 @@ class Model:
         uri: its folder.
         address: of everything that decided its numbers.
         settings: address of its settings.
+        features: addresses of the features it was trained on, by modality.
         widths: widths of what it reads.
         upstream: addresses of the models whose embeddings it reads.
         best: epoch, CCC valence, arousal and mean on the development tracks it was selected on.
@@ -52,6 +55,7 @@ class Model:
     uri: str
     address: str
     settings: str
+    features: dict[str, str]
     widths: dict[str, int]
     upstream: dict[str, str]
     best: dict[str, int | float]
@@ -125,6 +129,7 @@ def train(
     for split in ("train", "development"):
         if not any(ref.split == split for ref in refs):
             raise ValueError(f"no usable track in the {split} split")
+    runs = files.absolute(runs)
     upstream: dict[str, str] = {}
     models = []
     for system in SYSTEMS:
@@ -141,13 +146,30 @@ def train(
             say(f"train {system}: there already, {uri}")
         else:
             job = {"run": run, "system": system, "refs": refs, "store": store, "uri": uri, "address": mark}
-            _start(run, job | {"upstream": dict(needed)})
+            _start(run, job | {"upstream": dict(needed), "features": dict(plan.addresses(run))})
         model = load_model_card(uri)
+        _embed_missing(run, model, refs, store)
         files.write(files.join(runs, f"{system}.json"), json.dumps({"address": mark}).encode())
         models.append(model)
         if system in MODALITIES:
             upstream[system] = mark
     return models
+
+
+def _embed_missing(run: Run, model: Model, refs: list[TrackRef], store: Store) -> None:
+    """Write what a finished model says of tracks that this store does not have it of."""
+    if model.system not in MODALITIES:
+        return
+    present = store.keys(f"embedded/{model.address}")
+    missing = [ref for ref in refs if _embedded_key(model.address, ref.name, "frames") not in present]
+    if not missing:
+        return
+    task = make_task(run, model.system, model.widths)
+    network = load_weights(task.build(), files.read(files.join(model.uri, "model.safetensors")))
+    for ref in missing:
+        track = load_track(store, ref)
+        outputs = learning.run(task, network, track, torch.device("cpu"))
+        put_embeddings(store, model.address, track, *embed(task, track, outputs))
 
 
 def _start(run: Run, job: dict[str, Any]) -> None:
@@ -168,7 +190,10 @@ def _start(run: Run, job: dict[str, Any]) -> None:
         scaling_config=scaling,
         run_config=ray.train.RunConfig(name=name, storage_path=files.join(job["uri"], "ray")),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise ValueError(f"training {job['system']} failed: {error}") from error
 
 
 def _train(job: dict[str, Any]) -> None:
@@ -180,7 +205,8 @@ def _train(job: dict[str, Any]) -> None:
     widths = widths_of(run, system, list(tracks.values()))
     task = make_task(run, system, widths)
     split = {s: [tracks[ref.name] for ref in refs if ref.split == s] for s in ("train", "development")}
-    device = ray.train.torch.get_device() if run.workers.num_workers else torch.device("cpu")
+    alone = torch.device("cuda" if run.workers.use_gpu else "cpu")
+    device = ray.train.torch.get_device() if run.workers.num_workers else alone
     fitted = learning.fit(task, split["train"], split["development"], device=device, on_epoch=_teller(system, rank))
     if system in MODALITIES:
         for track in list(tracks.values())[rank::processes]:
@@ -221,6 +247,7 @@ def _save(job: dict[str, Any], fitted: Fitted, widths: dict[str, int], settings:
         "system": job["system"],
         "address": job["address"],
         "settings": settings,
+        "features": job["features"],
         "widths": widths,
         "upstream": job["upstream"],
         "best": best,
@@ -257,10 +284,10 @@ def _embedded_key(model: str, track: str, name: str) -> str:
 def put_embeddings(store: Store, model: str, track: Track, series: Series, blocks: Blocks | None) -> None:
     """Write what a unimodal model says of a track, blocks first: present frames mean that all is there."""
     if blocks is not None:
-        num, width = len(blocks.valid), blocks.embedding.shape[2]
+        num, per_segment, width = blocks.embedding.shape
         columns = {
-            "segment": np.repeat(np.arange(num), NUM_BLOCKS),
-            "block": np.tile(np.arange(NUM_BLOCKS), num),
+            "segment": np.repeat(np.arange(num), per_segment),
+            "block": np.tile(np.arange(per_segment), num),
             "embedding": rows_of(blocks.embedding.reshape(-1, width), pa.float32()),
             "valence": blocks.prediction[..., 0].reshape(-1),
             "arousal": blocks.prediction[..., 1].reshape(-1),
@@ -291,9 +318,9 @@ def with_embeddings(track: Track, store: Store, models: Mapping[str, str]) -> Tr
         if modality == "audio":
             table = store.get(_embedded_key(model, track.name, "blocks")).table
             embedding = matrix(table["embedding"])
-            shape = (len(embedding) // NUM_BLOCKS, NUM_BLOCKS)
+            shape = (len(track.segments.ranges), -1)
             valid = table["valid"].to_numpy().reshape(shape)
-            blocks = Blocks(embedding.reshape(*shape, -1), _two(table).reshape(*shape, 2), valid)
+            blocks = Blocks(embedding.reshape(*valid.shape, -1), _two(table).reshape(*valid.shape, 2), valid)
     return dataclasses.replace(track, series=series, blocks=blocks)
 
 

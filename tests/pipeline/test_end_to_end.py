@@ -86,6 +86,9 @@ def test_models_of_other_settings_are_refused(trained: Micro):
     other = replace(trained.run, raav=replace(trained.run.raav, hidden=128))
     with pytest.raises(ValueError, match="trained with other raav settings"):
         load_models(other, trained.places.runs)
+    other = replace(trained.run, face=replace(trained.run.face, box_growth=0.2))
+    with pytest.raises(ValueError, match="trained on other face features"):
+        load_models(other, trained.places.runs)
     with pytest.raises(ValueError, match=r"no trained face model; run jobs/train\.py"):
         load_models(trained.run, files.join(trained.places.runs, "nowhere"))
 
@@ -108,7 +111,7 @@ def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micr
     from affect.corpus.track import Series
     from affect.pipeline.predict import _table
 
-    track = load_track(Store(trained.places.store), TrackRef("x", "train", _first_key(trained)))
+    track = load_track(Store(trained.places.store), TrackRef("x", "train", "x", "main", _first_key(trained)))
     unseen = Series(np.zeros((50, 4)), np.zeros((50, 2)), np.zeros(50, dtype=bool))
     track = replace(track, series={"face": unseen, "behavior": unseen, "audio": unseen})
     table = _table(track, {system: np.zeros((50, 2)) for system in SYSTEMS})
