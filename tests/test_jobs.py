@@ -126,7 +126,7 @@ def test_evaluation_prints_a_row_per_system_and_writes_the_submission(run: Run, 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A local Ray head with its job server, in a process group of its own; the environment to reach it with."""
-    ports = [free_port() for _ in range(2)]
+    ports = [free_port() for _ in range(3)]
     binaries = Path(sys.executable).parent  # what an activated virtual environment puts first
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     environment |= {"RAY_AUTH_MODE": "disabled", "PATH": f"{binaries}:{os.environ['PATH']}"}

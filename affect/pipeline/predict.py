@@ -51,7 +51,6 @@ def load_models(run: Run, runs: str) -> dict[System, Model]:
     """
     runs = files.absolute(runs)
     models: dict[System, Model] = {}
-    features = plan.addresses(run)
     for system in SYSTEMS:
         try:
             mark = json.loads(files.read(files.join(runs, f"{system}.json")))["address"]
@@ -60,11 +59,11 @@ def load_models(run: Run, runs: str) -> dict[System, Model]:
             raise ValueError(f"{runs}: no trained {system} model; run jobs/train.py {run.name} first") from None
         if models[system].settings != settings_address(run, system):
             raise ValueError(f"{models[system].uri} was trained with other {system} settings than this run has")
-        other = [m for m, mark in models[system].features.items() if features[m] != mark]  # type: ignore[index]
+    features = plan.addresses(run)
+    for model in models.values():
+        other = [m for m, mark in model.features.items() if features[m] != mark]  # type: ignore[index]
         if other:
-            raise ValueError(
-                f"{models[system].uri} was trained on other {', '.join(other)} features than this run extracts"
-            )
+            raise ValueError(f"{model.uri} was trained on other {', '.join(other)} features than this run extracts")
     for system in FUSIONS:
         stale = [m for m, mark in models[system].upstream.items() if models[m].address != mark]  # type: ignore[index]
         if stale:

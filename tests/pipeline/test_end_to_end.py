@@ -1,6 +1,7 @@
 """The micro corpus through training, prediction and scoring, in place and by the jobs' own command lines."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from _pytest.capture import CaptureFixture
 
 from affect import files, schema
 from affect.corpus import affwild2
+from affect.corpus.clip import Extracted
 from affect.pipeline import plan
-from affect.pipeline.assemble import TrackRef, assemble, load_features, load_track, make_track, to_tables
+from affect.pipeline.assemble import TrackRef, assemble, load_features, load_track, make_track, matrix, to_tables
 from affect.pipeline.evaluate import read_predictions, score_systems
 from affect.pipeline.predict import load_models
 from affect.pipeline.store import Store
 from affect.pipeline.train import SYSTEMS, train
 from affect.submission import fill, read_template
+from jobs.predict import Predict
+from jobs.predict import work as predict_job
 from tests.conftest import Micro
 
 
@@ -121,3 +125,59 @@ def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micr
 
 def _first_key(trained: Micro) -> str:
     return sorted(Store(trained.places.store).keys("tracks"))[0].rpartition("/")[0]
+
+
+def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list[TrackRef], tmp_path: Path):
+    """A track's address follows how its clips ended, since a retried clip is written under the same key."""
+    store = Store(str(tmp_path / "store"))
+    shutil.copytree(trained.places.store, store.uri)
+    videos = plan.probe_videos(trained.places.videos, store, {})
+    first = plan.keys_of(videos[0], trained.run, plan.addresses(trained.run), "face")[0]
+    store.put(first, Extracted(schema.FACE.empty_table(), "failed", "not one frame can be decoded"))
+    labels = affwild2.read_splits(trained.places.labels)
+    again = {ref.name: ref for ref in assemble(trained.run, videos, labels, store)}
+    before = {ref.name: ref for ref in refs}
+    assert again["video01"].key != before["video01"].key and again["video02"] == before["video02"]
+    assert not load_track(store, again["video01"]).face_valid[:20].any()
+
+
+def test_labels_of_a_broken_video_go_to_nobody_else(trained: Micro, capsys: CaptureFixture[str]):
+    store = Store(trained.places.store)
+    videos = plan.probe_videos(trained.places.videos, store, {})
+    broken = replace(videos[0], stem="video01_left", probe=None, reason="the file is empty")
+    labels = affwild2.read_splits(trained.places.labels)
+    both = {**labels["train"], "video01_left": labels["train"]["video01"]}
+    refs = assemble(trained.run, [*videos, broken], {"train": both}, store)
+    assert [(ref.name, ref.person) for ref in refs] == [("video01", "main")]
+    assert "track video01_left: its video cannot be used" in capsys.readouterr().out
+
+
+def test_a_template_that_names_an_unknown_track_stops_before_anything_is_extracted(trained: Micro, tmp_path: Path):
+    template = tmp_path / "template.txt"
+    template.write_text("image_location,valence,arousal\nnobody/00001.jpg,,\n")
+    places = trained.places
+    job = Predict(
+        run=trained.run,
+        new_videos=places.new_videos,
+        out=str(tmp_path / "out"),
+        runs=places.runs,
+        store=str(tmp_path / "store"),
+        template=str(template),
+    )
+    with pytest.raises(ValueError, match="track nobody has no video"):
+        predict_job(job)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_finished_model_embeds_the_tracks_of_a_new_store(trained: Micro, tmp_path: Path):
+    store = Store(str(tmp_path / "store"))
+    for part in ("videos", "face", "behavior", "audio"):
+        shutil.copytree(Path(trained.places.store) / part, Path(store.uri) / part)
+    videos = plan.probe_videos(trained.places.videos, store, {})
+    refs = assemble(trained.run, videos, affwild2.read_splits(trained.places.labels), store)
+    train(trained.run, refs, store, trained.places.runs)
+    old = Store(trained.places.store)
+    for key in store.keys("embedded"):
+        new_values, old_values = store.get(key).table, old.get(key).table
+        assert matrix(new_values["embedding"]) == pytest.approx(matrix(old_values["embedding"]), abs=1e-4)
+    assert len(store.keys("embedded")) == 8  # two tracks: face, behavior, audio frames and audio blocks
