@@ -134,6 +134,7 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
     command += [
         f"--port={ports[0]}",
         f"--dashboard-port={ports[1]}",
+        f"--dashboard-agent-listen-port={ports[2]}",  # its default belongs to the session's own Ray
         "--dashboard-host=127.0.0.1",
         "--object-store-memory=200000000",
         f"--temp-dir=/tmp/affect-{ports[0]}",
