@@ -168,7 +168,7 @@ def extract(
     asked = plan.prompts_of(affwild2.list_videos(videos), tracks or [])
     where = plan.addresses(run)
     probed = plan.probe_videos(videos, store, asked, only=only, retry_failed=retry_failed)
-    units, existing = plan.missing_units(probed, run, store, retry_failed=retry_failed)
+    units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
     summary = Summary(probed)
     for outcome in existing:
         summary.existing[outcome.status] += 1

@@ -203,17 +203,17 @@ def keys_of(video: Video, run: Run, where: Mapping[Modality, str], modality: Mod
 
 
 def missing_units(
-    videos: list[Video], run: Run, store: Store, *, retry_failed: bool
+    videos: list[Video], run: Run, where: Mapping[Modality, str], store: Store, *, retry_failed: bool
 ) -> tuple[list[Unit], list[Outcome]]:
     """Units to do, longest first, and how the units that exist ended.
 
     Args:
         videos: from :func:`probe_videos`.
         run: the run.
+        where: from :func:`addresses`, which reads all local weights: once a job is enough.
         store: the store.
         retry_failed: whether units that failed are to be done again.
     """
-    where = addresses(run)
     present = {key for modality in MODALITIES for key in store.keys(modality)}
     outcomes: list[Outcome] = []
     units = []
