@@ -78,24 +78,40 @@ class Face(Pool):
 
     weights: str = "grada"
     """Folder of a GRADA checkpoint: ``model.safetensors`` and ``config.json``."""
+    detector: Literal["mediapipe", "yolo"] = "mediapipe"
+    """What finds faces: the detector inside ``landmarker``, or an Ultralytics model (AGPL-3.0, extra ``yolo``)."""
     landmarker: str = "face_landmarker.task"
-    """MediaPipe face landmarker: a file, or the name of one that :mod:`affect.weights` knows."""
+    """MediaPipe face landmarker, which measures the mouth: a file, or a name that :mod:`affect.weights` knows."""
+    yolo_weights: str = ""
+    """Ultralytics checkpoint of the ``yolo`` detector: a ``.pt`` file is a pickle, so name only one that you trust."""
+    yolo_class: str = "face"
+    """Name of the class that counts as a face in ``yolo_weights``."""
     min_confidence: float = 0.35
     """Detections below this confidence are dropped."""
     box_growth: float = 0.10
     """A box grows by this share of its width and height on each side."""
-    max_faces: int = 4
-    """Faces looked for in one frame."""
+    max_faces: int = 8
+    """Faces kept in one frame, the largest ones; a clip with more is ``degraded``."""
+    min_face_px: int = 16
+    """Faces whose longer side is shorter than this in the video's pixels are dropped."""
     crop_px: int = 240
-    """Side of the black square that a crop is centred on."""
-    micro_batch: int = 32
-    """Crops embedded at once."""
+    """Side of the black square that a crop is centred on for the encoder."""
+    mesh_px: int = 240
+    """The same for the mesh."""
+    micro_batch: int = 8
+    """Crops embedded at once. On a CPU 8 is faster than 32; a GPU wants a hundred or more."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         Pool.__post_init__(self)
-        _check_positive(self, "max_faces", "crop_px", "micro_batch")
+        _check_positive(self, "max_faces", "min_face_px", "crop_px", "mesh_px", "micro_batch")
         _check_fraction(self, "min_confidence", "box_growth")
+        _check(
+            self,
+            self.detector != "yolo" or bool(self.yolo_weights),
+            "detector yolo needs yolo_weights, the path of an Ultralytics checkpoint (a .pt file is a pickle: name "
+            "only one that you trust)",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +155,32 @@ class Audio(Pool):
         """Check ranges."""
         Pool.__post_init__(self)
         _check(self, self.sample_rate_hz == 16_000, f"sample_rate_hz is {self.sample_rate_hz}, WavLM hears 16000")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tracking:
+    """Who is who: how faces of single frames become persons of a video."""
+
+    max_gap_s: float = 1.0
+    """A person unseen for longer starts a new tracklet, which appearance may join again; shorter gaps are bridged."""
+    min_link: float = 0.75
+    """A face goes on with a tracklet near it if it looks at least this much alike, in [0, 1]."""
+    min_similarity: float = 0.85
+    """Tracklets that look at least this much alike, in [0, 1], are one person."""
+    cut: float = 0.10
+    """Mean absolute change of the picture's thumbnail, as a share of full scale, that makes a scene cut."""
+    min_score: float = 0.7
+    """A face counts as certain with a mesh or with at least this confidence; a person is certain half of the time."""
+    min_presence: float = 0.05
+    """A person is in at least this share of the frames that show any face."""
+    min_person_s: float = 0.5
+    """A person is seen for at least this long in all."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "max_gap_s", "cut")
+        _check_fraction(self, "min_link", "min_similarity", "min_score", "min_presence")
+        _check(self, self.min_person_s >= 0, f"min_person_s is {self.min_person_s}, it cannot be negative")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -469,6 +511,8 @@ class Run:
     """Behaviour extraction."""
     audio: Audio = field(default_factory=Audio)
     """Audio extraction."""
+    tracking: Tracking = field(default_factory=Tracking)
+    """Who is who."""
     face_transformer: FaceTransformer = field(default_factory=FaceTransformer)
     """Temporal model of the face."""
     mamba: Mamba = field(default_factory=Mamba)
@@ -489,6 +533,108 @@ class Run:
             self.grid.segment_s == self.wavlm.blocks,
             f"grid.segment_s {self.grid.segment_s} and wavlm.blocks {self.wavlm.blocks}: a block is one second",
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GradaShape:
+    """Size of the frame encoder; the defaults are EfficientNet-B1's and the paper's embedding."""
+
+    width: float = 1.0
+    """Factor on EfficientNet-B0's channels."""
+    depth: float = 1.1
+    """Factor on EfficientNet-B0's layers."""
+    embedding: int = 256
+    """Width of the embedding."""
+    dropout: float = 0.1
+    """Dropout before the embedding."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "width", "depth", "embedding")
+        _check_fraction(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CropAugment:
+    """Augmentation of face crops, training only."""
+
+    mirror: float = 0.5
+    """Probability of a mirror image."""
+    turn_deg: float = 10.0
+    """Largest turn to either side in degrees."""
+    scale: float = 0.10
+    """Largest change of size, as a share."""
+    shift: float = 0.05
+    """Largest shift, as a share of half a side."""
+    brightness: float = 0.2
+    """Largest change of brightness, as a share."""
+    contrast: float = 0.2
+    """Largest change of contrast, as a share."""
+    saturation: float = 0.2
+    """Largest change of saturation, as a share."""
+    grey: float = 0.05
+    """Probability of a crop without colour."""
+    erase: float = 0.25
+    """Probability of a blacked-out rectangle."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_fraction(self, "scale", "shift", "brightness", "contrast", "saturation")
+        for name in ("mirror", "grey", "erase"):
+            value = getattr(self, name)
+            _check(self, 0 <= value <= 1, f"{name} is {value}, a probability has to be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderRun:
+    """Training of the frame encoder on labelled pictures: expressions, valence and arousal, or both."""
+
+    name: str
+    """The recipe's name."""
+    shape: GradaShape = field(default_factory=GradaShape)
+    """Its size."""
+    trunk: str = ""
+    """EfficientNet that the trunk starts from: safetensors with torchvision's names; random if not given."""
+    crop_px: int = 240
+    """Side of the black square that a face is centred on."""
+    box_growth: float = 0.10
+    """A manifest's box grows by this share of its width and height on each side."""
+    trunk_learning_rate: float = 1e-4
+    """Learning rate of the trunk; ``fit.learning_rate`` is that of embedding and heads."""
+    affect_weight: float = 1.0
+    """Weight of the valence and arousal loss."""
+    expression_weight: float = 1.0
+    """Weight of the expressions' cross-entropy."""
+    dataset_weights: dict[str, float] = field(default_factory=dict)
+    """How often a dataset's pictures are seen in an epoch: 0.5 half of them, 2 each twice; 1 if not given."""
+    augment: CropAugment = field(default_factory=CropAugment)
+    """Augmentation."""
+    fit: Fit = field(
+        default_factory=lambda: Fit(
+            learning_rate=1e-3,
+            batch_size=64,
+            max_epochs=30,
+            stop_patience=5,
+            clip_norm=1.0,
+            ema_decay=0.998,
+            loss=Loss(ccc_over="batch", error_weight=1.0, min_points=4),
+        )
+    )
+    """How it is trained."""
+    loader_cpus: float = 1.0
+    """CPUs of one task that reads pictures."""
+    workers: Workers = field(default_factory=Workers)
+    """Where training runs."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_positive(self, "crop_px", "trunk_learning_rate", "loader_cpus")
+        _check_fraction(self, "box_growth")
+        for name in ("affect_weight", "expression_weight"):
+            value = getattr(self, name)
+            _check(self, value >= 0, f"{name} is {value}, it cannot be negative")
+        for name, value in self.dataset_weights.items():
+            _check(self, value >= 0, f"dataset_weights of {name} is {value}, it cannot be negative")
 
 
 def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and plain JSON values

@@ -37,13 +37,39 @@ class Example(NamedTuple):
 
     Args:
         inputs: arrays by name, without the batch axis.
-        gold: valence and arousal per point, 0 where there is none.
+        gold: what the task's loss wants per point, valence and arousal first; finite where ``annotated``.
         annotated: which points count.
     """
 
     inputs: dict[str, ndarray]
-    gold: Float[ndarray, "T 2"]
+    gold: Float[ndarray, "T targets"]
     annotated: Bool[ndarray, " T"]
+
+
+class Share(NamedTuple):
+    """What one process does of a batch.
+
+    Args:
+        samples: items with one window each.
+        length: points of the batch's longest window.
+    """
+
+    samples: list[tuple[Any, Window]]
+    length: int
+
+
+class Batch(NamedTuple):
+    """A share as tensors on the device.
+
+    Args:
+        inputs: tensors by name.
+        gold: as in :class:`Example`.
+        annotated: as in :class:`Example`.
+    """
+
+    inputs: dict[str, Tensor]
+    gold: Float[Tensor, "B T targets"]
+    annotated: Bool[Tensor, "B T"]
 
 
 class Outputs(NamedTuple):
@@ -90,6 +116,19 @@ class Task(ABC):
     def predict(self, item: Any, outputs: Outputs) -> Float[ndarray, "frames 2"]:  # noqa: ANN401
         """Join the windows' outputs to valence and arousal of every frame."""
 
+    def copies(self, item: Any) -> float:  # noqa: ANN401
+        """How often an item's windows are seen in an epoch, on average."""
+        return 1.0
+
+    def loss(
+        self,
+        gold: Float[Tensor, "B T targets"],
+        prediction: Float[Tensor, "B T outputs"],
+        annotated: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, ""] | None:
+        """Loss of a whole batch: the hybrid CCC loss; None if nothing in it is annotated."""
+        return hybrid_loss(gold, prediction, annotated, self.settings.loss)
+
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """AdamW's parameter groups: all parameters at one learning rate."""
         return [{"params": list(model.parameters()), "lr": self.settings.learning_rate}]
@@ -102,6 +141,16 @@ class Task(ABC):
         """Run the model on a batch: inputs by the names of its arguments."""
         result = model(**inputs)
         return Output(result.prediction, result.embedding)
+
+
+Loader = Callable[[Task, Sequence[Share], torch.device], Iterator[Batch]]
+"""Makes the examples of shares and collates each share into a batch, in order."""
+
+
+def load_here(task: Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
+    """Make examples in this process, when they are asked for."""
+    for samples, length in shares:
+        yield collate([task.example(item, window, length) for item, window in samples], device)
 
 
 class Epoch(NamedTuple):
@@ -150,6 +199,7 @@ def fit(
     *,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    loader: Loader = load_here,
 ) -> Fitted:
     """Train until the development score has not risen for ``stop_patience`` epochs.
 
@@ -159,6 +209,7 @@ def fit(
         development: items to select the epoch on.
         device: where.
         on_epoch: called after every epoch, by every process.
+        loader: makes the batches.
 
     Raises:
         ValueError: nothing to train on or to select on.
@@ -175,6 +226,8 @@ def fit(
     model = task.build().to(device)
     torch.manual_seed(settings.seed + 1 + rank)  # same weights everywhere, own dropout
     np.random.seed(settings.seed + 1 + rank)  # transformers' SpecAugment draws from numpy
+    if processes > 1:
+        model = synchronise(model, device)
     trained: nn.Module = DistributedDataParallel(model) if processes > 1 else model
     average = (
         AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay)) if settings.ema_decay else None
@@ -193,8 +246,10 @@ def fit(
         trained.train()
         losses: list[float] = []
         skipped = 0
-        for batch in _batches(samples, settings.batch_size, order):
-            loss = _loss(task, trained, batch, device, noise)
+        batches = list(_batches(_repeated(task, samples, order), settings.batch_size, order))
+        shares = [_share(batch, rank, processes) for batch in batches]
+        for batch, share in zip(batches, loader(task, shares, device), strict=True):
+            loss = _loss(task, trained, share, len(batch[rank::processes]), noise)
             if loss is None:
                 continue
             if not torch.isfinite(loss):
@@ -215,7 +270,7 @@ def fit(
                 average.update_parameters(model)
             losses.append(float(loss.detach()))
         judged = average.module if average else model
-        ccc = evaluate(task, judged, development, device)
+        ccc = evaluate(task, judged, development, device, loader)
         rate = float(optimizer.param_groups[0]["lr"])
         epoch = Epoch(
             number, float(np.mean(losses)) if losses else np.nan, ccc, rate, time.monotonic() - start, skipped
@@ -230,6 +285,51 @@ def fit(
             break
     model.load_state_dict(weights)
     return Fitted(model.eval(), history, best)
+
+
+class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the shares of all processes together, on a CPU, where torch has none.
+
+        y = (x - mean) / sqrt(var + eps) * weight + bias,   mean and var over everyone's points
+
+    Source: torch.nn.SyncBatchNorm, which refuses tensors on a CPU.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Take any number of axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, ...) over every axis but the second."""
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        count = x.numel() // x.shape[1] * world()[1]
+        mean = _sum_over_processes(x.sum(dim=axes)) / count
+        centred = x - mean.view(shape)
+        var = _sum_over_processes(centred.square().sum(dim=axes)) / count
+        with torch.no_grad():
+            momentum = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(var * count / max(1, count - 1), momentum)
+            self.num_batches_tracked.add_(1)
+        return centred * (self.weight * (var + self.eps).rsqrt()).view(shape) + self.bias.view(shape)
+
+
+def _sum_over_processes(value: Tensor) -> Tensor:
+    """Sum with its gradient."""
+    return dist.nn.functional.all_reduce(value)  # type: ignore[attr-defined]
+
+
+def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
+    """Let batch normalisation see the whole batch and not a process' share of it; names of the state stay."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.__class__ = GlobalBatchNorm
+    return model
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, settings: Fit) -> ReduceLROnPlateau | None:
@@ -249,23 +349,32 @@ def _batches(samples: list[Any], size: int, generator: torch.Generator) -> Itera
         yield shuffled[start:end]
 
 
-def _loss(
-    task: Task, model: nn.Module, batch: list[Any], device: torch.device, noise: torch.Generator
-) -> Tensor | None:
+def _repeated(task: Task, samples: list[Any], generator: torch.Generator) -> list[Any]:
+    """Samples as often as their items want to be seen; the broken part of a number is drawn anew."""
+    copies = torch.tensor([task.copies(item) for item, _ in samples])
+    if (copies == 1).all():
+        return samples
+    times = (copies + torch.rand(len(samples), generator=generator)).floor().int().tolist()
+    return [sample for sample, number in zip(samples, times, strict=True) for _ in range(number)]
+
+
+def _share(batch: list[Any], rank: int, processes: int) -> Share:
+    """A process' part of a batch; all parts have one size, the batch's first samples fill them up."""
+    own = batch[rank::processes]
+    surplus = -(-len(batch) // processes) - len(own)
+    return Share(own + batch[:surplus], max(end - start for _, (start, end) in batch))
+
+
+def _loss(task: Task, model: nn.Module, share: Batch, num_own: int, noise: torch.Generator) -> Tensor | None:
     """Loss over the whole batch, of which this process computes its share."""
-    rank, processes = world()
-    length = max(end - start for _, (start, end) in batch)
-    share = batch[rank::processes]
-    surplus = -(-len(batch) // processes) - len(share)
-    examples = [task.example(item, window, length) for item, window in share + batch[:surplus]]
-    inputs, gold, annotated = collate(examples, device)
-    if surplus:
-        annotated[len(share) :] = False  # shares have one size; what fills one up does not count
+    _, processes = world()
+    inputs, gold, annotated = share
+    annotated[num_own:] = False  # what fills a share up does not count
     prediction = task.forward(model, task.augment(inputs, noise)).prediction
     if processes > 1:
         prediction = torch.cat(dist.nn.functional.all_gather(prediction))  # type: ignore[attr-defined]
         gold, annotated = (_gather(value, processes) for value in (gold, annotated))
-    return hybrid_loss(gold, prediction, annotated, task.settings.loss)
+    return task.loss(gold, prediction, annotated)
 
 
 def _gather(value: Tensor, processes: int) -> Tensor:
@@ -274,38 +383,52 @@ def _gather(value: Tensor, processes: int) -> Tensor:
     return torch.cat(parts)
 
 
-def collate(examples: Sequence[Example], device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def collate(examples: Sequence[Example], device: torch.device) -> Batch:
     """Stack examples of one length into tensors."""
     names = examples[0].inputs
     inputs = {n: torch.from_numpy(np.stack([e.inputs[n] for e in examples])).to(device) for n in names}
     gold = torch.from_numpy(np.stack([e.gold for e in examples]).astype(np.float32)).to(device)
     annotated = torch.from_numpy(np.stack([e.annotated for e in examples])).to(device)
-    return inputs, gold, annotated
+    return Batch(inputs, gold, annotated)
 
 
-@torch.inference_mode()
-def run(task: Task, model: nn.Module, item: Any, device: torch.device) -> Outputs:  # noqa: ANN401
-    """Run a model over an item's windows."""
+def run_all(
+    task: Task, model: nn.Module, items: Sequence[Any], device: torch.device, loader: Loader = load_here
+) -> Iterator[Outputs]:
+    """Run a model over the windows of items, one item's outputs after the other's."""
     model.eval()
-    windows = task.windows(item)
-    predictions: list[ndarray] = []
-    embeddings: list[ndarray] = []
     size = task.settings.batch_size
-    for i in range(0, len(windows), size):
-        part = windows[i : i + size]
-        length = max(end - start for start, end in part)
-        inputs, _, _ = collate([task.example(item, window, length) for window in part], device)
-        output = task.forward(model, inputs)
-        predictions += list(output.prediction.float().cpu().numpy())
-        embeddings += list(output.embedding.float().cpu().numpy())
-    return Outputs(windows, predictions, embeddings)
+    windows = [task.windows(item) for item in items]
+    shares = [
+        Share([(item, window) for window in own[i : i + size]], max(end - start for start, end in own[i : i + size]))
+        for item, own in zip(items, windows, strict=True)
+        for i in range(0, len(own), size)
+    ]
+    batches = loader(task, shares, device)
+    for own in windows:
+        outputs = Outputs(own, [], [])
+        for _ in range(0, len(own), size):
+            batch = next(batches)
+            with torch.inference_mode():
+                output = task.forward(model, batch.inputs)
+            outputs.predictions.extend(output.prediction.float().cpu().numpy())
+            outputs.embeddings.extend(output.embedding.float().cpu().numpy())
+        yield outputs
 
 
-def evaluate(task: Task, model: nn.Module, items: Sequence[Any], device: torch.device) -> Float[ndarray, " 3"]:
+def run(task: Task, model: nn.Module, item: Any, device: torch.device) -> Outputs:  # noqa: ANN401
+    """Run a model over one item's windows."""
+    return next(run_all(task, model, [item], device))
+
+
+def evaluate(
+    task: Task, model: nn.Module, items: Sequence[Any], device: torch.device, loader: Loader = load_here
+) -> Float[ndarray, " 3"]:
     """Frame-wise CCC of valence, of arousal and their mean over all items, each seen by one process."""
     rank, processes = world()
-    own = [Moments.of(item.gold, task.predict(item, run(task, model, item, device))) for item in items[rank::processes]]
-    return score(own)
+    own = items[rank::processes]
+    outputs = run_all(task, model, own, device, loader)
+    return score([Moments.of(i.gold, task.predict(i, out)) for i, out in zip(own, outputs, strict=True)])
 
 
 def score(own: Sequence[Moments]) -> Float[ndarray, " 3"]:

@@ -8,10 +8,13 @@ from affect.config import (
     Audio,
     Augment,
     Behavior,
+    CropAugment,
     Dcmmoe,
+    EncoderRun,
     Face,
     FaceTransformer,
     Fit,
+    GradaShape,
     Loss,
     Mamba,
     Raav,
@@ -113,6 +116,31 @@ def demo(root: str = "demo") -> Run:
             fit=Fit(learning_rate=1e-3, max_epochs=30, stop_patience=8, clip_norm=1.0, loss=fusion_loss),
         ),
         workers=Workers(num_workers=0),
+    )
+
+
+def grada() -> EncoderRun:
+    """The frame encoder at its true size, EfficientNet-B1, on any labelled pictures; rates and epochs are our own."""
+    return EncoderRun(name="grada")
+
+
+def demo_grada() -> EncoderRun:
+    """The demo's frame encoder: narrow, few epochs, no moving average of weights over so few steps."""
+    return EncoderRun(
+        name="demo",
+        shape=GradaShape(width=0.25, depth=0.4, embedding=64),
+        crop_px=96,
+        trunk_learning_rate=2e-3,
+        expression_weight=0.3,
+        augment=CropAugment(turn_deg=5.0, brightness=0.0, contrast=0.0, saturation=0.0, grey=0.0, erase=0.0),
+        fit=Fit(
+            learning_rate=2e-3,
+            batch_size=32,
+            max_epochs=6,
+            stop_patience=6,
+            loss=Loss(ccc_over="batch", error_weight=1.0, min_points=4),
+        ),
+        loader_cpus=0.5,
     )
 
 

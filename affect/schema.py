@@ -6,7 +6,7 @@ Tables are Parquet. Those of the feature store carry ``status`` and ``reason`` i
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 """Part of every address: a change of meaning makes old objects invisible instead of wrong."""
 
 EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
@@ -35,14 +35,17 @@ FACE = pa.schema(
         ("frame", pa.int32()),
         ("time_s", pa.float64()),
         ("face", pa.int16()),  # number within the frame; who is who is decided over the whole video
-        ("box", _FLOATS),  # left, top, right, bottom as shares of the picture's width and height
-        ("score", pa.float32()),  # null where the detector gives none
+        ("box", _FLOATS),  # left, top, right, bottom as shares of the picture's width and height, grown
+        ("score", pa.float32()),  # the detector's confidence
         ("embedding", _FLOATS),
         ("valence", pa.float32()),
         ("arousal", pa.float32()),
         ("expression", _FLOATS),  # logits in the order of EXPRESSIONS
         ("lip_area", pa.float32()),  # inner-lip area in squared sides of the letterboxed crop; null without a mesh
-        ("blendshapes", _FLOATS),  # null without a mesh
+        ("blendshapes", _FLOATS),  # 52 coefficients in [0, 1]; null without a mesh
+        ("colors", _HALVES),  # square roots of the colour histograms of face and shoulders, one after the other
+        ("shape", _FLOATS),  # logarithms of distances between rigid points of the mesh; null without a mesh
+        ("thumbnail", pa.list_(pa.uint8())),  # the whole picture at 8 x 8, RGB: where it jumps, there is a scene cut
     ]
 )
 """One row per frame and face. A frame without a face has no row."""
@@ -76,11 +79,13 @@ TRACK_FRAMES = pa.schema(
         ("time_s", pa.float64()),
         ("gold_valence", pa.float32()),  # null = not annotated
         ("gold_arousal", pa.float32()),
-        ("face_valid", pa.bool_()),
+        ("face_valid", pa.bool_()),  # the face was found in this very frame
+        ("bridged", pa.bool_()),  # not found, but before and after, a short time apart: the box is interpolated
+        ("box", _FLOATS),  # as in FACE; null where the person is not in the picture
         ("face_embedding", _FLOATS),  # at a frame without a face the nearest one's; empty in a track without any
         ("face_valence", pa.float32()),  # the encoder's own, before any temporal model
         ("face_arousal", pa.float32()),
-        ("lip_area", pa.float32()),
+        ("lip_area", pa.float32()),  # null without a mesh
     ]
 )
 """One row per frame of one person's track."""

@@ -5,22 +5,26 @@ The models are in their modality's room, the arithmetic of windows in :mod:`affe
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from affect import timeline
+from affect import timeline, weights
 from affect.audio.augment import augment
 from affect.audio.wavlm import WavlmRegressor, load_backbone, parameter_groups
 from affect.behavior.mamba import Mamba
-from affect.config import Dcmmoe, FaceTransformer, Fit, Modality, Raav, Wavlm
+from affect.concordance import hybrid_loss
+from affect.config import Dcmmoe, EncoderRun, FaceTransformer, Modality, Raav, Wavlm
 from affect.config import Mamba as MambaSettings
+from affect.corpus.images import Images, read_image
 from affect.corpus.track import Blocks, Series, Track
-from affect.face.grada import Grada, Shape, normalise
+from affect.face.augment import augment as augment_crops
+from affect.face.crop import grow, letterbox, normalise
+from affect.face.grada import Grada, load_trunk
 from affect.face.transformer import FaceTransformer as FaceTransformerModel
 from affect.fusion.dcmmoe import DCMMOE
 from affect.fusion.raav import RAAV
@@ -311,63 +315,109 @@ class RaavTask(TrackTask):
         return np.clip(np.stack(smoothed, axis=1), -1, 1)
 
 
-class Crops(NamedTuple):
-    """Face crops of one person with their annotations: what the frame encoder learns from.
-
-    Args:
-        name: of the track.
-        crops: letterboxed RGB crops.
-        gold: valence and arousal, NaN where there is none.
-    """
-
-    name: str
-    crops: UInt8[ndarray, "frames side side 3"]
-    gold: Float[ndarray, "frames 2"]
-
-
 class GradaTask(Task):
-    """The frame encoder on single crops.
+    """The frame encoder on single pictures: expressions, valence and arousal, whichever a picture is labelled with.
+
+    The prediction of a picture is ``[valence, arousal, expression logits]``, its target ``[valence, arousal,
+    expression]`` with NaN for what it has not.
 
     Args:
-        shape: size of the encoder.
-        fit: how it is trained.
+        run: the run.
+
+    Source: paper, section 3.2.
     """
 
-    def __init__(self, shape: Shape, fit: Fit) -> None:
+    def __init__(self, run: EncoderRun) -> None:
         """Remember the settings."""
-        self._shape, self.settings = shape, fit
+        self._run, self.settings = run, run.fit
 
     def build(self) -> Grada:
-        """Fresh weights."""
-        return Grada(self._shape)
+        """Fresh weights, the trunk's from a file where one is named."""
+        model = Grada(self._run.shape)
+        if self._run.trunk:
+            load_trunk(model, weights.file(self._run.trunk))
+        return model
 
-    def windows(self, item: Crops) -> list[Window]:
-        """Every crop by itself."""
-        return [(i, i + 1) for i in range(len(item.crops))]
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The trunk at its own rate; embedding and heads at the other."""
+        assert isinstance(model, Grada)
+        trunk = {id(p) for p in model.trunk.parameters()}
+        return [
+            {"params": [p for p in model.parameters() if id(p) not in trunk], "lr": self.settings.learning_rate},
+            {"params": list(model.trunk.parameters()), "lr": self._run.trunk_learning_rate},
+        ]
 
-    def trains_on(self, item: Crops, window: Window) -> bool:
-        """Annotated crops."""
-        return bool(np.isfinite(item.gold[window[0]]).all())
+    def copies(self, item: Images) -> float:
+        """The dataset's weight."""
+        return self._run.dataset_weights.get(item.dataset, 1.0)
 
-    def example(self, item: Crops, window: Window, length: int) -> Example:
-        """One crop."""
-        gold = item.gold[slice(*window)]
-        return Example({"crops": item.crops[window[0]]}, np.nan_to_num(gold), np.isfinite(gold).all(axis=1))
+    def windows(self, item: Images) -> list[Window]:
+        """Every picture by itself."""
+        return [(i, i + 1) for i in range(len(item.uris))]
+
+    def trains_on(self, item: Images, window: Window) -> bool:
+        """Every picture has a label."""
+        return True
+
+    def example(self, item: Images, window: Window, length: int) -> Example:
+        """One face, cut out and letterboxed.
+
+        Raises:
+            ImageError: the picture cannot be used.
+        """
+        picture = read_image(item.uris[window[0]])
+        size = np.array([picture.shape[1], picture.shape[0]] * 2)
+        box = np.nan_to_num(item.box[slice(*window)] / size, nan=0.0)
+        whole = np.isnan(item.box[window[0]]).any()
+        box = np.array([[0.0, 0.0, 1.0, 1.0]]) if whole else grow(box, self._run.box_growth)
+        crop = letterbox(picture, box, self._run.crop_px)[0]
+        expression = np.where(item.expression[slice(*window)] < 0, np.nan, item.expression[slice(*window)])
+        gold = np.concatenate([item.gold[slice(*window)], expression[:, None]], axis=1)
+        return Example({"crops": crop}, gold, np.array([True]))
+
+    def blank(self) -> Example:
+        """What stands for a picture that cannot be used: black, and not annotated."""
+        side = self._run.crop_px
+        crop = np.zeros((side, side, 3), dtype=np.uint8)
+        return Example({"crops": crop}, np.full((1, 3), np.nan), np.array([False]))
 
     def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Mirror half of the crops."""
-        mirrored = torch.rand(len(inputs["crops"]), generator=generator) < 0.5
-        crops = torch.where(mirrored[:, None, None, None], inputs["crops"].flip(2), inputs["crops"])
-        return {"crops": crops}
+        """The usual changes of a face's picture."""
+        return {"crops": augment_crops(inputs["crops"], self._run.augment, generator)}
 
     def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Output:
-        """Each crop is a window of one point."""
+        """Each picture is a window of one point."""
         encoded = model(normalise(inputs["crops"]))
-        return Output(encoded.affect[:, None], encoded.embedding[:, None])
+        outputs = torch.cat([encoded.affect, encoded.expression], dim=1)
+        return Output(outputs[:, None], encoded.embedding[:, None])
 
-    def predict(self, item: Crops, outputs: Outputs) -> Float[ndarray, "frames 2"]:
-        """One value a crop."""
-        return np.concatenate(outputs.predictions)
+    def losses(
+        self, gold: Float[Tensor, "B T 3"], prediction: Float[Tensor, "B T outputs"], annotated: Bool[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, ""] | None, Float[Tensor, ""] | None]:
+        """Loss of valence and arousal, and of expressions; None for what nothing in the batch is labelled with."""
+        has_affect = annotated & ~gold[..., 0].isnan()
+        has_expression = annotated & ~gold[..., 2].isnan()
+        affect = hybrid_loss(gold[..., :2], prediction[..., :2], has_affect, self.settings.loss)
+        if not has_expression.any():
+            return affect, None
+        classes = gold[has_expression][:, 2].long()
+        return affect, nn.functional.cross_entropy(prediction[has_expression][:, 2:].float(), classes)
+
+    def loss(
+        self, gold: Float[Tensor, "B T 3"], prediction: Float[Tensor, "B T outputs"], annotated: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, ""] | None:
+        """Weighted sum of both tasks' losses, over the pictures that have the label."""
+        weighted = zip(
+            (self._run.affect_weight, self._run.expression_weight),
+            self.losses(gold, prediction, annotated),
+            strict=True,
+        )
+        parts = [weight * value for weight, value in weighted if value is not None]
+        return torch.stack(parts).sum() if parts else None
+
+    def predict(self, item: Images, outputs: Outputs) -> Float[ndarray, "images 2"]:
+        """Valence and arousal of every picture."""
+        return np.concatenate(outputs.predictions)[:, :2]
 
 
 def save_weights(model: nn.Module) -> bytes:

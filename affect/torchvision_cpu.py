@@ -3,7 +3,7 @@
 PyPI carries only CUDA builds of torchvision for Linux. Their ``_C.so`` does not load beside ``torch==X+cpu``, and
 ``import torchvision`` then ends in "operator torchvision::nms does not exist", and with it every transformers model
 and EfficientNet. Two operators are registered there without a guard: declaring them lets the import pass. Transforms
-and models need no compiled operator.
+and models need no compiled operator; detectors need ``nms``, which gets a plain kernel.
 """
 
 import importlib.machinery
@@ -14,6 +14,22 @@ from types import ModuleType
 from typing import Any
 
 _libraries: list[Any] = []  # a torch.library.Library undoes its registrations when it is collected
+
+
+def _nms(boxes: Any, scores: Any, iou_threshold: float) -> Any:  # noqa: ANN401 -- torch is not imported yet
+    """Non-maximum suppression, ``torchvision.ops.nms``: indices of the kept boxes (n, 4), best score first."""
+    import torch
+
+    order = scores.argsort(descending=True, stable=True)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        low, high = torch.maximum(boxes[best, :2], boxes[order, :2]), torch.minimum(boxes[best, 2:], boxes[order, 2:])
+        shared = (high - low).clamp(min=0).prod(dim=1)
+        order = order[shared <= iou_threshold * (area[best] + area[order] - shared)]
+    return torch.stack(kept) if kept else order
 
 
 def _extension_fails(origin: str) -> bool:
@@ -45,14 +61,18 @@ class _Finder:
         origin, run = spec.origin, spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            if not _libraries and _extension_fails(origin):
+            replaced = not _libraries and _extension_fails(origin)
+            if replaced:
                 import torch
 
                 library = torch.library.Library("torchvision", "FRAGMENT")
                 library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
                 library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                library.impl("nms", _nms, "CPU")
                 _libraries.append(library)
             run(module)
+            if replaced:
+                sys.modules["torchvision.ops.boxes"]._assert_has_ops = lambda: None  # type: ignore[attr-defined]
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -12,7 +12,7 @@ import tyro
 
 from affect import files
 from affect.config import Run
-from affect.corpus import affwild2
+from affect.corpus import affwild2, hints
 from affect.pipeline import job
 from affect.pipeline.extract import EXIT_FAILED_CLIPS, EXIT_NOTHING, EXIT_OK, extract
 from affect.pipeline.predict import load_models, predict
@@ -37,6 +37,8 @@ class Predict:
     """Feature store."""
     template: str | None = None
     """The challenge's template: predict its tracks under its names, instead of every person seen."""
+    hints: str | None = None
+    """CSV of points (track, frame, x, y) on the person that a track of the template means."""
 
 
 def work(args: Predict) -> int:
@@ -48,7 +50,7 @@ def work(args: Predict) -> int:
     stems = affwild2.list_videos(args.new_videos)
     only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
     summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only)
-    outcomes = predict(args.run, summary.videos, models, store, args.out, tracks=tracks)
+    outcomes = predict(args.run, summary.videos, models, store, args.out, tracks=tracks, hints=hints.read(args.hints))
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
     if args.run.name == "demo":

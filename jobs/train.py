@@ -1,6 +1,9 @@
-"""Train the temporal models of face, behaviour and audio and both fusions on extracted features.
+"""Train the temporal models of face, behaviour and audio and both fusions on extracted features, or the frame encoder.
 
 python jobs/train.py RECIPE --videos URI --labels DIR --store URI --runs URI
+python jobs/train.py grada --images MANIFEST [MANIFEST ...] --development MANIFEST --runs DIR
+
+What is trained already is not trained again.
 """
 
 from dataclasses import dataclass
@@ -8,9 +11,10 @@ from typing import Annotated
 
 import tyro
 
-from affect.config import Run
-from affect.corpus import affwild2
-from affect.pipeline import job, plan
+from affect import recipes
+from affect.config import EncoderRun, Run
+from affect.corpus import affwild2, hints
+from affect.pipeline import encoder, job, plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store
@@ -33,21 +37,43 @@ class Train:
     """Where models go."""
     systems: tuple[System, ...] = SYSTEMS
     """What to train; a fusion needs the three modalities."""
+    hints: str | None = None
+    """CSV of points (track, frame, x, y) on the person that a track means, where its name does not tell."""
 
 
-def work(args: Train) -> int:
-    """Assemble tracks, train what is missing."""
+@dataclass(frozen=True, kw_only=True)
+class TrainEncoder:
+    """Train the frame encoder, GRADA, on labelled pictures: expressions, valence and arousal, or both."""
+
+    run: Annotated[EncoderRun, tyro.conf.arg(name="")]
+    """Every setting of the recipe."""
+    images: tuple[str, ...]
+    """Manifests of the pictures to learn from (see affect/corpus/images.py), several datasets at once."""
+    development: tuple[str, ...]
+    """Manifests of other people's pictures, to select the epoch on."""
+    held_out: tuple[str, ...] = ()
+    """Manifests of yet other people's pictures, to report on."""
+    runs: str = "runs"
+    """Where the encoder goes: RUNS/grada/<address>."""
+
+
+def work(args: Train | TrainEncoder) -> int:
+    """Train what is missing."""
+    if isinstance(args, TrainEncoder):
+        folder = encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
+        say(f"grada: use it with --face.weights {folder}")
+        return 0
     store = Store(args.store)
     labels = affwild2.read_splits(args.labels)
     names = [name for split in labels.values() for name in split]
     prompts = plan.prompts_of(affwild2.list_videos(args.videos), names)
     videos = plan.probe_videos(args.videos, store, prompts)
-    refs = assemble(args.run, videos, labels, store)
-    models = train(args.run, refs, store, args.runs, args.systems)
-    for model in models:
+    refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
+    for model in train(args.run, refs, store, args.runs, args.systems):
         say(f"{model.system}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
     return 0
 
 
 if __name__ == "__main__":
-    job.main(Train, work)
+    grada = TrainEncoder(run=recipes.grada(), images=tyro.MISSING, development=tyro.MISSING)
+    job.main(Train, work, {"grada": grada})

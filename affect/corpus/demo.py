@@ -113,6 +113,15 @@ def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
     return specs
 
 
+def expression_of(valence: float, arousal: float) -> str:
+    """The expression that the demo calls a valence and arousal by, one of :data:`affect.schema.EXPRESSIONS`."""
+    if valence > 0.3:
+        return "happiness"
+    if valence < -0.3:
+        return "anger" if arousal > 0 else "sadness"
+    return "surprise" if arousal > 0.3 else "neutral"
+
+
 def _silent(done: int, total: int) -> None:
     """Say nothing."""
 

@@ -1,19 +1,90 @@
-"""Faces of a clip: decode, detect, cut out, encode."""
+"""Faces of a clip: decode, detect, cut out, mesh, encode."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from affect import schema, weights
 from affect.config import Face
 from affect.corpus import video
+from affect.corpus.ahead import ahead
 from affect.corpus.clip import Clip, Extracted
-from affect.face.detect import Detection, Landmarker
-from affect.face.grada import Encoder, letterbox
+from affect.face import appearance, detect
+from affect.face.crop import grow, letterbox
+from affect.face.detect import Boxes
+from affect.face.grada import Encoder
+from affect.face.mesh import Mesh, Mesher
 
-Row = tuple[int, int, Detection, ndarray]
+DECODED_AHEAD = 4
+"""Pictures that are decoded while others are worked on."""
+BATCH_PICTURES = 16
+"""Pictures detected at once."""
+BATCH_BYTES = 64 * 2**20
+"""The same in bytes: two 8K frames fill it."""
+
+
+class Row(NamedTuple):
+    """A face before it is encoded."""
+
+    frame: int
+    face: int
+    box: Float[ndarray, " 4"]
+    score: float
+    crop: UInt8[ndarray, "side side 3"]
+    mesh: Mesh | None
+    colors: Float[ndarray, " D"]
+    thumbnail: UInt8[ndarray, " P"]
+
+
+class Finder:
+    """Finds the faces of pictures, cuts them out and measures them, all but the encoder.
+
+    Args:
+        settings: detector, thresholds, sizes.
+    """
+
+    def __init__(self, settings: Face) -> None:
+        """Load detector and mesh."""
+        self._settings = settings
+        self._detect = detect.load(settings)
+        self._mesh = Mesher(settings)
+
+    def __call__(self, numbers: Sequence[int], pictures: Sequence[UInt8[ndarray, "H W 3"]]) -> tuple[list[Row], int]:
+        """Rows of frames in order, each frame's from left to right, and how many frames show too many faces."""
+        rows: list[Row] = []
+        crowded = 0
+        for frame, picture, found in zip(numbers, pictures, self._detect(pictures), strict=True):
+            boxes = self._large_ones(found, picture)
+            crowded += len(boxes.score) > self._settings.max_faces
+            rows += self._rows(frame, picture, boxes)
+        return rows, crowded
+
+    def _large_ones(self, found: Boxes, picture: UInt8[ndarray, "H W 3"]) -> Boxes:
+        """Grown boxes that are large enough, largest first."""
+        box = grow(found.box, self._settings.box_growth)
+        size = (box[:, 2:] - box[:, :2]) * [picture.shape[1], picture.shape[0]]
+        large = size.max(axis=1, initial=0) >= self._settings.min_face_px
+        order = np.argsort(-size.prod(axis=1)[large], kind="stable")
+        return Boxes(box[large][order], found.score[large][order])
+
+    def _rows(self, frame: int, picture: UInt8[ndarray, "H W 3"], boxes: Boxes) -> Iterator[Row]:
+        """Rows of one picture's largest faces, from left to right."""
+        if not len(boxes.score):
+            return
+        kept = slice(self._settings.max_faces)
+        order = np.lexsort(boxes.box[kept].T[::-1])
+        box, score = boxes.box[kept][order], boxes.score[kept][order]
+        crops = letterbox(picture, box, self._settings.crop_px)
+        same = self._settings.mesh_px == self._settings.crop_px
+        meshed = crops if same else letterbox(picture, box, self._settings.mesh_px)
+        whole = appearance.thumbnail(picture)
+        for face in range(len(box)):
+            look, mesh = appearance.colors(picture, box[face]), self._mesh(meshed[face])
+            yield Row(frame, face, box[face], float(score[face]), crops[face], mesh, look, whole)
 
 
 class FaceClip:
@@ -24,9 +95,9 @@ class FaceClip:
     """
 
     def __init__(self, settings: Face) -> None:
-        """Load detector and encoder."""
+        """Load detector, mesh and encoder."""
         self._settings = settings
-        self._detect = Landmarker(weights.file(settings.landmarker), settings)
+        self._find = Finder(settings)
         self._encode = Encoder(weights.folder(settings.weights), settings)
 
     def __call__(self, clip: Clip) -> Extracted:
@@ -36,44 +107,65 @@ class FaceClip:
             MediaError: the video cannot be opened.
         """
         first, last = clip.frames
-        decoded = 0
+        size, max_faces = self._settings.micro_batch, self._settings.max_faces
+        decoded = crowded = 0
         rows: list[Row] = []
-        parts: list[pa.Table] = []
-        for frame, picture in video.decode(clip.uri, clip.probe, first, last):
-            decoded += 1
-            rows += self._faces(frame, picture)
-            while len(rows) >= self._settings.micro_batch:
-                parts.append(self._table(clip, rows[: self._settings.micro_batch]))
-                rows = rows[self._settings.micro_batch :]
+        parts = [schema.FACE.empty_table()]
+        frames = ahead(video.decode(clip.uri, clip.probe, first, last), DECODED_AHEAD)
+        for numbers, pictures in _batches(frames):
+            found, too_many = self._find(numbers, pictures)
+            rows += found
+            decoded, crowded = decoded + len(numbers), crowded + too_many
+            while len(rows) >= size:
+                parts.append(self._table(clip, rows[:size]))
+                rows = rows[size:]
         if rows:
             parts.append(self._table(clip, rows))
-        table = pa.concat_tables(parts) if parts else schema.FACE.empty_table()
+        table = pa.concat_tables(parts)
         if decoded == 0 and last > first:
             return Extracted(table, "failed", "not one frame can be decoded")
+        reasons = []
         if decoded < last - first:
-            return Extracted(table, "degraded", f"{last - first - decoded} of {last - first} frames cannot be decoded")
+            reasons.append(f"{last - first - decoded} of {last - first} frames cannot be decoded")
+        if crowded:
+            reasons.append(f"{crowded} frames show more than {max_faces} faces, the largest are kept")
         if table.num_rows == 0 and decoded:
-            return Extracted(table, "degraded", "no face found")
-        return Extracted(table)
-
-    def _faces(self, frame: int, picture: ndarray) -> Iterator[Row]:
-        for face, found in enumerate(self._detect(picture)):
-            yield frame, face, found, letterbox(picture, found.box, self._settings.crop_px)
+            reasons.append("no face found")
+        return Extracted(table, "degraded", ", ".join(reasons)) if reasons else Extracted(table)
 
     def _table(self, clip: Clip, rows: list[Row]) -> pa.Table:
-        frames, faces, found, crops = zip(*rows, strict=True)
-        embedding, expression, affect = self._encode(np.stack(crops))
+        embedding, expression, affect = self._encode(np.stack([row.crop for row in rows]))
+        frames = [row.frame for row in rows]
         columns = {
             "frame": frames,
-            "time_s": clip.probe.time_s[list(frames)],
-            "face": faces,
-            "box": [list(f.box) for f in found],
-            "score": [f.score for f in found],
+            "time_s": clip.probe.time_s[frames],
+            "face": [row.face for row in rows],
+            "box": [list(row.box) for row in rows],
+            "score": [row.score for row in rows],
             "embedding": list(embedding),
             "valence": affect[:, 0],
             "arousal": affect[:, 1],
             "expression": list(expression),
-            "lip_area": [f.lip_area for f in found],
-            "blendshapes": [None if f.blendshapes is None else list(f.blendshapes) for f in found],
+            "lip_area": [row.mesh and row.mesh.lip_area for row in rows],
+            "blendshapes": [row.mesh and list(row.mesh.blendshapes) for row in rows],
+            "colors": [row.colors.astype(np.float16) for row in rows],
+            "shape": [row.mesh and list(row.mesh.shape) for row in rows],
+            "thumbnail": [row.thumbnail for row in rows],
         }
         return pa.table(columns, schema=schema.FACE)
+
+
+def _batches(
+    frames: Iterable[tuple[int, UInt8[ndarray, "H W 3"]]],
+) -> Iterator[tuple[list[int], list[UInt8[ndarray, "H W 3"]]]]:
+    """Frame numbers and pictures, as many at once as memory bears."""
+    numbers: list[int] = []
+    pictures: list[ndarray] = []
+    for number, picture in frames:
+        numbers.append(number)
+        pictures.append(picture)
+        if len(pictures) == BATCH_PICTURES or picture.nbytes * (len(pictures) + 1) > BATCH_BYTES:
+            yield numbers, pictures
+            numbers, pictures = [], []
+    if pictures:
+        yield numbers, pictures

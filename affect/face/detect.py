@@ -1,86 +1,148 @@
-"""Every visible face of a picture, without state: box, mouth and blendshapes."""
+"""Every face of a picture, without state: two detectors with one contract."""
 
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from affect import weights
 from affect.config import Face
-from affect.face.mesh import inner_lip_area
+
+YOLO_SIDE_PX = 640
+"""Pictures are scaled to this longest side for YOLO, as its checkpoints were trained."""
 
 
-class Detection(NamedTuple):
-    """One face of one picture.
-
-    Args:
-        box: left, top, right, bottom as shares of the picture's width and height, grown, within [0, 1].
-        score: the detector's confidence, or None where it gives none.
-        lip_area: inner-lip area in squared sides of the letterboxed crop, or None without a mesh.
-        blendshapes: 52 coefficients in [0, 1], or None without a mesh.
-    """
-
-    box: Float[ndarray, " 4"]
-    score: float | None
-    lip_area: float | None
-    blendshapes: Float[ndarray, " 52"] | None
-
-
-class Landmarker:
-    """MediaPipe's face landmarker on single pictures: 478 points a face, its box around them.
+class Boxes(NamedTuple):
+    """Faces of one picture.
 
     Args:
-        model: the ``.task`` file.
-        settings: thresholds and the number of faces.
-
-    Differs: the paper detects with YOLO and meshes the crop. Here one model does both on the whole picture, its points
-    are then read in the crop's coordinates; it needs no download that forbids commercial use.
+        box: left, top, right, bottom as shares of the picture's width and height, within [0, 1].
+        score: the detector's confidence, in [0, 1].
     """
 
-    def __init__(self, model: Path, settings: Face) -> None:
+    box: Float[ndarray, "faces 4"]
+    score: Float[ndarray, " faces"]
+
+
+Detector = Callable[[Sequence[ndarray]], list[Boxes]]
+"""Finds the faces of RGB pictures (H, W, 3), each by itself."""
+
+
+def load(settings: Face) -> Detector:
+    """Load the detector that the settings name.
+
+    Raises:
+        WeightsError: its weights cannot be had, or Ultralytics is not installed.
+        ValueError: the checkpoint does not know the class.
+    """
+    return Yolo(settings) if settings.detector == "yolo" else Mediapipe(settings)
+
+
+class Mediapipe:
+    """MediaPipe's short-range face detector, the one inside the face landmarker's file.
+
+    It sees a picture at 128 x 128: a face narrower than about a tenth of it is missed.
+
+    Source: MediaPipe's Face Detector task (BlazeFace, arXiv 1907.05047).
+    Differs: the paper detects with YOLO. This one comes under Apache-2.0, within the file that measures the mouth.
+    """
+
+    def __init__(self, settings: Face) -> None:
         """Load the model."""
         from mediapipe.tasks.python import BaseOptions
-        from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
+        from mediapipe.tasks.python.vision import FaceDetector, FaceDetectorOptions
 
-        # Its finalizer needs threads that are gone when the interpreter comes down; the process' end frees it as well.
-        FaceLandmarker.__del__ = lambda self: None
-        self._growth = settings.box_growth
-        options = FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(model)),
-            num_faces=settings.max_faces,
-            min_face_detection_confidence=settings.min_confidence,
-            min_face_presence_confidence=settings.min_confidence,
-            output_face_blendshapes=True,
+        without_finalizer(FaceDetector)
+        with zipfile.ZipFile(weights.file(settings.landmarker)) as bundle:
+            model = bundle.read("face_detector.tflite")
+        options = FaceDetectorOptions(
+            base_options=BaseOptions(model_asset_buffer=model), min_detection_confidence=settings.min_confidence
         )
-        with _silenced():
-            self._landmarker = FaceLandmarker.create_from_options(options)
-            self(np.zeros((64, 64, 3), dtype=np.uint8))
+        with silenced():
+            self._detector = FaceDetector.create_from_options(options)
+            self([np.zeros((64, 64, 3), dtype=np.uint8)])
 
-    def __call__(self, picture: UInt8[ndarray, "H W 3"]) -> list[Detection]:
-        """Detect the faces of one RGB picture, from left to right."""
-        import mediapipe
+    def __call__(self, pictures: Sequence[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
+        """Find the faces of RGB pictures, each by itself."""
+        return [self._of(picture) for picture in pictures]
 
+    def _of(self, picture: UInt8[ndarray, "H W 3"]) -> Boxes:
         height, width = picture.shape[:2]
-        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture))
-        result = self._landmarker.detect(image)
-        found = []
-        for landmarks, shapes in zip(result.face_landmarks, result.face_blendshapes, strict=True):
-            points = np.array([(p.x, p.y) for p in landmarks])
-            box = grow(np.concatenate([points.min(axis=0), points.max(axis=0)]), self._growth)
-            side = max((box[2] - box[0]) * width, (box[3] - box[1]) * height)
-            if side < 1:
-                continue
-            area = inner_lip_area(points * [width, height] / side)
-            found.append(Detection(box, None, area, np.array([shape.score for shape in shapes])))
-        return sorted(found, key=lambda face: tuple(face.box))
+        found = self._detector.detect(image_of(picture)).detections
+        corners = [(d.bounding_box.origin_x, d.bounding_box.origin_y) for d in found]
+        sizes = [(d.bounding_box.width, d.bounding_box.height) for d in found]
+        low, size = np.reshape(corners, (-1, 2)), np.reshape(sizes, (-1, 2))
+        box = np.concatenate([low, low + size], axis=1) / [width, height, width, height]
+        return Boxes(box.clip(0.0, 1.0), np.array([d.categories[0].score for d in found], dtype=np.float64))
+
+
+class Yolo:
+    """An Ultralytics model of the user's choice: YOLO, any version, any class that is or holds a face.
+
+    Ultralytics and its checkpoints are AGPL-3.0, so it is an extra of its own (``pip install 'affect[yolo]'``).
+
+    Source: paper, section 3.2; Ultralytics' documentation of ``predict``.
+    """
+
+    def __init__(self, settings: Face) -> None:
+        """Load the checkpoint; a ``.pt`` file is unpickled by Ultralytics, so it has to be named by its path."""
+        path = Path(settings.yolo_weights)
+        if not path.is_file():
+            raise weights.WeightsError(f"{path}: no such file; name an Ultralytics checkpoint (--face.yolo-weights)")
+        folder = weights.cache() / "ultralytics"
+        folder.mkdir(parents=True, exist_ok=True)
+        quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+        os.environ.update(quiet | {"YOLO_CONFIG_DIR": str(folder)})
+        try:
+            from ultralytics import YOLO
+        except ImportError as error:
+            raise weights.WeightsError("detector yolo: pip install 'affect[yolo]' (AGPL-3.0) first") from error
+        import torch
+
+        self._model = YOLO(path)
+        self._device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        self._confidence = settings.min_confidence
+        names = self._model.names
+        classes = [number for number, name in names.items() if name == settings.yolo_class]
+        if not classes:
+            raise ValueError(f"{path} knows no class {settings.yolo_class!r}, only {', '.join(names.values())}")
+        self._classes = classes
+
+    def __call__(self, pictures: Sequence[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
+        """Find the faces of RGB pictures, in one batch."""
+        found: Any = self._model.predict(
+            [picture[..., ::-1] for picture in pictures],  # it takes OpenCV's BGR
+            conf=self._confidence,
+            classes=self._classes,
+            imgsz=YOLO_SIDE_PX,
+            device=self._device,
+            verbose=False,
+            save=False,
+        )
+        boxes = [result.boxes.cpu().numpy() for result in found]
+        return [Boxes(b.xyxyn.astype(np.float64).clip(0.0, 1.0), b.conf.astype(np.float64)) for b in boxes]
+
+
+def image_of(picture: UInt8[ndarray, "H W 3"]) -> object:
+    """MediaPipe's image of an RGB picture."""
+    import mediapipe
+
+    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture))
+
+
+def without_finalizer(task: type) -> None:
+    """Let the process' end free a MediaPipe task: its finalizer needs threads that are gone by then."""
+    task.__del__ = lambda self: None  # type: ignore[attr-defined]
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Keep what MediaPipe's C++ part writes to stderr when it starts (its errors are raised) out of job logs."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -90,9 +152,3 @@ def _silenced() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def grow(box: Float[ndarray, " 4"], share: float) -> Float[ndarray, " 4"]:
-    """Grow a box by a share of its width and height on each side, clipped to the picture."""
-    size = box[2:] - box[:2]
-    return np.clip(np.concatenate([box[:2] - share * size, box[2:] + share * size]), 0, 1)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray.data
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from affect import schema, timeline
@@ -22,9 +22,10 @@ from affect.config import Modality, Run, address
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.corpus.clip import Extracted
+from affect.corpus.hints import Points
 from affect.corpus.track import Segments, Track
 from affect.corpus.video import Probe
-from affect.face.tracks import Faces, choose, persons
+from affect.face.tracks import Faces, Person, at, choose, persons
 from affect.pipeline import plan
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
@@ -42,7 +43,7 @@ class Features:
         probe: what the video holds.
         faces: every face.
         face_table: the same rows, all columns.
-        persons: rows of each person, from left to right.
+        persons: who is seen, from left to right.
         behavior: rows by prompt.
         audio: rows.
         reasons: why something is missing.
@@ -52,7 +53,7 @@ class Features:
     probe: Probe
     faces: Faces
     face_table: pa.Table
-    persons: list[Int[ndarray, " rows"]]
+    persons: list[Person]
     behavior: pa.Table
     audio: pa.Table
     reasons: list[str]
@@ -92,12 +93,37 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
     reasons = sorted({f"{m}: {part.reason}" for m, found in parts.items() for part in found if part.reason})
     failed = all(part.status == "failed" for found in parts.values() for part in found)
     face = tables["face"].sort_by([("frame", "ascending"), ("face", "ascending")])
-    faces = Faces(_array(face["frame"]), _array(face["time_s"]), matrix(face["box"], 4), matrix(face["embedding"]))
-    return Features(video.probe, faces, face, persons(faces), tables["behavior"], tables["audio"], reasons, failed)
+    faces = faces_of(face)
+    people = persons(faces, run.tracking)
+    return Features(video.probe, faces, face, people, tables["behavior"], tables["audio"], reasons, failed)
+
+
+def faces_of(table: pa.Table) -> Faces:
+    """The faces of a video, from its rows of :data:`affect.schema.FACE` in order."""
+    num = table.num_rows
+    meshed = table["shape"].is_valid().to_numpy(zero_copy_only=False)
+    shape = matrix(table["shape"].drop_null())
+    proportions = np.full((num, shape.shape[1]), np.nan)
+    proportions[meshed] = shape
+    return Faces(
+        frame=_array(table["frame"]),
+        time_s=_array(table["time_s"]),
+        box=matrix(table["box"], 4).astype(np.float64),
+        score=_array(table["score"]).astype(np.float64),
+        colors=matrix(table["colors"]).astype(np.float64),
+        shape=proportions,
+        thumbnail=matrix(table["thumbnail"]),
+    )
 
 
 def make_track(
-    name: str, person: str, video: Video, features: Features, gold: Float[ndarray, "frames 2"] | None, run: Run
+    name: str,
+    person: str,
+    video: Video,
+    features: Features,
+    gold: Float[ndarray, "frames 2"] | None,
+    run: Run,
+    hints: Points = (),
 ) -> Track:
     """Arrays of one person.
 
@@ -108,16 +134,20 @@ def make_track(
         features: what was extracted of it.
         gold: annotations; its length is the track's. None for a new video, whose own length it then has.
         run: the run.
+        hints: points that lie on the person, which then override ``person``.
 
     Raises:
-        ValueError: the label has far more rows than the video has frames.
+        ValueError: the label has far more rows than the video has frames, or the hints lie on nobody.
     """
     probe = features.probe
+    chosen = at(features.persons, hints) if hints else choose(features.persons, features.faces, person)
+    if hints and chosen is None:
+        raise ValueError(f"track {name}: its hints lie on nobody that is seen in {video.uri}")
     num = len(probe.time_s) if gold is None else len(gold)
     if num - len(probe.time_s) > max(2, MAX_MISSING_SHARE * num):
         raise ValueError(f"track {name}: {num} label rows, but {video.uri} has {len(probe.time_s)} frames")
     time_s = _extend(probe.time_s, num)
-    face = _face(features, person, num)
+    face = _face(features, chosen, num)
     clock = timeline.Timestamps(probe.time_s)
     segments = _segments(features, person, clock, num, face["lip_area"], run)
     if gold is None:
@@ -132,22 +162,31 @@ def _extend(time_s: Float[ndarray, " frames"], num: int) -> Float[ndarray, " num
     return np.concatenate([time_s, more])[:num]
 
 
-def _face(features: Features, person: str, num: int) -> dict[str, Any]:
-    rows = choose(features.persons, features.faces, person)
-    rows = rows[features.faces.frame[rows] < num]
-    frames = features.faces.frame[rows]
-    valid = np.zeros(num, dtype=bool)
-    valid[frames] = True
-    table = features.face_table.take(rows)
-    affect = np.stack([_array(table["valence"]), _array(table["arousal"])], axis=1)
-    lip_area = np.full(num, np.nan)
-    lip_area[frames] = _array(table["lip_area"])
-    if not len(rows):
-        none = np.zeros((num, features.faces.embedding.shape[1]))
-        return {"face_valid": valid, "face_embedding": none, "face_affect": np.zeros((num, 2)), "lip_area": lip_area}
-    nearest = np.searchsorted(frames, timeline.nearest_valid(valid))
-    embedding = features.faces.embedding[rows][nearest]
-    return {"face_valid": valid, "face_embedding": embedding, "face_affect": affect[nearest], "lip_area": lip_area}
+def _face(features: Features, person: Person | None, num: int) -> dict[str, Any]:
+    """The face's part of a track, of as many frames as it has; a frame without a face takes the nearest one's."""
+    valid, bridged = np.zeros(num, dtype=bool), np.zeros(num, dtype=bool)
+    box, lip_area = np.full((num, 4), np.nan), np.full(num, np.nan)
+    embedding, affect = np.zeros((num, matrix(features.face_table["embedding"]).shape[1])), np.zeros((num, 2))
+    if person is not None:
+        inside = person.frame < num
+        box[person.frame[inside]] = person.box[inside]
+        bridged[person.frame[inside]] = person.bridged[inside]
+        rows = person.rows[features.faces.frame[person.rows] < num]
+        table, frames = features.face_table.take(rows), features.faces.frame[rows]
+        valid[frames] = True
+        lip_area[frames] = _array(table["lip_area"])
+        if len(rows):
+            nearest = np.searchsorted(frames, timeline.nearest_valid(valid))
+            embedding = matrix(table["embedding"])[nearest]
+            affect = np.stack([_array(table["valence"]), _array(table["arousal"])], axis=1)[nearest]
+    return {
+        "face_valid": valid,
+        "bridged": bridged,
+        "box": box,
+        "face_embedding": embedding,
+        "face_affect": affect,
+        "lip_area": lip_area,
+    }
 
 
 def _segments(
@@ -205,6 +244,8 @@ def to_tables(track: Track) -> tuple[pa.Table, pa.Table]:
         "gold_valence": gold[0],
         "gold_arousal": gold[1],
         "face_valid": track.face_valid,
+        "bridged": track.bridged,
+        "box": rows_of(track.box, pa.float32(), ~np.isnan(track.box).any(axis=1)),
         "face_embedding": rows_of(track.face_embedding, pa.float32()),
         "face_valence": track.face_affect[:, 0],
         "face_arousal": track.face_affect[:, 1],
@@ -239,6 +280,8 @@ def load_track(store: Store, ref: TrackRef) -> Track:
         time_s=_array(frames["time_s"]),
         gold=_nullable(frames, "gold_valence", "gold_arousal"),
         face_valid=_array(frames["face_valid"]),
+        bridged=_array(frames["bridged"]),
+        box=_boxes(frames["box"]),
         face_embedding=matrix(frames["face_embedding"]),
         face_affect=np.stack([_array(frames["face_valence"]), _array(frames["face_arousal"])], axis=1),
         lip_area=_nullable(frames, "lip_area")[:, 0],
@@ -260,7 +303,11 @@ def load_track(store: Store, ref: TrackRef) -> Track:
 
 
 def assemble(
-    run: Run, videos: list[Video], labels: Mapping[Split, Mapping[str, ndarray]], store: Store
+    run: Run,
+    videos: list[Video],
+    labels: Mapping[Split, Mapping[str, ndarray]],
+    store: Store,
+    hints: Mapping[str, Points] | None = None,
 ) -> list[TrackRef]:
     """Write the tables of every labelled track that has none, in parallel.
 
@@ -269,6 +316,7 @@ def assemble(
         videos: probed and extracted.
         labels: annotations by split and track.
         store: where features are and tables go.
+        hints: points on the person that a track means, by track.
 
     Returns:
         The tracks that can be used; the others are said with their reason.
@@ -293,7 +341,8 @@ def assemble(
                 continue
             person = affwild2.person_of(name, video.stem, names, stems)
             mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
-            key = _key(name, address(schema.VERSION, person, features, run.wavlm.speaking, mark))
+            told = list((hints or {}).get(name, ()))
+            key = _key(name, address(schema.VERSION, person, features, run.wavlm.speaking, run.tracking, told, mark))
             ref = TrackRef(name, split, video.stem, person, key)
             refs.append(ref)
             if f"{ref.key}/segments.parquet" not in present:
@@ -304,7 +353,8 @@ def assemble(
         golds = {row["name"]: row.pop("gold") for row in rows}
         shared = {video.stem: video for video in usable.values() if video.stem in {row["video"] for row in rows}}
         done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(
-            partial(_assemble, videos=shared, golds=golds, run=run, where=where, store=store), num_cpus=0.5
+            partial(_assemble, videos=shared, golds=golds, hints=hints or {}, run=run, where=where, store=store),
+            num_cpus=0.5,
         )
         failed = {row["name"]: row["reason"] for row in done.iter_rows() if row["reason"]}
     for name, reason in failed.items():
@@ -319,6 +369,7 @@ def _assemble(
     row: dict[str, Any],
     videos: Mapping[str, Video],
     golds: Mapping[str, ndarray],
+    hints: Mapping[str, Points],
     run: Run,
     where: Mapping[Modality, str],
     store: Store,
@@ -326,7 +377,8 @@ def _assemble(
     video = videos[row["video"]]
     try:
         features = load_features(video, run, where, store)
-        track = make_track(row["name"], row["person"], video, features, golds[row["name"]], run)
+        name = row["name"]
+        track = make_track(name, row["person"], video, features, golds[name], run, hints.get(name, ()))
     except (ValueError, FileNotFoundError) as error:
         return {"name": row["name"], "reason": str(error)}
     frames, segments = to_tables(track)
@@ -357,11 +409,22 @@ def matrix(column: pa.ChunkedArray, width: int | None = None) -> ndarray:
     return flat.reshape(len(values), width)
 
 
-def rows_of(values: ndarray, kind: pa.DataType) -> pa.ListArray:
-    """The reverse of :func:`matrix`."""
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    flat = values.reshape(-1).astype(kind.to_pandas_dtype())
-    return pa.ListArray.from_arrays(offsets, pa.array(flat, kind))
+def rows_of(values: ndarray, kind: pa.DataType, valid: Bool[ndarray, " rows"] | None = None) -> pa.ListArray:
+    """The reverse of :func:`matrix`; null where not valid."""
+    width = values.shape[1]
+    if valid is not None:
+        values = values[valid]
+    lengths = np.full(len(values), width) if valid is None else width * valid
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    flat = pa.array(values.reshape(-1).astype(kind.to_pandas_dtype()), kind)
+    return pa.ListArray.from_arrays(offsets, flat, mask=None if valid is None else pa.array(~valid))
+
+
+def _boxes(column: pa.ChunkedArray) -> Float[ndarray, "frames 4"]:
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    box = np.full((len(column), 4), np.nan)
+    box[valid] = matrix(column.drop_null(), 4)
+    return box
 
 
 def _array(column: pa.ChunkedArray) -> ndarray:

@@ -1,35 +1,31 @@
 """What the demo needs before it can start: its corpus, and checkpoints that the real code loads."""
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import ray
-import torch
 from numpy import ndarray
+from PIL import Image
 
-from affect import learning, tiny, weights
-from affect.config import Face, Fit, Loss, Run
+from affect import files, recipes, tiny
+from affect.config import Face, Run, Tracking
 from affect.corpus import affwild2, demo, video
-from affect.face import grada
-from affect.face.detect import Landmarker
+from affect.corpus.images import read_manifest
+from affect.face.clip import Finder
+from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, choose, persons
+from affect.pipeline.encoder import train_encoder
 from affect.pipeline.progress import say
 from affect.recipes import Places
-from affect.tasks import Crops, GradaTask
 
-ENCODER = grada.Shape(width=0.25, depth=0.4, embedding=64)
-"""A narrow EfficientNet of GRADA's shape; a random one gives a constant in eval mode, so it has to be trained."""
-ENCODER_FIT = Fit(
-    learning_rate=2e-3,
-    batch_size=32,
-    max_epochs=6,
-    stop_patience=6,
-    loss=Loss(ccc_over="batch", error_weight=1.0),
-)
 FRAME_STEP = 3
 """Every third frame is enough for the encoder."""
+SPLITS: tuple[demo.Split, ...] = ("train", "development", "held_out")
 
 
 def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
@@ -55,8 +51,10 @@ def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
     folder = Path(run.face.weights)
     if not folder.is_dir():
         say(f"demo: training a narrow frame encoder for {folder}")
+        pictures = Path(places.labels).parent.parent / "crops"
+        train, development, held_out = (read_manifest(str(_cut(run.face, places, split, pictures))) for split in SPLITS)
         part = folder.with_name(f"{folder.name}.part")
-        _train_encoder(run.face, places, part)
+        train_encoder(recipes.demo_grada(), train, development, held_out, str(part))
         part.rename(folder)
 
 
@@ -70,38 +68,56 @@ def _apply(function: Callable[[Any], int], item: Any) -> int:  # noqa: ANN401 --
     return function(item)
 
 
-def _train_encoder(settings: Face, places: Places, folder: Path) -> None:
-    splits = affwild2.read_splits(places.labels)
-    names = [name for split in splits.values() for name in split]
-    names_by_split = {split: list(tracks) for split, tracks in splits.items()}
-    videos = affwild2.list_videos(places.videos)
-    remote: Any = ray.remote(num_cpus=1)(_crops)
-    jobs = {
-        split: [remote.remote(settings, places.videos, videos, name, names, splits[split][name]) for name in tracks]
-        for split, tracks in names_by_split.items()
-    }
-    train, development = (ray.get(jobs[split]) for split in ("train", "development"))
-    fitted = learning.fit(GradaTask(ENCODER, ENCODER_FIT), train, development, device=torch.device("cpu"))
-    valence, arousal, _ = fitted.best.ccc
-    say(f"demo: frame encoder, development CCC {valence:.3f} valence, {arousal:.3f} arousal")
-    assert isinstance(fitted.model, grada.Grada)
-    grada.save(fitted.model, folder)
+def _cut(settings: Face, places: Places, split: demo.Split, folder: Path) -> Path:
+    """Cut the people of a split out of their videos, and list the pictures in a manifest."""
+    manifest = folder / f"{split}.csv"
+    if manifest.is_file():
+        return manifest
+    if split == "held_out":
+        labels, root = affwild2.read_folder(places.truth), places.new_videos
+    else:
+        labels, root = affwild2.read_splits(places.labels)[split], places.videos
+    videos = affwild2.list_videos(root)
+    remote: Any = ray.remote(num_cpus=1)(_cut_track)
+    jobs = [remote.remote(settings, root, videos, name, list(labels), gold, folder) for name, gold in labels.items()]
+    rows = [row for part in ray.get(jobs) for row in part]
+    text = io.BytesIO()
+    pyarrow.csv.write_csv(pa.Table.from_pylist(rows), text)
+    files.write(str(manifest), text.getvalue())
+    return manifest
 
 
-def _crops(settings: Face, root: str, videos: dict[str, str], name: str, names: list[str], gold: ndarray) -> Crops:
-    """Crops of a track's person, found by position alone: the encoder that appearance would need is yet to be made."""
+def _cut_track(
+    settings: Face, root: str, videos: dict[str, str], name: str, names: list[str], gold: ndarray, folder: Path
+) -> list[dict[str, Any]]:
+    """Write the crops of a track's person; returns their rows of a manifest."""
     stem = affwild2.video_of(name, videos)
     uri = f"{root}/{videos[stem]}"
     info = video.probe(uri, videos[stem])
-    frames, boxes, pictures = [], [], []
-    detect = Landmarker(weights.file(settings.landmarker), settings)
+    find = Finder(settings)
+    found = []
     for frame, picture in video.decode(uri, info, 0, len(gold)):
-        if frame % FRAME_STEP:
+        if frame % FRAME_STEP == 0:
+            found += find([frame], [picture])[0]
+    faces = Faces(
+        frame=np.array([row.frame for row in found]),
+        time_s=info.time_s[[row.frame for row in found]],
+        box=np.stack([row.box for row in found]),
+        score=np.array([row.score for row in found]),
+        colors=np.stack([row.colors for row in found]),
+        shape=np.stack([row.mesh.shape if row.mesh else np.full(len(FIRST), np.nan) for row in found]),
+        thumbnail=np.stack([row.thumbnail for row in found]),
+    )
+    person = choose(persons(faces, Tracking()), faces, affwild2.person_of(name, stem, names, videos))
+    assert person is not None
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in (found[i] for i in person.rows):
+        valence, arousal = (float(value) for value in gold[row.frame])
+        if np.isnan(valence):
             continue
-        for face in detect(picture):
-            frames.append(frame)
-            boxes.append(face.box)
-            pictures.append(grada.letterbox(picture, face.box, settings.crop_px))
-    faces = Faces(np.array(frames), info.time_s[frames], np.array(boxes), np.ones((len(frames), 1)))
-    rows = choose(persons(faces), faces, affwild2.person_of(name, stem, names, videos))
-    return Crops(name, np.stack([pictures[row] for row in rows]), gold[faces.frame[rows]])
+        path = f"{name}/{row.frame:05d}.png"
+        Image.fromarray(row.crop).save(folder / path)
+        labels = {"expression": demo.expression_of(valence, arousal), "valence": valence, "arousal": arousal}
+        rows.append({"path": path, "dataset": "demo", "person": name, **labels})
+    return rows

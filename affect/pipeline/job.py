@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from affect.recipes import RECIPES
 
 
-def main(job: type, work: Callable[[Any], int]) -> None:
+def main(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | None = None) -> None:
     """Run a job and end the process with its exit code.
 
     The first argument names a recipe; every setting of it and of the job is a flag.
@@ -23,8 +23,9 @@ def main(job: type, work: Callable[[Any], int]) -> None:
         job: dataclass with a field ``run`` and the job's own settings; those without a default
             are fields of :class:`affect.recipes.Places` and default to the recipe's place.
         work: does the job and returns the exit code.
+        others: recipes of another kind than :data:`affect.recipes.RECIPES`, with the defaults of their flags.
     """
-    arguments = parse(job, sys.argv[1:])
+    arguments = parse(job, sys.argv[1:], others or {})
     try:
         start_ray()
         code = work(arguments)
@@ -38,9 +39,9 @@ def main(job: type, work: Callable[[Any], int]) -> None:
     sys.exit(code)
 
 
-def parse(job: type, arguments: list[str]) -> Any:  # noqa: ANN401 -- an instance of ``job``
+def parse(job: type, arguments: list[str], others: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- a job
     """Read a command line; prints usage with a runnable example where there is none."""
-    defaults = {}
+    defaults = {name: ((type(other).__doc__ or "").splitlines()[0], other) for name, other in others.items()}
     for name, (recipe, places) in RECIPES.items():
         found = places()
         required = [f.name for f in fields(job) if f.default is MISSING and f.name != "run"]

@@ -65,7 +65,9 @@ def addresses(run: Run) -> dict[Modality, str]:
     Raises:
         WeightsError: weights that a setting names cannot be had.
     """
-    face = (weights.identity(run.face.weights), weights.identity(run.face.landmarker))
+    face = [weights.identity(run.face.weights), weights.identity(run.face.landmarker)]
+    if run.face.detector == "yolo":
+        face.append(weights.identity(run.face.yolo_weights))
     behavior = (weights.identity(run.behavior.weights, run.behavior.revision), *_prompt_texts())
     audio: tuple[str, ...] = ()
     settings = {"face": (run.face, face), "behavior": (run.behavior, behavior), "audio": (run.audio, audio)}
@@ -80,7 +82,7 @@ def _prompt_texts() -> list[str]:
 
 
 def _unnamed(settings: Pool) -> dict[str, Any]:
-    skipped = {f.name for f in fields(Pool)} | {"weights", "revision", "landmarker"}
+    skipped = {f.name for f in fields(Pool)} | {"weights", "revision", "landmarker", "yolo_weights"}
     return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in skipped}
 
 

@@ -21,6 +21,7 @@ from ray.data import ActorPoolStrategy
 from affect import files, learning, schema
 from affect.config import MODALITIES, Modality, Run
 from affect.corpus import affwild2
+from affect.corpus.hints import Points
 from affect.corpus.track import Series, Track
 from affect.pipeline import plan
 from affect.pipeline.assemble import Features, load_features, make_track
@@ -83,6 +84,7 @@ class Predictor:
         store: features.
         out: where tables go.
         tracks: names of the tracks to predict; None for every person seen.
+        hints: points on the person that a track means, by track.
     """
 
     def __init__(
@@ -93,10 +95,11 @@ class Predictor:
         store: Store,
         out: str,
         tracks: list[str] | None,
+        hints: Mapping[str, Points],
     ) -> None:
         """Load all models."""
         torch.set_num_threads(1)
-        self._tracks = tracks
+        self._tracks, self._hints = tracks, hints
         self._run, self._videos, self._store, self._out = run, videos, store, out
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._where = plan.addresses(run)
@@ -140,7 +143,7 @@ class Predictor:
         return [(video.stem if person == "main" else f"{video.stem}_{person}", person) for person in people]
 
     def _person(self, video: Video, features: Features, name: str, person: str) -> pa.Table:
-        track = make_track(name, person, video, features, None, self._run)
+        track = make_track(name, person, video, features, None, self._run, self._hints.get(name, ()))
         answers: dict[str, ndarray] = {}
         series: dict[Modality, Series] = {}
         for modality in MODALITIES:
@@ -200,6 +203,7 @@ def predict(
     out: str,
     *,
     tracks: list[str] | None = None,
+    hints: Mapping[str, Points] | None = None,
 ) -> list[dict[str, Any]]:
     """Predict every extracted video.
 
@@ -210,6 +214,7 @@ def predict(
         store: features.
         out: where tables go.
         tracks: names of the tracks to predict, as a template has them; None for every person seen.
+        hints: points on the person that a track means, by track.
 
     Returns:
         One row per video, sorted by name; the same as in ``videos.csv``.
@@ -217,7 +222,7 @@ def predict(
     by_stem = {video.stem: video for video in videos}
     stream = ray.data.from_items([{"stem": stem} for stem in by_stem], override_num_blocks=len(by_stem)).map_batches(
         Predictor,
-        fn_constructor_args=(run, models, by_stem, store, files.absolute(out), tracks),
+        fn_constructor_args=(run, models, by_stem, store, files.absolute(out), tracks, hints or {}),
         batch_size=1,
         num_cpus=0.5,
         num_gpus=1 if run.workers.use_gpu else None,

@@ -8,27 +8,24 @@ RUNS/<system>.json                                              the address of t
 
 import dataclasses
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import ray.train
-import ray.train.torch
 import torch
-from ray.train import TrainingFailedError
 
 from affect import files, learning, schema, weights
 from affect.config import MODALITIES, Modality, Run, address
 from affect.corpus.clip import Extracted
 from affect.corpus.track import Blocks, Series, Track
-from affect.learning import Epoch, Fitted, Outputs
+from affect.learning import Fitted, Outputs
 from affect.pipeline import plan
 from affect.pipeline.assemble import TrackRef, load_track, matrix, rows_of
-from affect.pipeline.progress import LINE_EVERY_S, say
+from affect.pipeline.progress import say
 from affect.pipeline.store import Store, slug
+from affect.pipeline.workers import device_of, on_workers, teller
 from affect.tasks import AudioTask, BehaviorTask, DcmmoeTask, FaceTask, RaavTask, TrackTask, load_weights, save_weights
 
 System = Literal["face", "behavior", "audio", "dcmmoe", "raav"]
@@ -145,8 +142,16 @@ def train(
         if files.exists(files.join(uri, "model.json")):
             say(f"train {system}: there already, {uri}")
         else:
-            job = {"run": run, "system": system, "refs": refs, "store": store, "uri": uri, "address": mark}
-            _start(run, job | {"upstream": dict(needed), "features": dict(plan.addresses(run))})
+            job: dict[str, Any] = {
+                "run": run,
+                "system": system,
+                "refs": refs,
+                "store": store,
+                "uri": uri,
+                "address": mark,
+            }
+            job |= {"upstream": dict(needed), "features": dict(plan.addresses(run))}
+            on_workers(_train, job, run.workers, f"{system}-{mark}", uri)
         model = load_model_card(uri)
         _embed_missing(run, model, refs, store)
         files.write(files.join(runs, f"{system}.json"), json.dumps({"address": mark}).encode())
@@ -172,30 +177,6 @@ def _embed_missing(run: Run, model: Model, refs: list[TrackRef], store: Store) -
         put_embeddings(store, model.address, track, *embed(task, track, outputs))
 
 
-def _start(run: Run, job: dict[str, Any]) -> None:
-    """Train in this process, or in Ray Train's."""
-    if run.workers.num_workers == 0:
-        _train(job)
-        return
-    workers = run.workers
-    scaling = ray.train.ScalingConfig(
-        num_workers=workers.num_workers,
-        use_gpu=workers.use_gpu,
-        resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
-    )
-    name = f"affect-{job['system']}-{job['address']}-{int(time.time())}"
-    trainer = ray.train.torch.TorchTrainer(
-        _train,
-        train_loop_config=job,
-        scaling_config=scaling,
-        run_config=ray.train.RunConfig(name=name, storage_path=files.join(job["uri"], "ray")),
-    )
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise ValueError(f"training {job['system']} failed: {error}") from error
-
-
 def _train(job: dict[str, Any]) -> None:
     """One process' share of a system's training; the first one writes the model, each its share of embeddings."""
     run, system, store = cast(Run, job["run"]), cast(System, job["system"]), cast(Store, job["store"])
@@ -205,9 +186,8 @@ def _train(job: dict[str, Any]) -> None:
     widths = widths_of(run, system, list(tracks.values()))
     task = make_task(run, system, widths)
     split = {s: [tracks[ref.name] for ref in refs if ref.split == s] for s in ("train", "development")}
-    alone = torch.device("cuda" if run.workers.use_gpu else "cpu")
-    device = ray.train.torch.get_device() if run.workers.num_workers else alone
-    fitted = learning.fit(task, split["train"], split["development"], device=device, on_epoch=_teller(system, rank))
+    device = device_of(run.workers)
+    fitted = learning.fit(task, split["train"], split["development"], device=device, on_epoch=teller(system, rank))
     if system in MODALITIES:
         for track in list(tracks.values())[rank::processes]:
             outputs = learning.run(task, fitted.model, track, device)
@@ -216,23 +196,6 @@ def _train(job: dict[str, Any]) -> None:
         torch.distributed.barrier()  # a model.json says that everything before it is there
     if rank == 0:
         _save(job, fitted, widths, settings_address(run, system))
-
-
-def _teller(system: str, rank: int) -> Callable[[Epoch], None]:
-    """Say how it goes: now and then, and the first process only."""
-    last = time.monotonic()
-
-    def tell(epoch: Epoch) -> None:
-        nonlocal last
-        if rank == 0 and (epoch.number == 1 or time.monotonic() - last >= LINE_EVERY_S):
-            last = time.monotonic()
-            valence, arousal, mean = epoch.ccc
-            say(
-                f"train {system}: epoch {epoch.number}, loss {epoch.loss:.3f}, development CCC {valence:.3f} valence, "
-                f"{arousal:.3f} arousal, {mean:.3f} mean, {epoch.seconds:.1f} s an epoch"
-            )
-
-    return tell
 
 
 def _save(job: dict[str, Any], fitted: Fitted, widths: dict[str, int], settings: str) -> None:

@@ -1,0 +1,67 @@
+"""What a person looks like: colours of face and shoulders, told without a model of identity, and the whole picture."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+BINS = (7, 7, 3)
+"""Bins of red against green, of yellow against blue, and of lightness."""
+CHROMA_RANGE = 0.25
+"""Chroma beyond this, of at most 1, falls into the outermost bins."""
+SAMPLES = 32
+"""A region is read on a grid of at most this many rows and columns."""
+THUMBNAIL = 8
+"""Side of the whole picture's thumbnail."""
+NUM_COLORS = BINS[0] * BINS[1] * BINS[2]
+
+
+def colors(picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, " 4"]) -> Float[ndarray, " {2*NUM_COLORS}"]:
+    """Colour histograms of a face and of the shoulders under it, which are twice as wide and nearly as high.
+
+    Each is the square root of shares that sum to 1, so that a product of two of them is Bhattacharyya's coefficient, 1
+    for the same colours; 0 everywhere where a region lies outside the picture.
+
+    Args:
+        picture: RGB.
+        box: the face; left, top, right, bottom as shares of width and height.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    shoulders = (left - 0.5 * width, bottom, right + 0.5 * width, bottom + 0.8 * height)
+    regions = [np.array(region).clip(0, 1) for region in (box, shoulders)]
+    return np.concatenate([np.sqrt(_histogram(_pixels(picture, region))) for region in regions])
+
+
+def thumbnail(picture: UInt8[ndarray, "H W 3"]) -> UInt8[ndarray, " 192"]:
+    """The picture at 8 x 8, RGB, row by row; a jump from one frame to the next is a scene cut."""
+    per_cell = 8
+    rows, columns = ((np.arange(THUMBNAIL * per_cell) + 0.5) / (THUMBNAIL * per_cell) * n for n in picture.shape[:2])
+    sampled = picture[rows.astype(int)][:, columns.astype(int)].reshape(THUMBNAIL, per_cell, THUMBNAIL, per_cell, 3)
+    return sampled.mean(axis=(1, 3)).round().astype(np.uint8).ravel()
+
+
+def _pixels(picture: UInt8[ndarray, "H W 3"], region: Float[ndarray, " 4"]) -> Float[ndarray, "pixels 3"]:
+    height, width = picture.shape[:2]
+    left, top, right, bottom = (region * [width, height, width, height]).astype(int)
+    part = picture[top:bottom, left:right]
+    steps = [max(1, n // SAMPLES) for n in part.shape[:2]]
+    return part[:: steps[0], :: steps[1]].reshape(-1, 3).astype(np.float64)
+
+
+def _histogram(pixels: Float[ndarray, "pixels 3"]) -> Float[ndarray, " {NUM_COLORS}"]:
+    """Shares of the bins; a pixel counts for the bins around it by nearness, so that a shade more moves little."""
+    if not len(pixels):
+        return np.zeros(NUM_COLORS)
+    red, green, blue = (pixels + 1).T
+    total = red + green + blue
+    chroma = np.stack([red - green, (red + green) / 2 - blue]) / total
+    position = np.stack([*(chroma / CHROMA_RANGE / 2 + 0.5), total / (3 * 256)]).clip(0, 1)
+    position *= np.array(BINS)[:, None] - 1
+    low = np.minimum(position.astype(int), np.array(BINS)[:, None] - 2)
+    share = position - low
+    shares = np.zeros(NUM_COLORS)
+    for corner in np.ndindex(2, 2, 2):
+        index = np.ravel_multi_index(tuple(low + np.array(corner)[:, None]), BINS)
+        weight = np.where(np.array(corner)[:, None] == 1, share, 1 - share).prod(axis=0)
+        shares += np.bincount(index, weight, NUM_COLORS)
+    return shares / len(pixels)

@@ -1,0 +1,49 @@
+"""From a picture and boxes to the encoder's crops."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+from torch.nn import functional
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def grow(box: Float[ndarray, "faces 4"], share: float) -> Float[ndarray, "faces 4"]:
+    """Grow boxes by a share of their width and height on each side, clipped to the picture."""
+    margin = share * (box[:, 2:] - box[:, :2])
+    return np.concatenate([box[:, :2] - margin, box[:, 2:] + margin], axis=1).clip(0, 1)
+
+
+def letterbox(
+    picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, "faces 4"], side: int
+) -> UInt8[ndarray, "faces side side 3"]:
+    """Cut boxes out, scale their longest side to ``side`` px bilinearly, centre each on a black square.
+
+    Args:
+        picture: RGB.
+        box: left, top, right, bottom as shares of width and height.
+        side: side of the square in pixels.
+
+    Source: paper, section 3.2.
+    """
+    height, width = picture.shape[:2]
+    squares = np.zeros((len(box), side, side, 3), dtype=np.uint8)
+    low = np.minimum((box[:, :2] * [width, height]).astype(int), [width - 1, height - 1])
+    high = np.maximum(low + 1, np.round(box[:, 2:] * [width, height]).astype(int))
+    for square, (left, top), (right, bottom) in zip(squares, low, high, strict=True):
+        crop = torch.from_numpy(picture[top:bottom, left:right]).permute(2, 0, 1)[None]  # (1, 3, h, w)
+        scale = side / max(crop.shape[2:])
+        size = [max(1, round(length * scale)) for length in crop.shape[2:]]
+        crop = functional.interpolate(crop, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        y, x = (side - size[0]) // 2, (side - size[1]) // 2
+        square[y : y + size[0], x : x + size[1]] = crop.numpy()
+    return squares
+
+
+def normalise(crops: UInt8[Tensor, "B side side 3"]) -> Float[Tensor, "B 3 side side"]:
+    """Scale to [0, 1], then ImageNet's mean and standard deviation; channels last in memory, which is faster."""
+    mean, std = (torch.tensor(values, device=crops.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return torch.addcmul(-mean / std, crops.float(), 1 / (255 * std)).permute(0, 3, 1, 2)

@@ -1,0 +1,242 @@
+"""Training the frame encoder on labelled pictures.
+
+    manifests --> order of the epoch's batches --> Ray Data reads and cuts --> Ray Train workers --> checkpoint
+
+A worker reads its own shares of the batches in the order that everyone draws from the seed, so that any number of
+workers learns the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import ray.data
+import torch
+from numpy import ndarray
+from torch import nn
+
+from affect import concordance, files, learning, weights
+from affect.concordance import Moments, Score
+from affect.config import EncoderRun, Workers, address
+from affect.corpus.images import ImageError, Images, read_manifest
+from affect.face import grada
+from affect.learning import Batch, Share, collate
+from affect.pipeline.progress import say
+from affect.pipeline.workers import device_of, on_workers, teller
+from affect.schema import EXPRESSIONS
+from affect.tasks import GradaTask
+
+BATCHES_PER_TASK = 8
+"""Batches that one reading task makes: 23 tasks of one each took 20 s, 3 of eight 2 s."""
+MAX_NAMED = 3
+"""Pictures that cannot be used are named up to this number, and counted beyond."""
+
+
+class Judged(NamedTuple):
+    """How an encoder does on labelled pictures.
+
+    Args:
+        affect_loss: of valence and arousal, over all pictures at once; NaN where none is labelled with them.
+        expression_loss: cross-entropy; NaN where none is labelled with an expression.
+        macro_f1: mean over the expressions that occur; NaN likewise.
+        score: CCC of valence, arousal and their mean with an interval over people, None where none is labelled.
+    """
+
+    affect_loss: float
+    expression_loss: float
+    macro_f1: float
+    score: Score | None
+
+
+def train_on(
+    run: EncoderRun, images: Sequence[str], development: Sequence[str], held_out: Sequence[str], runs: str
+) -> str:
+    """Train a frame encoder on manifests, unless it is there.
+
+    Args:
+        run: the run.
+        images: manifests to learn from.
+        development: manifests to select the epoch on.
+        held_out: manifests to report on.
+        runs: where encoders go.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ValueError: a manifest is wrong, or nothing can be learned or selected.
+    """
+    sets = (images, development, held_out)
+    content = [[hashlib.sha256(files.read(path)).hexdigest() for path in paths] for paths in sets]
+    trunk = weights.identity(run.trunk) if run.trunk else ""
+    settings = replace(run, trunk="", workers=Workers(), loader_cpus=1.0)
+    folder = files.join(files.absolute(runs), "grada", address(settings, trunk, content))
+    if files.exists(files.join(folder, "config.json")):
+        say(f"train grada: there already, {folder}")
+    else:
+        training, selection, report = ([i for path in paths for i in read_manifest(path)] for paths in sets)
+        train_encoder(run, training, selection, report, folder)
+    return folder
+
+
+def train_encoder(
+    run: EncoderRun,
+    training: Sequence[Images],
+    development: Sequence[Images],
+    held_out: Sequence[Images],
+    folder: str,
+) -> None:
+    """Train a frame encoder and say what it learned, next to one with random weights.
+
+    Args:
+        run: the run.
+        training: pictures to learn from.
+        development: pictures of other people to select the epoch on; some need valence and arousal.
+        held_out: pictures of yet other people, which nothing is selected on; may be none.
+        folder: gets ``history.json``, ``report.json``, ``model.safetensors`` and, last, ``config.json``.
+
+    Raises:
+        ValueError: a person of one set is in another, or nothing can be learned or selected.
+    """
+    sets = {"training": training, "development": development, "held out": held_out}
+    _check_people(sets)
+    counts = ", ".join(f"{sum(len(item.uris) for item in items)} {name}" for name, items in sets.items())
+    say(f"train grada: pictures {counts}")
+    job = {"run": run, "training": list(training), "development": list(development), "held_out": list(held_out)}
+    on_workers(_train, job | {"folder": folder}, run.workers, "grada", folder)
+
+
+def _check_people(sets: dict[str, Sequence[Images]]) -> None:
+    seen: dict[str, str] = {}
+    for name, items in sets.items():
+        for item in items:
+            if item.name != item.dataset and seen.setdefault(item.name, name) != name:
+                raise ValueError(f"person {item.name} is in the {seen[item.name]} set and in the {name} set")
+
+
+def _train(job: dict[str, Any]) -> None:
+    """One process' share of the training; the first one judges and writes."""
+    run = cast(EncoderRun, job["run"])
+    task, device = GradaTask(run), device_of(run.workers)
+    rank, _ = learning.world()
+    loader = RayLoader(run.loader_cpus)
+    fitted = learning.fit(
+        task, job["training"], job["development"], device=device, on_epoch=teller("grada", rank), loader=loader
+    )
+    if rank:
+        return
+    torch.manual_seed(run.fit.seed)
+    untrained = task.build().to(device)
+    report = {}
+    for name in ("development", "held_out"):
+        if items := job[name]:
+            before, after = (judge(task, model, items, device, loader) for model in (untrained, fitted.model))
+            report[name] = {"random": _plain(before), "trained": _plain(after)}
+            _say(name, before, after)
+    assert isinstance(fitted.model, grada.Grada)
+    history = [{"epoch": e.number, "loss": e.loss, "ccc": e.ccc.tolist(), "skipped": e.skipped} for e in fitted.history]
+    files.write(files.join(job["folder"], "history.json"), json.dumps(history, indent=1).encode())
+    files.write(files.join(job["folder"], "report.json"), json.dumps(report, indent=1).encode())
+    grada.save(fitted.model, job["folder"])
+
+
+def judge(
+    task: GradaTask, model: nn.Module, items: Sequence[Images], device: torch.device, loader: learning.Loader
+) -> Judged:
+    """Losses of both tasks, expressions' macro F1, and CCC with an interval over people."""
+    outputs = [np.concatenate(out.predictions) for out in learning.run_all(task, model, items, device, loader)]
+    predicted = np.concatenate(outputs)
+    expression = np.concatenate([item.expression for item in items]).astype(np.float64)
+    affect = np.concatenate([item.gold for item in items])
+    gold = np.concatenate([affect, np.where(expression < 0, np.nan, expression)[:, None]], axis=1)
+    tensors = [torch.from_numpy(values.astype(np.float32))[None] for values in (gold, predicted)]
+    losses = task.losses(tensors[0], tensors[1], torch.ones(1, len(gold), dtype=torch.bool))
+    moments = [Moments.of(item.gold, out[:, :2]) for item, out in zip(items, outputs, strict=True)]
+    score = concordance.score(moments) if any(part.count for part in moments) else None
+    f1 = _macro_f1(expression, predicted[:, 2:].argmax(axis=1))
+    affect_loss, expression_loss = (float("nan") if loss is None else float(loss) for loss in losses)
+    return Judged(affect_loss, expression_loss, f1, score)
+
+
+def _macro_f1(gold: ndarray, predicted: ndarray) -> float:
+    scores = []
+    for number in range(len(EXPRESSIONS)):
+        real, said = gold == number, (predicted == number) & (gold >= 0)
+        if real.any():
+            scores.append(2 * float((real & said).sum()) / float(real.sum() + said.sum()))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def _say(name: str, before: Judged, after: Judged) -> None:
+    selected = " (selected on it)" if name == "development" else ""
+    say(f"train grada: {name.replace('_', '-')} people{selected}, random weights -> trained")
+    say(f"  valence and arousal loss {before.affect_loss:.3f} -> {after.affect_loss:.3f}")
+    say(f"  expression cross-entropy {before.expression_loss:.3f} -> {after.expression_loss:.3f}")
+    say(f"  expression macro F1      {before.macro_f1:.3f} -> {after.macro_f1:.3f}")
+    for index, dimension in enumerate(("valence", "arousal", "mean")):
+        if before.score and after.score:
+            first, last = (
+                f"{s.ccc[index]:.3f} [{s.low[index]:.3f}, {s.high[index]:.3f}]" for s in (before.score, after.score)
+            )
+            say(f"  CCC {dimension:<8} {first} -> {last}")
+
+
+def _plain(judged: Judged) -> dict[str, Any]:
+    score = judged.score and {name: np.asarray(value).tolist() for name, value in asdict(judged.score).items()}
+    return judged._asdict() | {"score": score}
+
+
+class RayLoader:
+    """Reads pictures with Ray Data, some batches ahead of the model.
+
+    A picture that cannot be used is left out of the loss, counted and named.
+
+    Args:
+        num_cpus: of one reading task.
+    """
+
+    def __init__(self, num_cpus: float) -> None:
+        """Start counting."""
+        self._num_cpus = num_cpus
+        self._broken: set[str] = set()
+
+    def __call__(self, task: learning.Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
+        """Batches of the shares, in order."""
+        if not shares:
+            return
+        rows = [{"share": [item.cut(*window) for item, window in share.samples]} for share in shares]
+        stream = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCHES_PER_TASK))
+        stream.context.execution_options.preserve_order = True
+        stream.context.enable_progress_bars = False
+        made = stream.map(partial(_load, task=cast(GradaTask, task)), num_cpus=self._num_cpus)
+        for row in made.iter_rows():
+            self._count(row["broken"])
+            inputs = {"crops": torch.tensor(row["crops"]).to(device)}
+            gold, annotated = (torch.tensor(row[name]).to(device) for name in ("gold", "annotated"))
+            yield Batch(inputs, gold, annotated)
+
+    def _count(self, broken: Sequence[str]) -> None:
+        for reason in set(broken) - self._broken:
+            self._broken.add(reason)
+            if len(self._broken) <= MAX_NAMED:
+                say(f"left out: {reason}")
+            elif len(self._broken) == MAX_NAMED + 1:
+                say("left out: and more")
+
+
+def _load(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:
+    """Make a share's examples; a picture that cannot be used becomes a black one without a label."""
+    examples, broken = [], []
+    for item in row["share"]:
+        try:
+            examples.append(task.example(item, (0, 1), 1))
+        except ImageError as error:
+            broken.append(str(error))
+            examples.append(task.blank())
+    batch = collate(examples, torch.device("cpu"))
+    arrays = {"crops": batch.inputs["crops"], "gold": batch.gold, "annotated": batch.annotated}
+    return {name: value.numpy() for name, value in arrays.items()} | {"broken": broken}
