@@ -162,3 +162,20 @@ OUTCOMES = pa.schema(
     ]
 )
 """One row per video that was to be predicted."""
+
+PEOPLE = pa.schema(
+    [
+        ("video", pa.string()),
+        ("person", pa.string()),  # main, left, right or a number from the left
+        ("frames", pa.int32()),  # of the video
+        ("seen", pa.int32()),  # frames in which the face was found
+        ("bridged", pa.int32()),  # frames between such, a short time apart
+        ("first_s", pa.float64()),
+        ("last_s", pa.float64()),
+        ("x", pa.float64()),  # mean middle of the box, as shares of the picture
+        ("y", pa.float64()),
+        ("lip_area", pa.float64()),  # mean inner-lip area in squared sides of the crop; NaN without any mesh
+        ("open_s", pa.float64()),  # seconds of open mouth by the audio filter's rule, before smoothing
+    ]
+)
+"""One row per person of the videos that were drawn."""

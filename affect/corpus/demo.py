@@ -12,18 +12,16 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
 from affect.corpus.puppet import PAIR_WIDTH, WIDTH, Array, Puppet, head_motion
 
 Split = Literal["train", "development", "held_out"]
@@ -31,8 +29,6 @@ Size = Literal["demo", "micro"]
 OnVideo = Callable[[int, int], None]
 
 GENERATOR_VERSION = 1  # raise it when the files change
-TICKS = 600  # video time base, ticks a second: a frame at 10 or 15 fps lasts a whole number of them
-SAMPLE_RATE = 16_000
 CURVE_RATE = 100  # samples a second of the valence, arousal and jaw curves
 NOT_ANNOTATED = "-5,-5"
 HEADER = "valence,arousal"
@@ -179,7 +175,7 @@ def write_video(spec: VideoSpec, folder: Path) -> int:
     states = [performance.at(times) for performance in performances]
     voice = _voice(np.random.default_rng((*spec.seed, 1)), performances[0], spec.seconds) if spec.has_audio else None
     path = folder / ("held_out/videos" if spec.split == "held_out" else "videos") / f"{spec.name}.mp4"
-    _encode(path, _pictures(spec, states, times), ticks, voice, spec.fps)
+    write_film(path, _pictures(spec, states, times), ticks, voice, spec.fps)
     for person, state in zip(spec.people, states, strict=True):
         rows = [f"{v:.6f},{a:.6f}" for v, a in state[:, :2]]
         if spec.split != "held_out":
@@ -276,29 +272,3 @@ def _pictures(spec: VideoSpec, states: list[Array], times: Array) -> Iterator[ND
         ]
         picture = torch.cat(people, dim=2) * torch.from_numpy(light[k].astype(np.float32))[:, None, None]
         yield (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-
-
-def _encode(
-    path: Path, pictures: Iterator[NDArray[np.uint8]], ticks: NDArray[np.int64], voice: Array | None, fps: int
-) -> None:
-    """H.264 and AAC in MP4: one thread and bit-exact flags, so that the bytes depend on the content alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    first = next(pictures)
-    with av.open(temporary, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
-        video = container.add_stream("libx264", rate=fps, options={"preset": "superfast", "crf": "20", "threads": "1"})
-        video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
-        video.codec_context.time_base = Fraction(1, TICKS)
-        audio = None if voice is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=64_000)
-        for tick, picture in zip(ticks, chain([first], pictures), strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(format="yuv420p")  # left to the encoder, the bytes differed between runs
-            frame.pts, frame.time_base = int(tick), Fraction(1, TICKS)
-            container.mux(video.encode(frame))
-        container.mux(video.encode())
-        if audio is not None and voice is not None:
-            sound = av.AudioFrame.from_ndarray(voice[None].astype(np.float32), format="fltp", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
-            container.mux(audio.encode(sound))
-            container.mux(audio.encode())
-    os.replace(temporary, path)

@@ -27,7 +27,10 @@ def parse(text: str, name: str) -> Mapping[str, Points]:
     Raises:
         ValueError: names the line that is no point.
     """
-    lines = list(csv.reader(io.StringIO(text)))
+    try:
+        lines = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"))))  # the mark that Excel begins a file with
+    except csv.Error as error:
+        raise ValueError(f"{name} is no CSV: {error}") from None
     if not lines or [cell.strip() for cell in lines[0]] != HEADER:
         raise ValueError(f"{name}: its first line has to be {','.join(HEADER)}")
     points: dict[str, list[tuple[int, float, float]]] = {}
@@ -41,6 +44,8 @@ def parse(text: str, name: str) -> Mapping[str, Points]:
             raise ValueError(f"{name} line {number}: {','.join(cells)!r} is no track, frame, x and y") from None
         if point[0] < 0 or not (0 <= point[1] <= 1 and 0 <= point[2] <= 1):
             raise ValueError(f"{name} line {number}: frames count from 0, x and y are shares in [0, 1]")
+        if not track:
+            raise ValueError(f"{name} line {number}: its track has no name")
         points.setdefault(track, []).append(point)
     return points
 

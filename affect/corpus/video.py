@@ -72,7 +72,7 @@ def open_media(uri: str) -> AbstractContextManager[InputContainer]:
     system, path = files.resolve_parent(uri)
     source = path if isinstance(system, LocalFileSystem) else system.open(path, "rb")
     try:
-        return cast(Any, av.open(source, mode="r"))
+        return cast(Any, av.open(source, mode="r", metadata_errors="replace"))  # titles come in any encoding
     except (OSError, MemoryError):
         raise  # missing, forbidden, out of reach: nothing is wrong with the video
     except av.error.FFmpegError as error:

@@ -15,7 +15,7 @@ THUMBNAIL = 8
 NUM_COLORS = BINS[0] * BINS[1] * BINS[2]
 
 
-def colors(picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, " 4"]) -> Float[ndarray, " {2*NUM_COLORS}"]:
+def colors(picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, " 4"]) -> Float[ndarray, " D"]:
     """Colour histograms of a face and of the shoulders under it, which are twice as wide and nearly as high.
 
     Each is the square root of shares that sum to 1, so that a product of two of them is Bhattacharyya's coefficient, 1
@@ -44,11 +44,11 @@ def _pixels(picture: UInt8[ndarray, "H W 3"], region: Float[ndarray, " 4"]) -> F
     height, width = picture.shape[:2]
     left, top, right, bottom = (region * [width, height, width, height]).astype(int)
     part = picture[top:bottom, left:right]
-    steps = [max(1, n // SAMPLES) for n in part.shape[:2]]
+    steps = [max(1, -(-n // SAMPLES)) for n in part.shape[:2]]
     return part[:: steps[0], :: steps[1]].reshape(-1, 3).astype(np.float64)
 
 
-def _histogram(pixels: Float[ndarray, "pixels 3"]) -> Float[ndarray, " {NUM_COLORS}"]:
+def _histogram(pixels: Float[ndarray, "pixels 3"]) -> Float[ndarray, " bins"]:
     """Shares of the bins; a pixel counts for the bins around it by nearness, so that a shade more moves little."""
     if not len(pixels):
         return np.zeros(NUM_COLORS)

@@ -34,7 +34,7 @@ def letterbox(
     low = np.minimum((box[:, :2] * [width, height]).astype(int), [width - 1, height - 1])
     high = np.maximum(low + 1, np.round(box[:, 2:] * [width, height]).astype(int))
     for square, (left, top), (right, bottom) in zip(squares, low, high, strict=True):
-        crop = torch.from_numpy(picture[top:bottom, left:right]).permute(2, 0, 1)[None]  # (1, 3, h, w)
+        crop = torch.from_numpy(picture[top:bottom, left:right].copy()).permute(2, 0, 1)[None]  # (1, 3, h, w)
         scale = side / max(crop.shape[2:])
         size = [max(1, round(length * scale)) for length in crop.shape[2:]]
         crop = functional.interpolate(crop, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)

@@ -4,6 +4,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +106,10 @@ class Yolo:
             raise weights.WeightsError("detector yolo: pip install 'affect[yolo]' (AGPL-3.0) first") from error
         import torch
 
-        self._model = YOLO(path)
+        try:
+            self._model = YOLO(path)
+        except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise weights.WeightsError(f"{path} is no Ultralytics checkpoint: {error}") from error
         self._device = "cuda:0" if torch.cuda.is_available() else "cpu"
         self._confidence = settings.min_confidence
         names = self._model.names
@@ -115,7 +119,10 @@ class Yolo:
         self._classes = classes
 
     def __call__(self, pictures: Sequence[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
-        """Find the faces of RGB pictures, in one batch."""
+        """Find the faces of RGB pictures, those of one size in one batch: others would be padded to the largest."""
+        return [boxes for _, same in groupby(pictures, key=np.shape) for boxes in self._of(list(same))]
+
+    def _of(self, pictures: list[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
         found: Any = self._model.predict(
             [picture[..., ::-1] for picture in pictures],  # it takes OpenCV's BGR
             conf=self._confidence,

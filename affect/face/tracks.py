@@ -10,27 +10,27 @@ Differs: in the paper identities were assigned by hand.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
 from affect.config import Tracking
 
-COLOR_WEIGHTS = (0.5, 0.25)
-"""Share of the face's and of the shoulders' colours in a similarity."""
-SHAPE_WEIGHT = 0.25
-"""Share of the mesh's proportions."""
+WEIGHTS = (0.5, 0.25, 0.25)
+"""Share of the face's colours, of the shoulders' colours and of the mesh's proportions in a similarity."""
 SHAPE_SCALE = 0.15
 """Distance of proportions that speaks for two people: one person's differ by .05, two people's by .2 and more."""
 NEAR_BONUS = 0.15
 """What is added to the similarity of two tracklets of one scene that end and begin at the same place."""
 MEMORY = 0.9
-"""Share of a tracklet's looks and motion that stays when a face is added."""
+"""Share of a tracklet's motion that stays when a face is added."""
 CROWDED_IOU = 0.05
-"""A face that overlaps another one more than this does not change its tracklet's looks: it may show the other's."""
+"""A face that overlaps another one more than this does not tell what a person looks like: it may show the other."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,50 @@ class Person:
     bridged: Bool[ndarray, " frames"]
 
 
+class _Looks(NamedTuple):
+    """What n faces or tracklets look like: colours as vectors of length 1, or 0 where not seen, and proportions."""
+
+    face: Float[ndarray, "n C"]
+    shoulders: Float[ndarray, "n C"]
+    shape: Float[ndarray, "n S"]
+    seen: Float[ndarray, "n 3"]
+    """1 where face, shoulders and mesh are known, else 0."""
+
+    @classmethod
+    def of(cls, colors: Float[ndarray, "n C"], shape: Float[ndarray, "n S"]) -> "_Looks":
+        half = colors.shape[1] // 2
+        parts = [colors[:, :half], colors[:, half:]]
+        lengths = [np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
+        meshed = ~np.isnan(shape).any(axis=1, keepdims=True)
+        seen = np.concatenate([*(length > 0 for length in lengths), meshed], axis=1).astype(np.float64)
+        face, shoulders = (part / np.maximum(length, 1e-12) for part, length in zip(parts, lengths, strict=True))
+        return cls(face, shoulders, np.where(meshed, shape, 0.0), seen)
+
+    def take(self, rows: Int[ndarray, " m"] | list[int]) -> "_Looks":
+        return _Looks(*(part[rows] for part in self))
+
+
+def _similarity(a: _Looks, b: _Looks) -> Float[ndarray, "n m"]:
+    """How much looks are alike, each of a with each of b, in [0, 1].
+
+    Weighted mean of Bhattacharyya's coefficients and of ``exp(-d^2 / 2 s^2)``, over what both show of face, shoulders
+    and mesh; d is the distance of the proportions.
+    """
+    apart = np.square(a.shape[:, None] - b.shape[None]).sum(axis=-1)
+    alike = (a.face @ b.face.T, a.shoulders @ b.shoulders.T, np.exp(-0.5 * apart / SHAPE_SCALE**2))
+    weights = [w * np.outer(a.seen[:, k], b.seen[:, k]) for k, w in enumerate(WEIGHTS)]
+    total = sum(weight * value for weight, value in zip(weights, alike, strict=True))
+    return np.asarray(total / np.maximum(sum(weights), 1e-12))
+
+
 @dataclass
 class _Tracklet:
     """Faces that follow each other."""
 
     rows: list[int]
     scene: int
-    colors: ndarray
-    """Mean of late, as is the shape."""
-    shape: ndarray
     clear: int
-    """The last face that nobody else's overlapped."""
+    """The last face that nobody else's overlapped: what the person looks like now."""
     velocity: ndarray
     """Change of the box in shares of the picture a second."""
 
@@ -98,13 +131,17 @@ def persons(faces: Faces, settings: Tracking) -> list[Person]:
     Returns:
         Persons from left to right by mean position.
     """
-    tracklets = _tracklets(faces, settings)
-    if not tracklets:
-        return []
-    found = _join(tracklets, faces, settings)
+    looks = _Looks.of(faces.colors, faces.shape)
+    found = _join(_tracklets(faces, looks, settings), faces, settings)
     kept = [rows for rows in found if _is_person(rows, faces, settings)]
     kept.sort(key=lambda rows: _middle(faces, rows))
     return [_bridge(rows, faces, settings) for rows in kept]
+
+
+def names(people: Sequence[Person]) -> list[str]:
+    """What the people of a new video are called, from left to right."""
+    known = {0: [], 1: ["main"], 2: ["left", "right"]}
+    return known.get(len(people), [str(i + 1) for i in range(len(people))])
 
 
 def choose(people: Sequence[Person], faces: Faces, name: str) -> Person | None:
@@ -117,14 +154,19 @@ def choose(people: Sequence[Person], faces: Faces, name: str) -> Person | None:
 
     Returns:
         The person, or None if the video shows no such one. One person alone is the left and the right one.
+
+    Raises:
+        ValueError: the name is none of these.
     """
     if not people:
         return None
     visible = sorted(people, key=lambda person: -_visibility(faces, person.rows))
     if name == "main":
         return visible[0]
-    if name.isdigit():
+    if name.isdecimal():
         return people[int(name) - 1] if 1 <= int(name) <= len(people) else None
+    if name not in ("left", "right"):
+        raise ValueError(f"person {name!r} is none of main, left, right or a number")
     two = sorted(visible[:2], key=lambda person: _middle(faces, person.rows))
     return two[0] if name == "left" else two[-1]
 
@@ -157,8 +199,9 @@ def iou(a: Float[ndarray, "*n 4"], b: Float[ndarray, "*m 4"]) -> Float[ndarray, 
 
 def scenes(faces: Faces, settings: Tracking) -> Int[ndarray, " faces"]:
     """Number of the scene that each face is in: it rises where the picture's thumbnail jumps."""
-    change = np.abs(np.diff(faces.thumbnail.astype(np.float64), axis=0)).mean(axis=1) / 255
-    return np.concatenate([[0], np.cumsum(change > settings.cut)])
+    before = np.concatenate([faces.thumbnail[:1], faces.thumbnail[:-1]]).astype(np.float64)
+    change = np.abs(faces.thumbnail - before).mean(axis=1) / 255
+    return np.cumsum(change > settings.cut)
 
 
 def certain(faces: Faces, settings: Tracking) -> Bool[ndarray, " faces"]:
@@ -166,7 +209,7 @@ def certain(faces: Faces, settings: Tracking) -> Bool[ndarray, " faces"]:
     return ~np.isnan(faces.shape).any(axis=1) | (faces.score >= settings.min_score)
 
 
-def _tracklets(faces: Faces, settings: Tracking) -> list[_Tracklet]:
+def _tracklets(faces: Faces, looks: _Looks, settings: Tracking) -> list[_Tracklet]:
     """Link the faces of each frame to the tracklets alive, best total affinity first.
 
     Certain faces choose first; the others may go on with a tracklet that is left, and begin none.
@@ -176,56 +219,56 @@ def _tracklets(faces: Faces, settings: Tracking) -> list[_Tracklet]:
     scene, sure = scenes(faces, settings), certain(faces, settings)
     done: list[_Tracklet] = []
     alive: list[_Tracklet] = []
-    starts = np.flatnonzero(np.diff(faces.frame, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(faces.frame)], strict=True):
+    starts = np.flatnonzero(np.diff(faces.frame, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(faces.frame)] if starts else []):
         now, here = faces.time_s[start], int(scene[start])
         goes_on = [now - faces.time_s[t.rows[-1]] <= settings.max_gap_s and t.scene == here for t in alive]
         done += [t for t, on in zip(alive, goes_on, strict=True) if not on]
         alive = [t for t, on in zip(alive, goes_on, strict=True) if on]
         rows = np.arange(start, end)
-        box = faces.box[rows]
-        crowded = set(rows[np.any(iou(box[:, None], box[None]) - np.eye(len(rows)) > CROWDED_IOU, axis=1)].tolist())
+        crowded = _crowded(faces.box[rows])
         left = alive
         for chosen in (rows[sure[rows]], rows[~sure[rows]]):
-            linked, left = _link(left, chosen, faces, settings)
+            linked, left = _link(left, chosen, faces, looks, settings)
             for tracklet, row in linked:
-                _add(tracklet, row, faces, crowded=row in crowded)
-        new = sorted(set(rows[sure[rows]].tolist()) - {t.rows[-1] for t in alive})
-        alive += [_Tracklet([row], here, faces.colors[row], faces.shape[row], row, np.zeros(4)) for row in new]
+                _add(tracklet, row, faces, crowded=bool(crowded[row - start]))
+        taken = {t.rows[-1] for t in alive}
+        alive += [_Tracklet([row], here, row, np.zeros(4)) for row in rows[sure[rows]].tolist() if row not in taken]
     return done + alive
 
 
+def _crowded(box: Float[ndarray, "n 4"]) -> Bool[ndarray, " n"]:
+    """Which faces of a frame overlap another one."""
+    if len(box) == 1:
+        return np.zeros(1, dtype=bool)
+    return np.asarray((iou(box[:, None], box[None]) > CROWDED_IOU).sum(axis=1) > 1)
+
+
 def _link(
-    tracklets: list[_Tracklet], rows: Int[ndarray, " n"], faces: Faces, settings: Tracking
+    tracklets: list[_Tracklet], rows: Int[ndarray, " n"], faces: Faces, looks: _Looks, settings: Tracking
 ) -> tuple[list[tuple[_Tracklet, int]], list[_Tracklet]]:
     """Tracklets with the faces that go on with them, and the tracklets that are left."""
     if not tracklets or not len(rows):
         return [], tracklets
-    affinity = _affinities(tracklets, rows, faces, settings)
+    affinity = _affinities(tracklets, rows, faces, looks, settings)
     pairs = {int(i): int(rows[j]) for i, j in zip(*linear_sum_assignment(-affinity), strict=True) if affinity[i, j] > 0}
     linked = [(tracklets[i], row) for i, row in pairs.items()]
     return linked, [t for i, t in enumerate(tracklets) if i not in pairs]
 
 
 def _affinities(
-    alive: list[_Tracklet], rows: Int[ndarray, " n"], faces: Faces, settings: Tracking
+    tracklets: list[_Tracklet], rows: Int[ndarray, " n"], faces: Faces, looks: _Looks, settings: Tracking
 ) -> Float[ndarray, "m n"]:
     """Nearness plus similarity of faces to tracklets; 0 where a face is not near or not alike.
 
     Nearness is the overlap of the boxes, or what is left of a diagonal between them; the tracklet is looked for where
     it was and where its motion would have brought it.
     """
-    last = np.array([t.rows[-1] for t in alive])
+    last = [t.rows[-1] for t in tracklets]
     elapsed = (faces.time_s[rows[0]] - faces.time_s[last])[:, None]
-    moved = faces.box[last] + np.stack([t.velocity for t in alive]) * elapsed
-    box = faces.box[rows]
-    near = np.maximum(*(_nearness(start[:, None], box[None]) for start in (faces.box[last], moved)))
-    clear = [t.clear for t in alive]
-    looks = (
-        (np.stack([t.colors for t in alive]), np.stack([t.shape for t in alive])),
-        (faces.colors[clear], faces.shape[clear]),  # where the light changes fast, the mean comes late
-    )
-    alike = np.maximum(*(_similarity(c[:, None], s[:, None], faces.colors[rows], faces.shape[rows]) for c, s in looks))
+    moved = faces.box[last] + np.stack([t.velocity for t in tracklets]) * elapsed
+    near = _nearness(np.stack([faces.box[last], moved])[:, :, None], faces.box[rows]).max(axis=0)
+    alike = _similarity(looks.take([t.clear for t in tracklets]), looks.take(rows))
     return np.where((near > 0) & (alike >= settings.min_link), near + alike, 0.0)
 
 
@@ -240,64 +283,43 @@ def _add(tracklet: _Tracklet, row: int, faces: Faces, *, crowded: bool) -> None:
     speed = (faces.box[row] - faces.box[before]) / max(float(faces.time_s[row] - faces.time_s[before]), 1e-6)
     tracklet.velocity = MEMORY * tracklet.velocity + (1 - MEMORY) * speed
     tracklet.rows.append(row)
-    if crowded:
-        return
-    tracklet.clear = row
-    tracklet.colors = MEMORY * tracklet.colors + (1 - MEMORY) * faces.colors[row]
-    if np.isnan(tracklet.shape).any():
-        tracklet.shape = faces.shape[row]
-    elif not np.isnan(faces.shape[row]).any():
-        tracklet.shape = MEMORY * tracklet.shape + (1 - MEMORY) * faces.shape[row]
-
-
-def _similarity(
-    colors_a: Float[ndarray, "*n C"],
-    shape_a: Float[ndarray, "*n S"],
-    colors_b: Float[ndarray, "*m C"],
-    shape_b: Float[ndarray, "*m S"],
-) -> Float[ndarray, "*k"]:
-    """How much two looks are alike, in [0, 1]: weighted mean over what both show of face, shoulders and mesh."""
-    half = colors_a.shape[-1] // 2
-    total = weight = np.zeros(np.broadcast_shapes(colors_a.shape[:-1], colors_b.shape[:-1]))
-    for part, share in zip((slice(half), slice(half, None)), COLOR_WEIGHTS, strict=True):
-        a, b = colors_a[..., part], colors_b[..., part]
-        length = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-        seen = share * (length > 0)
-        total, weight = total + seen * (a * b).sum(axis=-1) / np.maximum(length, 1e-12), weight + seen
-    apart = np.linalg.norm(shape_a - shape_b, axis=-1)
-    seen = SHAPE_WEIGHT * ~np.isnan(apart)
-    total = total + seen * np.exp(-0.5 * (np.nan_to_num(apart) / SHAPE_SCALE) ** 2)
-    return total / np.maximum(weight + seen, 1e-12)
+    if not crowded:
+        tracklet.clear = row
 
 
 def _join(tracklets: list[_Tracklet], faces: Faces, settings: Tracking) -> list[Int[ndarray, " _"]]:
     """Join tracklets that share no frame, the most similar pair first, until none is similar enough."""
+    if not tracklets:
+        return []
     rows = [np.array(t.rows) for t in tracklets]
-    count = np.array([len(r) for r in rows], dtype=np.float64)
+    count = np.array([len(r) for r in rows])
     colors = np.stack([faces.colors[r].mean(axis=0) for r in rows])
-    shape = np.stack([_mean_shape(faces.shape[r]) for r in rows])
-    apart = _share_a_frame(rows, faces)
-    near = NEAR_BONUS * _meeting(tracklets, faces)
-
-    def alike(i: int) -> ndarray:
-        value = _similarity(colors[i], shape[i], colors, shape) + near[i]
-        return np.where(apart[i] | (count == 0), -np.inf, value)
-
-    table = np.stack([alike(i) for i in range(len(rows))])
+    shape = np.stack([_mean_shape(faces.shape[r], np.ones(len(r))) for r in rows])
+    looks = _Looks.of(colors, shape)
+    apart, near = _share_a_frame(rows, faces), NEAR_BONUS * _meeting(tracklets, faces)
+    table = np.where(apart, -np.inf, _similarity(looks, looks) + near)
+    every = np.arange(len(rows))
+    best = table.argmax(axis=1)  # of each row: looking through the whole table anew made this cubic
     while True:
-        i, j = np.unravel_index(int(table.argmax()), table.shape)
+        i = int(table[every, best].argmax())
+        j = int(best[i])
         if table[i, j] < settings.min_similarity:
             return [r for r in rows if len(r)]
-        share = count[j] / (count[i] + count[j])
-        colors[i] += share * (colors[j] - colors[i])
-        shape[i] = _mean_shape(np.stack([shape[i], shape[j]]), np.array([1 - share, share]))
+        both = [i, j]
+        colors[i] = np.average(colors[both], axis=0, weights=count[both])
+        shape[i] = _mean_shape(shape[both], count[both])
         rows[i], rows[j] = np.sort(np.concatenate([rows[i], rows[j]])), rows[j][:0]
-        count[i], count[j] = count[i] + count[j], 0
+        count[i], count[j] = count[both].sum(), 0
+        for part, new in zip(looks, _Looks.of(colors[i : i + 1], shape[i : i + 1]), strict=True):
+            part[i] = new[0]
         for matrix in (apart, near):
             matrix[i] = matrix[:, i] = np.maximum(matrix[i], matrix[j])
-        apart[i, i] = True
-        table[i] = table[:, i] = alike(int(i))
+        alike = _similarity(looks.take([i]), looks)[0] + near[i]
+        table[i] = table[:, i] = np.where(apart[i] | (count == 0), -np.inf, alike)
         table[j] = table[:, j] = -np.inf
+        stale = np.isin(best, both) | (every == i)
+        best[stale] = table[stale].argmax(axis=1)
+        best = np.where(table[:, i] > table[every, best], i, best)
 
 
 def _share_a_frame(rows: list[Int[ndarray, " _"]], faces: Faces) -> Bool[ndarray, "n n"]:
@@ -317,12 +339,12 @@ def _meeting(tracklets: list[_Tracklet], faces: Faces) -> Float[ndarray, "n n"]:
     return np.maximum(overlap, overlap.T)
 
 
-def _mean_shape(shapes: Float[ndarray, "n S"], weights: Float[ndarray, " n"] | None = None) -> Float[ndarray, " S"]:
+def _mean_shape(shapes: Float[ndarray, "n S"], weights: Shaped[ndarray, " n"]) -> Float[ndarray, " S"]:
     """Mean over the rows that have a mesh; NaN if none has."""
     seen = ~np.isnan(shapes).any(axis=1)
     if not seen.any():
         return np.full(shapes.shape[1], np.nan)
-    return np.average(shapes[seen], axis=0, weights=None if weights is None else weights[seen])
+    return np.average(shapes[seen], axis=0, weights=weights[seen])
 
 
 def _is_person(rows: Int[ndarray, " n"], faces: Faces, settings: Tracking) -> bool:

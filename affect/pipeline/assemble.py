@@ -86,16 +86,36 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
         FileNotFoundError: a clip has not been extracted.
     """
     assert video.probe is not None
-    parts = {m: [store.get(key) for key in plan.keys_of(video, run, where, m)] for m in where}
-    tables = {
-        m: pa.concat_tables([part.table.replace_schema_metadata() for part in found]) for m, found in parts.items()
-    }
-    reasons = sorted({f"{m}: {part.reason}" for m, found in parts.items() for part in found if part.reason})
-    failed = all(part.status == "failed" for found in parts.values() for part in found)
-    face = tables["face"].sort_by([("frame", "ascending"), ("face", "ascending")])
-    faces = faces_of(face)
-    people = persons(faces, run.tracking)
-    return Features(video.probe, faces, face, people, tables["behavior"], tables["audio"], reasons, failed)
+    tables, found = {}, []
+    for modality in where:
+        tables[modality], parts = _table(video, run, where, modality, store)
+        found += [(modality, part) for part in parts]
+    reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.reason})
+    failed = all(part.status == "failed" for _, part in found)
+    faces, table, people = load_faces(video, run, where, store)
+    return Features(video.probe, faces, table, people, tables["behavior"], tables["audio"], reasons, failed)
+
+
+def load_faces(
+    video: Video, run: Run, where: Mapping[Modality, str], store: Store
+) -> tuple[Faces, pa.Table, list[Person]]:
+    """Read a video's faces, in order, and tell who is who.
+
+    Raises:
+        FileNotFoundError: a clip has not been extracted.
+    """
+    table, _ = _table(video, run, where, "face", store)
+    table = table.sort_by([("frame", "ascending"), ("face", "ascending")])
+    faces = faces_of(table)
+    return faces, table, persons(faces, run.tracking)
+
+
+def _table(
+    video: Video, run: Run, where: Mapping[Modality, str], modality: Modality, store: Store
+) -> tuple[pa.Table, list[Extracted]]:
+    """A modality's rows of all of a video's clips, and the clips."""
+    parts = [store.get(key) for key in plan.keys_of(video, run, where, modality)]
+    return pa.concat_tables([part.table.replace_schema_metadata() for part in parts]), parts
 
 
 def faces_of(table: pa.Table) -> Faces:

@@ -23,6 +23,7 @@ from affect.config import MODALITIES, Modality, Run
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
 from affect.corpus.track import Series, Track
+from affect.face.tracks import names
 from affect.pipeline import plan
 from affect.pipeline.assemble import Features, load_features, make_track
 from affect.pipeline.plan import Video
@@ -139,7 +140,7 @@ class Predictor:
             stems = set(self._videos)
             own = [t for t in self._tracks if affwild2.video_of(t, stems) == video.stem]
             return [(track, affwild2.person_of(track, video.stem, self._tracks, stems)) for track in own]
-        people = name_people(len(features.persons))
+        people = names(features.persons)
         return [(video.stem if person == "main" else f"{video.stem}_{person}", person) for person in people]
 
     def _person(self, video: Video, features: Features, name: str, person: str) -> pa.Table:
@@ -184,15 +185,6 @@ def _table(track: Track, answers: Mapping[str, ndarray]) -> pa.Table:
             saw = track.series[system].valid if system in MODALITIES else valid
             columns[f"{system}_{name}"] = answers[system][:, i] if saw.any() else nothing
     return pa.table(columns).cast(schema.PREDICTIONS)
-
-
-def name_people(number: int) -> list[str]:
-    """Names of the persons of a new video, from left to right."""
-    if number == 1:
-        return ["main"]
-    if number == 2:
-        return ["left", "right"]
-    return [str(i + 1) for i in range(number)]
 
 
 def predict(

@@ -168,3 +168,18 @@ def test_a_video_in_a_bucket_is_read_as_on_a_disk(tmp_path: Path):
 def test_sound_is_noticed(tmp_path: Path):
     sound = Sound(samples=tone(16_000, 1.0)[None], rate=16_000)
     assert probed(write(tmp_path, Film(name="a.mkv", ticks=EVEN, sound=sound)))[1].has_audio
+
+
+def test_a_title_in_another_encoding_is_no_obstacle(tmp_path: Path):
+    plain, titled = write(tmp_path, Film(name="plain.avi", ticks=EVEN[:3], time_base=AVI)), tmp_path / "titled.avi"
+    with av.open(str(plain)) as source, av.open(str(titled), "w") as target:
+        target.metadata["title"] = "Caf@@"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = titled.read_bytes()
+    assert b"Caf@@" in content
+    titled.write_bytes(content.replace(b"Caf@@", b"Caf\xe9s"))  # Latin-1
+    assert len(video.probe(str(titled), titled.name).time_s) == 3

@@ -1,4 +1,4 @@
-"""The frame encoder: its crop, its size, and its checkpoint."""
+"""The frame encoder: its size and its checkpoint."""
 
 import json
 from pathlib import Path
@@ -6,72 +6,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from affect.config import Face
+from affect.config import Face, GradaShape
 from affect.face import grada
-from affect.face.grada import Encoder, Grada, Shape, letterbox, normalise
+from affect.face.crop import normalise
+from affect.face.grada import Encoder, Grada, fill, load_trunk
 
-TINY = Shape(width=0.1, depth=0.1, embedding=8)
+TINY = GradaShape(width=0.1, depth=0.1, embedding=8)
+
+
+def crops_of(num: int) -> np.ndarray:
+    """Crops that differ much: each one of four by four squares."""
+    small = np.random.default_rng(0).integers(0, 256, size=(num, 4, 4, 3), dtype=np.uint8)
+    return small.repeat(8, axis=1).repeat(8, axis=2)
 
 
 def tiny() -> Grada:
-    """A small encoder whose running statistics are not the initial ones."""
+    """A small encoder with the running statistics of some crops: without them it would say the same of all."""
     torch.manual_seed(0)
     model = Grada(TINY)
-    model.train()(torch.randn(8, 3, 32, 32))
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.momentum = None
+    model.train()(normalise(torch.from_numpy(crops_of(16))))
     return model.eval()
-
-
-@pytest.mark.parametrize(
-    ("box", "rows", "columns"),
-    [
-        ([0.0, 0.0, 1.0, 1.0], (60, 180), (0, 240)),  # 200 x 100 px: half as high as wide
-        ([0.25, 0.0, 0.5, 1.0], (0, 240), (60, 180)),  # 50 x 100 px
-        ([0.0, 0.0, 0.5, 1.0], (0, 240), (0, 240)),
-    ],
-)
-def test_a_crop_is_scaled_to_its_longest_side_and_centred_on_black(
-    box: list[float], rows: tuple[int, int], columns: tuple[int, int]
-):
-    picture = np.full((100, 200, 3), 200, dtype=np.uint8)
-    square = letterbox(picture, np.array(box), 240)
-    expected = np.zeros((240, 240, 3), dtype=np.uint8)
-    expected[slice(*rows), slice(*columns)] = 200
-    assert (square == expected).all()
-
-
-def test_a_crop_holds_what_the_box_holds():
-    picture = np.zeros((60, 80, 3), dtype=np.uint8)
-    picture[20:40, 40:60] = (10, 120, 250)
-    assert (letterbox(picture, np.array([0.5, 1 / 3, 0.75, 2 / 3]), 32) == (10, 120, 250)).all()
-    ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, :, None] * 8, (32, 32, 3)).copy()
-    assert (letterbox(ramp, np.array([0.0, 0, 1, 1]), 32) == ramp).all()
-
-
-coordinates = st.floats(0, 1)
-
-
-@example((1.0, 0.0), (1.0, 1.0), 20, 10)  # a face that has all but left the picture
-@given(st.tuples(coordinates, coordinates), st.tuples(coordinates, coordinates), st.integers(1, 50), st.integers(1, 50))
-def test_any_box_within_the_picture_gives_a_square(a: tuple, b: tuple, width: int, height: int):
-    box = np.array([min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1])])
-    square = letterbox(np.full((height, width, 3), 9, dtype=np.uint8), box, 24)
-    assert square.shape == (24, 24, 3) and square.max() == 9
-    lit = np.argwhere(square[..., 0] == 9)
-    assert max(np.ptp(lit, axis=0)) == 23
-
-
-def test_pixels_are_normalised_as_imagenet_wants_them():
-    crops = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
-    crops[0, 0, 1] = torch.tensor([255, 128, 0], dtype=torch.uint8)
-    values = normalise(crops)
-    assert values.shape == (1, 3, 2, 2)
-    assert values[0, :, 0, 1].tolist() == pytest.approx(
-        [(1 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, -0.406 / 0.225]
-    )
-    assert values[0, :, 1, 1].tolist() == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
 
 
 def test_the_default_size_is_efficientnet_b1():
@@ -81,7 +41,7 @@ def test_the_default_size_is_efficientnet_b1():
         return sum(p.numel() for p in module.parameters())
 
     with torch.device("meta"):
-        model, reference = Grada(Shape()), efficientnet_b1()
+        model, reference = Grada(GradaShape()), efficientnet_b1()
     assert model.embedding[1].in_features == 1280 and model.embedding[1].out_features == 256
     assert count(model.trunk) == count(reference.features)
     assert {n: p.shape for n, p in model.trunk[0].state_dict().items()} == {
@@ -121,7 +81,103 @@ def test_a_folder_that_is_no_checkpoint_is_a_clear_error(harm: str, tmp_path: Pa
 
 def test_crops_are_encoded_alike_in_one_batch_and_in_many(tmp_path: Path):
     grada.save(tiny(), tmp_path)
-    crops = np.random.default_rng(0).integers(0, 256, size=(5, 32, 32, 3), dtype=np.uint8)
+    crops = crops_of(5)
     one, many = (Encoder(tmp_path, Face(crop_px=32, micro_batch=n))(crops) for n in (2, 32))
     assert [value.shape for value in one] == [(5, 8), (5, 8), (5, 2)]
     assert all(a == pytest.approx(b, abs=1e-5) for a, b in zip(one, many, strict=True))
+
+
+def test_the_encoder_says_of_crops_what_the_model_says_of_their_pixels(tmp_path: Path):
+    grada.save(tiny(), tmp_path)
+    crops = crops_of(3)
+    answers = Encoder(tmp_path, Face(crop_px=32, micro_batch=8))(crops)
+    with torch.inference_mode():
+        expected = tiny()(normalise(torch.from_numpy(crops)))
+    tolerance = 0.05 if torch.cuda.is_available() else 1e-5  # bfloat16 there
+    for value, reference in zip(answers, expected, strict=True):
+        assert value.dtype == np.float32 and value == pytest.approx(reference.numpy(), abs=tolerance)
+
+
+def test_the_encoder_does_not_mind_the_order_of_crops(tmp_path: Path):
+    grada.save(tiny(), tmp_path)
+    encode = Encoder(tmp_path, Face(crop_px=32, micro_batch=2))
+    crops = crops_of(5)
+    for there, back in zip(encode(crops), encode(crops[::-1].copy()), strict=True):
+        assert back[::-1] == pytest.approx(there, abs=1e-5)
+        assert np.ptp(there, axis=0).max() > 0.01
+
+
+class Ends(nn.Module):
+    """Two named layers and a count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(3, 2), nn.BatchNorm1d(2)
+
+
+def ends(**changes: Tensor | None) -> dict[str, Tensor]:
+    """The state of such a module, all ones, with tensors replaced (dots as two underscores), added or left out."""
+    state: dict[str, Tensor | None] = {name: torch.ones_like(value) for name, value in Ends().state_dict().items()}
+    state.update({name.replace("__", "."): value for name, value in changes.items()})
+    return {name: value for name, value in state.items() if value is not None}
+
+
+def test_a_module_is_filled_with_tensors_of_its_names_and_shapes():
+    module = Ends()
+    fill(module, ends())
+    assert all((value == 1).all() for value in module.state_dict().values())
+    assert next(module.parameters()).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first__weight": torch.zeros(2, 4)}, "tensor first.weight is [2, 4], [2, 3] is wanted"),
+        ({"first__weight": torch.zeros(3, 2)}, "tensor first.weight is [3, 2], [2, 3] is wanted"),
+        ({"first__bias": torch.zeros(2, 1)}, "tensor first.bias is [2, 1], [2] is wanted"),
+        ({"first__bias": None}, "tensor first.bias [2] is missing"),
+        ({"norm__num_batches_tracked": torch.zeros(1)}, "tensor norm.num_batches_tracked is [1], [] is wanted"),
+        ({"last__bias": torch.zeros(7)}, "tensor last.bias [7] does not belong to the model"),
+        ({"norm__bias": None, "first__bias": torch.zeros(5)}, "tensor first.bias is [5], [2] is wanted"),
+        ({"norm__bias": None, "last__bias": torch.zeros(7)}, "tensor norm.bias [2] is missing"),
+    ],
+)
+def test_the_first_wrong_tensor_is_named_and_nothing_is_changed(changes: dict[str, Tensor | None], message: str):
+    module = Ends()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ValueError) as raised:
+        fill(module, ends(**changes))
+    assert str(raised.value) == message
+    assert all((value == before[name]).all() for name, value in module.state_dict().items())
+
+
+def test_a_checkpoint_of_another_size_names_the_tensor_and_both_shapes(tmp_path: Path):
+    grada.save(tiny(), tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "embedding": 16}))
+    with pytest.raises(ValueError, match=r"tensor embedding\.1\.weight is \[8, \d+\], \[16, \d+\] is wanted"):
+        grada.load(tmp_path)
+
+
+def test_the_trunk_starts_from_another_networks_features_and_nothing_else_changes(tmp_path: Path):
+    source, model = Grada(TINY), tiny()
+    tensors = {f"features.{name}": value for name, value in source.trunk[0].state_dict().items()}
+    save_file({**tensors, "classifier.1.bias": torch.zeros(1000)}, tmp_path / "trunk.safetensors")
+    heads = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("trunk")}
+    load_trunk(model, tmp_path / "trunk.safetensors")
+    state = model.trunk[0].state_dict()
+    assert all((state[name] == value).all() for name, value in source.trunk[0].state_dict().items())
+    assert all((model.state_dict()[name] == value).all() for name, value in heads.items()) and heads
+
+
+@pytest.mark.parametrize("harm", ["missing", "bytes", "empty", "size"])
+def test_a_file_that_is_no_such_network_is_a_clear_error(harm: str, tmp_path: Path):
+    path = tmp_path / "trunk.safetensors"
+    if harm == "bytes":
+        path.write_bytes(b"\xff" * 100)
+    elif harm != "missing":
+        other = Grada(GradaShape(width=0.2, depth=0.1)).trunk[0].state_dict()
+        save_file({f"features.{name}": value for name, value in other.items()} if harm == "size" else {}, path)
+    what = {"size": r".* is \[\d.*\], \[\d.*\] is wanted", "empty": r"tensor \S+ \[.*\] is missing"}.get(harm, "")
+    with pytest.raises(ValueError, match=rf"trunk\.safetensors holds no EfficientNet of this size: {what}"):
+        load_trunk(tiny(), path)

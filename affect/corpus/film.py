@@ -1,0 +1,55 @@
+"""Pictures and sound to an MP4."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+
+TICKS = 600
+"""Video time base, ticks a second: a frame at 10, 15, 24, 25 or 30 fps lasts a whole number of them."""
+SAMPLE_RATE = 16_000
+"""Samples a second of the sound."""
+
+
+def write_film(
+    path: Path,
+    pictures: Iterable[UInt8[ndarray, "H W 3"]],
+    ticks: Int[ndarray, " frames"],
+    voice: Float[ndarray, " samples"] | None,
+    fps: int,
+) -> None:
+    """Encode H.264 and AAC: one thread and bit-exact flags, so that the bytes depend on the content alone.
+
+    Args:
+        path: of the MP4; it appears when it is complete.
+        pictures: RGB, of one even size, one per tick.
+        ticks: presentation time of each picture.
+        voice: sound in [-1, 1], or None for a silent film.
+        fps: frames a second that the encoder plans for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    pictures = iter(pictures)
+    first = next(pictures)
+    with av.open(temporary, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        video = container.add_stream("libx264", rate=fps, options={"preset": "superfast", "crf": "20", "threads": "1"})
+        video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
+        video.codec_context.time_base = Fraction(1, TICKS)
+        audio = None if voice is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=64_000)
+        for tick, picture in zip(ticks, chain([first], pictures), strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(format="yuv420p")  # left to the encoder, the bytes differed between runs
+            frame.pts, frame.time_base = int(tick), Fraction(1, TICKS)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if audio is not None and voice is not None:
+            sound = av.AudioFrame.from_ndarray(voice[None].astype(np.float32), format="fltp", layout="mono")
+            sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
+            container.mux(audio.encode(sound))
+            container.mux(audio.encode())
+    temporary.replace(path)

@@ -1,0 +1,101 @@
+"""A picture of who is who: boxes, names and mouths drawn onto a frame."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+
+COLORS = ("#ffb000", "#2dd4bf", "#ff5d8f", "#a3e635", "#60a5fa", "#f97316", "#c084fc", "#facc15")
+"""One per person, from left to right, then again from the first."""
+MAX_WIDTH_PX = 960
+"""Wider pictures are scaled down to this."""
+
+
+class Shown(NamedTuple):
+    """One person at one frame.
+
+    Args:
+        number: from 0, from the left; decides the colour.
+        name: as tracks and predictions have it.
+        box: left, top, right, bottom as shares of the picture.
+        bridged: whether the box is interpolated, which is drawn in dashes.
+        mouth: what the rule of the audio filter says of it.
+    """
+
+    number: int
+    name: str
+    box: Float[ndarray, " 4"]
+    bridged: bool
+    mouth: Literal["open", "closed", "not seen"]
+
+
+def size_of(width: int, height: int) -> tuple[int, int]:
+    """Size of the drawn picture: at most :data:`MAX_WIDTH_PX` wide, both sides even, as video encoders want them."""
+    scale = min(1.0, MAX_WIDTH_PX / width)
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def draw(picture: UInt8[ndarray, "H W 3"], people: Sequence[Shown], caption: str) -> UInt8[ndarray, "h w 3"]:
+    """Draw people onto a copy of a picture.
+
+    Args:
+        picture: RGB, of the size that :func:`size_of` gives.
+        people: who is in it.
+        caption: a line in the corner, such as the frame's number and time.
+
+    Returns:
+        The picture with, per person, a box, a name, the box's middle as a hint file wants it, and the mouth.
+    """
+    image = Image.fromarray(picture)
+    canvas = ImageDraw.Draw(image)
+    height, width = picture.shape[:2]
+    font = _font(max(10, round(width / 50)))
+    for person in people:
+        left, top, right, bottom = person.box * [width, height, width, height]
+        color = COLORS[person.number % len(COLORS)]
+        _rectangle(canvas, (left, top, right, bottom), color, dashed=person.bridged, line=max(2, round(width / 320)))
+        x, y = (person.box[:2] + person.box[2:]) / 2
+        _label(canvas, font, (left, top), f"{person.name}  ({x:.2f}, {y:.2f})", color, above=True)
+        _label(canvas, font, (left, bottom), f"mouth {person.mouth}", color, above=False)
+    _label(canvas, font, (0.0, 0.0), caption, "#ffffff", above=False)
+    return np.asarray(image)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _rectangle(
+    canvas: ImageDraw.ImageDraw, box: tuple[float, float, float, float], color: str, *, dashed: bool, line: int
+) -> None:
+    left, top, right, bottom = box
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    for start, end in pairwise(corners):
+        a, b = np.array(start), np.array(end)
+        dashes = np.linspace(0, 1, 16).reshape(-1, 2) if dashed else np.array([[0.0, 1.0]])
+        for begin, finish in dashes:
+            canvas.line([tuple(a + begin * (b - a)), tuple(a + finish * (b - a))], fill=color, width=line)
+
+
+def _label(
+    canvas: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    at: tuple[float, float],
+    text: str,
+    color: str,
+    *,
+    above: bool,
+) -> None:
+    """Text on a dark ground, moved so that it stays in the picture."""
+    _, _, right, bottom = canvas.textbbox((0, 0), text, font=font)
+    width, height = right + 6, bottom + 4
+    x = min(max(0.0, at[0]), max(0.0, canvas.im.size[0] - width))
+    y = min(max(0.0, at[1] - height if above else at[1]), max(0.0, canvas.im.size[1] - height))
+    canvas.rectangle([x, y, x + width, y + height], fill="#000000")
+    canvas.text((x + 3, y + 1), text, fill=color, font=font)

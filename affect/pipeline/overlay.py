@@ -1,0 +1,187 @@
+"""Who is who in extracted videos, to look at: a film with boxes, names and mouths, and a table.
+
+OUT/<video>.mp4       the video with every person's box, name and mouth
+OUT/people.csv        one row per person: how long seen, where, how open the mouth
+OUT/_people/          the same per video, with the address of what it was made from
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import ray.data
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from affect import files, schema
+from affect.audio.speaking import mouth_open
+from affect.config import Modality, Run, address
+from affect.corpus import audio, video
+from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
+from affect.corpus.video import MediaError, Probe
+from affect.face.overlay import Shown, draw, size_of
+from affect.face.tracks import Faces, Person, names
+from affect.pipeline import plan
+from affect.pipeline.assemble import load_faces
+from affect.pipeline.plan import Video
+from affect.pipeline.progress import Meter, say
+from affect.pipeline.store import Store, slug
+
+FULL_SCALE = 32768.0
+"""Of 16-bit samples."""
+MAX_LINES = 20
+"""People that are said one by one; a table holds them all."""
+
+
+class Seen(NamedTuple):
+    """Whom a video shows."""
+
+    probe: Probe
+    faces: Faces
+    table: pa.Table
+    people: list[Person]
+
+
+def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
+    """Draw every extracted video that has not been drawn, and write and say who is in them.
+
+    Args:
+        run: the run.
+        videos: probed and extracted.
+        store: seen.
+        out: where films and the table go.
+    """
+    out, where = files.absolute(out), plan.addresses(run)
+    usable = {video.stem: video for video in videos if video.probe}
+    rows = [{"stem": stem} for stem in usable]
+    people: list[dict[str, Any]] = []
+    if rows:
+        done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(
+            partial(_overlay, videos=usable, run=run, where=where, store=store, out=out), num_cpus=0.5
+        )
+        with Meter("overlay", float(len(rows)), "videos") as meter:
+            for row in done.iter_rows():
+                if row["reason"]:
+                    say(f"{row['stem']}: {row['reason']}; not drawn")
+                people += json.loads(row["people"])
+                meter.advance(1.0)
+    people.sort(key=lambda row: (row["video"], row["x"]))
+    text = io.BytesIO()
+    pyarrow.csv.write_csv(pa.Table.from_pylist(people, schema=schema.PEOPLE), text)
+    files.write(files.join(out, "people.csv"), text.getvalue())
+    for row in people[:MAX_LINES]:
+        say(
+            f"{row['video']} {row['person']}: seen in {row['seen']} of {row['frames']} frames, "
+            f"{row['bridged']} bridged, {row['first_s']:.1f} to {row['last_s']:.1f} s, "
+            f"mean lip area {row['lip_area']:.4f}, mouth open for {row['open_s']:.1f} s"
+        )
+    say(f"overlay: {len(people)} people in {len(usable)} videos: {out}")
+
+
+def _overlay(
+    row: dict[str, Any], videos: Mapping[str, Video], run: Run, where: dict[Modality, str], store: Store, out: str
+) -> dict[str, Any]:
+    """One video's film and people; what is there is not done again."""
+    entry = videos[row["stem"]]
+    assert entry.probe is not None
+    record = files.join(out, "_people", f"{slug(entry.stem)}-{address(entry.uri)}.json")
+    mark = address(where["face"], entry.probe.fingerprint, run.tracking, run.wavlm.speaking)
+    try:
+        known = json.loads(files.read(record))
+    except FileNotFoundError:
+        known = {}
+    if known.get("mark") == mark:
+        return {"stem": entry.stem, "people": json.dumps(known["people"]), "reason": ""}
+    try:
+        seen = Seen(entry.probe, *load_faces(entry, run, where, store))
+    except FileNotFoundError:
+        return {"stem": entry.stem, "people": "[]", "reason": "its faces have not been extracted"}
+    opened = [_mouth(seen, person, run) for person in seen.people]
+    people = [_summary(entry, seen, *each) for each in zip(seen.people, names(seen.people), opened, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        _film(path, entry, seen, opened)
+        files.write(files.join(out, f"{entry.stem}.mp4"), path.read_bytes())
+    files.write(record, json.dumps({"mark": mark, "people": people}).encode())
+    return {"stem": entry.stem, "people": json.dumps(people), "reason": ""}
+
+
+def _lips(seen: Seen, person: Person) -> Float[ndarray, " frames"]:
+    """Lip area at every frame of the video, NaN without a mesh."""
+    lip_area = np.full(len(seen.probe.time_s), np.nan)
+    values = seen.table["lip_area"].take(person.rows).to_numpy(zero_copy_only=False)
+    lip_area[seen.faces.frame[person.rows]] = values
+    return lip_area
+
+
+def _mouth(seen: Seen, person: Person, run: Run) -> dict[int, str]:
+    """State of the mouth at the frames that show it."""
+    lip_area = _lips(seen, person)
+    states = mouth_open(lip_area, run.wavlm.speaking)
+    return {int(frame): "open" if states[frame] else "closed" for frame in np.flatnonzero(~np.isnan(lip_area))}
+
+
+def _summary(entry: Video, seen: Seen, person: Person, name: str, opened: dict[int, str]) -> dict[str, Any]:
+    time_s, box = seen.probe.time_s, seen.faces.box[person.rows]
+    lip_area = _lips(seen, person)
+    meshed = ~np.isnan(lip_area)
+    return {
+        "video": entry.stem,
+        "person": name,
+        "frames": len(time_s),
+        "seen": len(person.rows),
+        "bridged": int(person.bridged.sum()),
+        "first_s": float(time_s[person.frame[0]]),
+        "last_s": float(time_s[person.frame[-1]]),
+        "x": float((box[:, 0] + box[:, 2]).mean() / 2),
+        "y": float((box[:, 1] + box[:, 3]).mean() / 2),
+        "lip_area": float(lip_area[meshed].mean()) if meshed.any() else float("nan"),
+        "open_s": sum(state == "open" for state in opened.values()) / seen.probe.clock.fps,
+    }
+
+
+def _film(path: Path, entry: Video, seen: Seen, opened: list[dict[int, str]]) -> None:
+    """The video with its people drawn, and its sound."""
+    probe = seen.probe
+    fps = max(1, round(probe.clock.fps))
+    width, height = size_of(probe.width, probe.height)
+    order = np.arange(len(probe.time_s))
+    ticks = np.maximum.accumulate(np.round(probe.time_s * TICKS).astype(np.int64) - order) + order  # no two alike
+    frames = video.decode(entry.uri, probe, 0, len(probe.time_s), width=width, height=height)
+    write_film(path, _drawn(frames, seen, opened), ticks, _sound(entry, seen), fps)
+
+
+def _drawn(
+    frames: Iterator[tuple[int, UInt8[ndarray, "H W 3"]]], seen: Seen, opened: list[dict[int, str]]
+) -> Iterator[UInt8[ndarray, "H W 3"]]:
+    """Every frame of the video; one that cannot be decoded repeats the one before, or is black."""
+    probe, people = seen.probe, seen.people
+    places = [dict(zip(person.frame.tolist(), range(len(person.frame)), strict=True)) for person in people]
+    width, height = size_of(probe.width, probe.height)
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    decoded = next(frames, None)
+    for frame, time_s in enumerate(probe.time_s):
+        while decoded is not None and decoded[0] <= frame:
+            picture, decoded = decoded[1], next(frames, None)
+        shown = [
+            Shown(number, name, person.box[at[frame]], bool(person.bridged[at[frame]]), mouth.get(frame, "not seen"))  # type: ignore[arg-type]
+            for number, (person, name, at, mouth) in enumerate(zip(people, names(people), places, opened, strict=True))
+            if frame in at
+        ]
+        yield draw(picture, shown, f"frame {frame}  {time_s:.2f} s")
+
+
+def _sound(entry: Video, seen: Seen) -> Float[ndarray, " samples"] | None:
+    """The video's sound, if it has any that can be decoded."""
+    try:
+        samples = audio.decode(entry.uri, seen.probe, 0.0, seen.probe.clock.duration_s, SAMPLE_RATE)
+    except MediaError:
+        return None
+    return samples.astype(np.float64) / FULL_SCALE
