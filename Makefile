@@ -22,5 +22,5 @@ lint: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e '.[search,test]'
+	$(BIN)/pip install -q -e '.[search,test,yolo]'
 	touch $@

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 Modality = Literal["face", "behavior", "audio"]
 MODALITIES: tuple[Modality, ...] = ("face", "behavior", "audio")
+EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
+"""Classes of the frame encoder's expression head, in the order of its logits."""
 
 
 def _check(owner: object, condition: bool, message: str) -> None:

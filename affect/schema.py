@@ -9,8 +9,6 @@ import pyarrow as pa
 VERSION = 2
 """Part of every address: a change of meaning makes old objects invisible instead of wrong."""
 
-EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
-
 _FLOATS = pa.list_(pa.float32())
 _HALVES = pa.list_(pa.float16())
 
@@ -40,7 +38,7 @@ FACE = pa.schema(
         ("embedding", _FLOATS),
         ("valence", pa.float32()),
         ("arousal", pa.float32()),
-        ("expression", _FLOATS),  # logits in the order of EXPRESSIONS
+        ("expression", _FLOATS),  # logits in the order of affect.config.EXPRESSIONS
         ("lip_area", pa.float32()),  # inner-lip area in squared sides of the letterboxed crop; null without a mesh
         ("blendshapes", _FLOATS),  # 52 coefficients in [0, 1]; null without a mesh
         ("colors", _HALVES),  # square roots of the colour histograms of face and shoulders, one after the other

@@ -11,9 +11,11 @@ import torch.distributed.nn
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from affect.config import GradaShape
+from affect import learning
+from affect.config import Fit, GradaShape, Loss
 from affect.face.grada import Grada
-from affect.learning import GlobalBatchNorm, synchronise
+from affect.layers import Output
+from affect.learning import Example, GlobalBatchNorm, Outputs, Task, Window, synchronise
 
 CPU = torch.device("cpu")
 PROCESSES = 2
@@ -156,3 +158,70 @@ def test_what_is_no_batch_normalisation_is_left_as_it_is():
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.BatchNorm1d(3), nn.GroupNorm(1, 3))
     kinds = [type(module) for module in synchronise(model, CPU)]  # type: ignore[call-overload]
     assert kinds == [nn.Linear, nn.LayerNorm, GlobalBatchNorm, nn.GroupNorm]
+
+
+class Item(NamedTuple):
+    """Single points with an answer."""
+
+    name: str
+    x: np.ndarray
+    gold: np.ndarray
+
+
+class Normalised(nn.Module):
+    """Two layers with a normalisation between them, in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).double()
+
+    def forward(self, x: Tensor) -> Output:
+        prediction = self.layers(x)[:, None]
+        return Output(prediction, prediction)
+
+
+class PointTask(Task):
+    """Every point is a window."""
+
+    def __init__(self, settings: Fit) -> None:
+        self.settings = settings
+
+    def build(self) -> nn.Module:
+        return Normalised()
+
+    def windows(self, item: Item) -> list[Window]:
+        return [(i, i + 1) for i in range(len(item.x))]
+
+    def trains_on(self, item: Item, window: Window) -> bool:
+        return True
+
+    def example(self, item: Item, window: Window, length: int) -> Example:
+        return Example({"x": item.x[window[0]]}, item.gold[slice(*window)], np.array([True]))
+
+    def predict(self, item: Item, outputs: Outputs) -> np.ndarray:
+        return np.concatenate(outputs.predictions)
+
+
+def points(name: str, count: int, seed: int) -> Item:
+    """Points around centres that drift, so that shares of a batch have other means than all of it."""
+    x = np.random.default_rng(seed).normal(size=(count, 4)) + np.linspace(0, 5, count)[:, None]
+    return Item(name, x, np.tanh(x[:, :2] - 2.5))
+
+
+def _fit(rank: int) -> tuple[list[list[float]], dict[str, np.ndarray]]:
+    settings = Fit(
+        learning_rate=0.02, batch_size=8, max_epochs=4, ema_decay=0.7, loss=Loss(ccc_over="batch", error_weight=1.0)
+    )
+    training, development = [points("one", 40, 0), points("two", 24, 1)], [points("three", 30, 2), points("four", 9, 3)]
+    fitted = learning.fit(PointTask(settings), training, development, device=CPU)
+    history = [[epoch.loss, *epoch.ccc.tolist()] for epoch in fitted.history]
+    return history, {name: value.numpy() for name, value in fitted.model.state_dict().items()}
+
+
+def test_two_processes_learn_weights_and_statistics_that_one_process_learns():
+    history, state = _fit(0)
+    assert history[0][0] - history[-1][0] > 0.1 and history[-1][3] > 0.1
+    for shared_history, shared_state in _spawn(_fit):
+        assert np.array(shared_history) == pytest.approx(np.array(history), abs=1e-6)
+        assert list(shared_state) == list(state)
+        assert all(shared_state[name] == pytest.approx(value, abs=1e-6) for name, value in state.items())

@@ -110,7 +110,7 @@ def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
 
 
 def expression_of(valence: float, arousal: float) -> str:
-    """The expression that the demo calls a valence and arousal by, one of :data:`affect.schema.EXPRESSIONS`."""
+    """The expression that the demo calls a valence and arousal by, one of :data:`affect.config.EXPRESSIONS`."""
     if valence > 0.3:
         return "happiness"
     if valence < -0.3:

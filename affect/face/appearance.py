@@ -8,7 +8,7 @@ BINS = (7, 7, 3)
 """Bins of red against green, of yellow against blue, and of lightness."""
 CHROMA_RANGE = 0.25
 """Chroma beyond this, of at most 1, falls into the outermost bins."""
-SAMPLES = 32
+SAMPLES = 24
 """A region is read on a grid of at most this many rows and columns."""
 THUMBNAIL = 8
 """Side of the whole picture's thumbnail."""
@@ -55,13 +55,11 @@ def _histogram(pixels: Float[ndarray, "pixels 3"]) -> Float[ndarray, " bins"]:
     red, green, blue = (pixels + 1).T
     total = red + green + blue
     chroma = np.stack([red - green, (red + green) / 2 - blue]) / total
-    position = np.stack([*(chroma / CHROMA_RANGE / 2 + 0.5), total / (3 * 256)]).clip(0, 1)
-    position *= np.array(BINS)[:, None] - 1
-    low = np.minimum(position.astype(int), np.array(BINS)[:, None] - 2)
+    bins = np.array(BINS)[:, None]
+    position = np.stack([*(chroma / CHROMA_RANGE / 2 + 0.5), total / (3 * 256)]).clip(0, 1) * (bins - 1)
+    low = np.minimum(position.astype(int), bins - 2)
     share = position - low
-    shares = np.zeros(NUM_COLORS)
-    for corner in np.ndindex(2, 2, 2):
-        index = np.ravel_multi_index(tuple(low + np.array(corner)[:, None]), BINS)
-        weight = np.where(np.array(corner)[:, None] == 1, share, 1 - share).prod(axis=0)
-        shares += np.bincount(index, weight, NUM_COLORS)
-    return shares / len(pixels)
+    (a, b, c), (u, v, w) = ((np.stack([x, x + 1]) for x in low), (np.stack([1 - x, x]) for x in share))
+    index = (a[:, None, None] * BINS[1] + b[None, :, None]) * BINS[2] + c[None, None]  # (2, 2, 2, pixels)
+    weight = u[:, None, None] * v[None, :, None] * w[None, None]
+    return np.bincount(index.ravel(), weight.ravel(), NUM_COLORS) / len(pixels)

@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from affect import files
-from affect.config import Face, GradaShape
+from affect.config import EXPRESSIONS, Face, GradaShape
 from affect.face.crop import normalise
-from affect.schema import EXPRESSIONS
 
 
 class Encoded(NamedTuple):
@@ -133,10 +133,21 @@ def load_trunk(model: Grada, path: Path) -> None:
         raise ValueError(f"{path} holds no EfficientNet of this size: {error}") from error
 
 
+def fold(model: Grada) -> Grada:
+    """Fold the trunk's batch normalisation into its convolutions, for inference: the same function, fewer steps."""
+    from torchvision.ops.misc import Conv2dNormActivation
+
+    for block in model.trunk.modules():
+        if isinstance(block, Conv2dNormActivation):
+            block[0], block[1] = fuse_conv_bn_eval(block[0], block[1]), nn.Identity()
+    return model
+
+
 class Encoder:
     """A loaded GRADA that turns uint8 crops into numbers, in micro-batches, on the device at hand.
 
-    On a GPU it runs in bfloat16, on a CPU in float32; channels lie last in memory on both, which halves a CPU's time.
+    In bfloat16 on a GPU, in float32 on a CPU. Channels lie last in memory and batch normalisation is folded into
+    the convolutions; on a CPU both together halve the time.
 
     Args:
         folder: the checkpoint.
@@ -146,7 +157,8 @@ class Encoder:
     def __init__(self, folder: Path, settings: Face) -> None:
         """Load the weights."""
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = load(folder).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = fold(load(folder))
+        self._model = model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._settings = settings
 
     @torch.inference_mode()

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import ray
 import ray.data
 import torch
 from numpy import ndarray
@@ -21,13 +22,12 @@ from torch import nn
 
 from affect import concordance, files, learning, weights
 from affect.concordance import Moments, Score
-from affect.config import EncoderRun, Workers, address
+from affect.config import EXPRESSIONS, EncoderRun, Workers, address
 from affect.corpus.images import ImageError, Images, read_manifest
 from affect.face import grada
 from affect.learning import Batch, Share, collate
 from affect.pipeline.progress import say
 from affect.pipeline.workers import device_of, on_workers, teller
-from affect.schema import EXPRESSIONS
 from affect.tasks import GradaTask
 
 BATCHES_PER_TASK = 8
@@ -100,8 +100,12 @@ def train_encoder(
         folder: gets ``history.json``, ``report.json``, ``model.safetensors`` and, last, ``config.json``.
 
     Raises:
-        ValueError: a person of one set is in another, or nothing can be learned or selected.
+        ValueError: a person of one set is in another, nothing can be learned or selected, or the workers leave no CPU
+            to read pictures with.
     """
+    asked = run.workers.num_workers * run.workers.num_cpus + run.loader_cpus
+    if asked > (there := ray.cluster_resources().get("CPU", 0.0)):
+        raise ValueError(f"workers and one reader ask for {asked:g} CPUs and the cluster has {there:g}")
     sets = {"training": training, "development": development, "held out": held_out}
     _check_people(sets)
     counts = ", ".join(f"{sum(len(item.uris) for item in items)} {name}" for name, items in sets.items())

@@ -237,7 +237,7 @@ def _stream(
             batch_size=1,
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
-            compute=ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
+            compute=ActorPoolStrategy(min_size=min(pool.min_actors, len(rows)), max_size=pool.max_actors),
         )
     return stream
 

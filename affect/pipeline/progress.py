@@ -57,7 +57,7 @@ class Meter:
         self._note = note
         if self._bar:
             self._bar.update(self._task, completed=round(self._done), description=f"{self._name} {note}")
-        elif time.monotonic() - self._last >= LINE_EVERY_S:
+        elif time.monotonic() - self._last >= LINE_EVERY_S and self._done < self._total:  # the end is said at the end
             self._last = time.monotonic()
             say(self._line())
 

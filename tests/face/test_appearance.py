@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy import ndarray
 
-from affect.face.appearance import BINS, CHROMA_RANGE, NUM_COLORS, colors, thumbnail
+from affect.face.appearance import BINS, CHROMA_RANGE, NUM_COLORS, SAMPLES, colors, thumbnail
 
 BOX = np.array([0.4, 0.2, 0.6, 0.5])
 shades = st.tuples(*[st.integers(0, 255)] * 3)
@@ -43,7 +43,7 @@ def slow_histogram(pixels: ndarray) -> ndarray:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 2**16), st.integers(1, 31), st.integers(1, 31))
+@given(st.integers(0, 2**16), st.integers(1, SAMPLES), st.integers(1, SAMPLES))
 def test_a_face_that_fills_the_picture_has_the_histogram_of_its_pixels(seed: int, height: int, width: int):
     picture = noise(height, width, seed)
     face, shoulders = parts(picture, np.array([0.0, 0.0, 1.0, 1.0]))

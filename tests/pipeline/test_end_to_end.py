@@ -57,6 +57,22 @@ def test_labels_decide_a_tracks_length(trained: Micro):
         make_track("x", "main", video, features, np.zeros((90, 2)), trained.run)
 
 
+def test_hints_override_a_name_and_have_to_lie_on_somebody(trained: Micro, capsys: CaptureFixture[str]):
+    store = Store(trained.places.store)
+    videos = plan.probe_videos(trained.places.videos, store, {})
+    features = load_features(videos[0], trained.run, plan.addresses(trained.run), store)
+    [person] = features.persons
+    x, y = (float(v) for v in (person.box[3, :2] + person.box[3, 2:]) / 2)
+    named = make_track("x", "7", videos[0], features, None, trained.run)  # there is no seventh person
+    hinted = make_track("x", "7", videos[0], features, None, trained.run, [(3, x, y)])
+    assert not named.face_valid.any() and np.isnan(named.box).all()
+    assert hinted.face_valid.all() and hinted.box[3] == pytest.approx(person.box[3])
+    labels = affwild2.read_splits(trained.places.labels)
+    refs = assemble(trained.run, videos, labels, store, {"video01": [(3, 0.01, 0.01)]})
+    assert "track video01: its hints lie on nobody that is seen" in capsys.readouterr().out
+    assert [ref.name for ref in refs] == ["video02"]
+
+
 def test_training_again_does_nothing(trained: Micro, refs: list[TrackRef], capsys: CaptureFixture[str]):
     models = train(trained.run, refs, Store(trained.places.store), trained.places.runs)
     assert [model.system for model in models] == list(SYSTEMS)
