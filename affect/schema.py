@@ -1,7 +1,8 @@
 """Every table that the program writes: columns, types, units, nulls.
 
-Tables are Parquet. Those of the feature store carry ``status`` and ``reason`` in their file metadata (see
-:mod:`affect.pipeline.store`), so that a unit that failed is an object with a reason and no rows.
+Tables are Parquet, or Arrow files where training maps them into memory. Those of the feature store carry ``status`` and
+``reason`` in their file metadata (see :mod:`affect.pipeline.store`), so that a unit that failed is an object with a
+reason and no rows.
 """
 
 import pyarrow as pa

@@ -113,10 +113,10 @@ class BehaviorTask(TrackTask):
     def example(self, track: Track, window: Window, length: int) -> Example:
         """States, those of segments without any filled from the nearest; targets are means over segments."""
         states = getattr(track.segments, self._model.states)
-        filled = states[timeline.nearest_valid(track.segments.behavior_valid)]
+        filled = states[timeline.nearest_valid(track.segments.behavior_valid)[slice(*window)]]
         gold, annotated = self._gold(track)
         num = window[1] - window[0]
-        inputs = {"x": _pad(filled[slice(*window)].astype(np.float32), length), "padding": np.arange(length) >= num}
+        inputs = {"x": _pad(filled.astype(np.float32), length), "padding": np.arange(length) >= num}
         return Example(inputs, _pad(gold[slice(*window)], length), _pad(annotated[slice(*window)], length))
 
     def series(self, track: Track, outputs: Outputs) -> Series:

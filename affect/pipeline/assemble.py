@@ -1,7 +1,7 @@
 """From features of clips to one table per person: who is who, whose voice it is, which label belongs to which frame.
 
-STORE/tracks/<slug>-<address:16>/frames.parquet      one row per frame
-STORE/tracks/<slug>-<address:16>/segments.parquet    one row per segment
+STORE/tracks/<slug>-<address:16>/frames.arrow      one row per frame
+STORE/tracks/<slug>-<address:16>/segments.arrow    one row per segment
 """
 
 import hashlib
@@ -291,8 +291,8 @@ def to_tables(track: Track) -> tuple[pa.Table, pa.Table]:
 
 
 def load_track(store: Store, ref: TrackRef) -> Track:
-    """Read a track that :func:`assemble` wrote."""
-    frames, segments = (store.get(f"{ref.key}/{name}.parquet").table for name in ("frames", "segments"))
+    """Read a track that :func:`assemble` wrote; what is large stays on the disk and is mapped."""
+    frames, segments = (store.get(f"{ref.key}/{name}.arrow").table for name in ("frames", "segments"))
     return Track(
         name=ref.name,
         video=ref.video,
@@ -312,8 +312,8 @@ def load_track(store: Store, ref: TrackRef) -> Track:
             full=_array(segments["full"]),
             block_edges=matrix(segments["block_edges"]),
             behavior_valid=_array(segments["behavior_valid"]),
-            multimodal=matrix(segments["multimodal"]).astype(np.float32),
-            vision=matrix(segments["vision"]).astype(np.float32),
+            multimodal=matrix(segments["multimodal"]),
+            vision=matrix(segments["vision"]),
             audio_valid=_array(segments["audio_valid"]),
             kept=_array(segments["kept"]),
             verdict=segments["verdict"].to_pylist(),
@@ -365,7 +365,7 @@ def assemble(
             key = _key(name, address(schema.VERSION, person, features, run.wavlm.speaking, run.tracking, told, mark))
             ref = TrackRef(name, split, video.stem, person, key)
             refs.append(ref)
-            if f"{ref.key}/segments.parquet" not in present:
+            if f"{ref.key}/segments.arrow" not in present:
                 rows.append({"name": name, "person": person, "video": video.stem, "key": ref.key, "gold": gold})
     failed = {}
     if rows:
@@ -402,8 +402,8 @@ def _assemble(
     except (ValueError, FileNotFoundError) as error:
         return {"name": row["name"], "reason": str(error)}
     frames, segments = to_tables(track)
-    store.put(f"{row['key']}/frames.parquet", Extracted(frames))
-    store.put(f"{row['key']}/segments.parquet", Extracted(segments))
+    store.put(f"{row['key']}/frames.arrow", Extracted(frames))
+    store.put(f"{row['key']}/segments.arrow", Extracted(segments))
     return {"name": row["name"], "reason": ""}
 
 
@@ -421,8 +421,8 @@ def _key(name: str, mark: str) -> str:
 
 
 def matrix(column: pa.ChunkedArray, width: int | None = None) -> ndarray:
-    """A column of lists of one length as (rows, length), without a Python object per value."""
-    values = column.combine_chunks()
+    """A column of lists of one length as (rows, length): a view of one chunk, without a Python object per value."""
+    values = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     flat = values.flatten().to_numpy(zero_copy_only=False)
     if width is None:
         width = len(flat) // len(values) if len(values) else 0

@@ -4,7 +4,8 @@
     STORE/videos/<slug>-<path, size and version:12>.parquet
 
 An object is present when it is complete. It carries ``status`` and ``reason`` and nothing that changes from run to
-run, so that doing a unit twice gives the same bytes.
+run, so that doing a unit twice gives the same bytes. Objects named ``.parquet`` are compressed; those named ``.arrow``
+are what models are trained on: a store on a disk maps them into memory, so that all processes of a node share one copy.
 """
 
 import hashlib
@@ -15,12 +16,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from affect import files
 from affect.corpus.clip import Extracted, Status
 
 _METADATA = b"affect"
+MAPPED = ".arrow"
 MAX_ATTEMPTS = 3
 
 
@@ -59,7 +63,7 @@ class Store:
         outcome = Outcome(extracted.status, extracted.reason, extracted.table.num_rows)
         note = json.dumps({"status": outcome.status, "reason": outcome.reason}).encode()
         table = extracted.table.replace_schema_metadata({_METADATA: note})
-        files.write(files.join(self.uri, key), encode(table))
+        files.write(files.join(self.uri, key), encode_mapped(table) if key.endswith(MAPPED) else encode(table))
         return outcome
 
     def get(self, key: str) -> Extracted:
@@ -68,7 +72,8 @@ class Store:
         Raises:
             FileNotFoundError: it is missing.
         """
-        table = pq.read_table(io.BytesIO(files.read(files.join(self.uri, key))))
+        uri = files.join(self.uri, key)
+        table = _read_mapped(uri) if key.endswith(MAPPED) else pq.read_table(io.BytesIO(files.read(uri)))
         note = json.loads(table.schema.metadata[_METADATA])
         return Extracted(table, note["status"], note["reason"])
 
@@ -83,7 +88,7 @@ class Store:
     def keys(self, prefix: str) -> set[str]:
         """Keys of the objects below a prefix, by listing."""
         listed = files.walk(files.join(self.uri, prefix))
-        return {f"{prefix}/{name}" for name, _, _ in listed if name.endswith(".parquet")}
+        return {f"{prefix}/{name}" for name, _, _ in listed if name.endswith((".parquet", MAPPED))}
 
 
 def encode(table: pa.Table) -> bytes:
@@ -91,6 +96,20 @@ def encode(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", store_schema=True)
     return buffer.getvalue()
+
+
+def encode_mapped(table: pa.Table) -> bytes:
+    """A table as an uncompressed Arrow file of one batch; the same table gives the same bytes."""
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return buffer.getvalue()
+
+
+def _read_mapped(uri: str) -> pa.Table:
+    system, path = files.resolve_parent(uri)
+    local = isinstance(system, LocalFileSystem)
+    return pa.ipc.open_file(pa.memory_map(path) if local else pa.BufferReader(files.read(uri))).read_all()
 
 
 def slug(path: str) -> str:

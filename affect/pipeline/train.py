@@ -25,7 +25,7 @@ from affect.pipeline import plan
 from affect.pipeline.assemble import TrackRef, load_track, matrix, rows_of
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store, slug
-from affect.pipeline.workers import device_of, on_workers, teller
+from affect.pipeline.workers import device_of, on_workers, open_many_files, teller
 from affect.tasks import AudioTask, BehaviorTask, DcmmoeTask, FaceTask, RaavTask, TrackTask, load_weights, save_weights
 
 System = Literal["face", "behavior", "audio", "dcmmoe", "raav"]
@@ -180,6 +180,7 @@ def _embed_missing(run: Run, model: Model, refs: list[TrackRef], store: Store) -
 def _train(job: dict[str, Any]) -> None:
     """One process' share of a system's training; the first one writes the model, each its share of embeddings."""
     run, system, store = cast(Run, job["run"]), cast(System, job["system"]), cast(Store, job["store"])
+    open_many_files()
     rank, processes = learning.world()
     refs: list[TrackRef] = job["refs"]
     tracks = {ref.name: with_embeddings(load_track(store, ref), store, job["upstream"]) for ref in refs}
@@ -241,7 +242,7 @@ def embed(task: TrackTask, track: Track, outputs: Outputs) -> tuple[Series, Bloc
 
 
 def _embedded_key(model: str, track: str, name: str) -> str:
-    return f"embedded/{model}/{slug(track)}-{address(track)}/{name}.parquet"
+    return f"embedded/{model}/{slug(track)}-{address(track)}/{name}.arrow"
 
 
 def put_embeddings(store: Store, model: str, track: Track, series: Series, blocks: Blocks | None) -> None:

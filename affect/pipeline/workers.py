@@ -1,5 +1,6 @@
 """Where a training runs: in this process, or in Ray Train's workers; and what it says meanwhile."""
 
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,12 @@ def on_workers(
         trainer.fit()
     except TrainingFailedError as error:
         raise ValueError(f"training {name} failed: {error}") from error
+
+
+def open_many_files() -> None:
+    """Let this process keep as many files open as the system allows: every mapped table is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def device_of(workers: Workers) -> torch.device:

@@ -146,6 +146,24 @@ def test_a_turn_moves_a_corner_by_its_angle_and_not_the_centre():
     assert angle.abs().max() <= degrees + 0.5 and angle.min() < -0.5 * degrees and angle.max() > 0.5 * degrees
 
 
+def test_a_crop_that_is_mirrored_and_turned_keeps_its_distances():
+    side = 101
+    crops = plain(64, side, (0, 0, 0))
+    crops[:, 48:53, 88:93, 0] = 255
+    crops[:, 88:93, 48:53, 1] = 255
+    out = changed(crops, replace(NONE, mirror=0.5, turn_deg=30.0)).double()
+    place = torch.arange(side, dtype=torch.float64) - 50
+    centres = []
+    for mass in (out[..., 0], out[..., 1]):
+        moments = [(mass.sum(dim=axis) * place).sum(dim=1) / mass.sum(dim=(1, 2)) for axis in (1, 2)]
+        centres.append(torch.stack(moments, dim=1))
+    (x, y), (u, v) = (centre.unbind(dim=1) for centre in centres)
+    assert torch.hypot(x, y) == pytest.approx(40.0, abs=0.5) and torch.hypot(u, v) == pytest.approx(40.0, abs=0.5)
+    assert torch.hypot(x - u, y - v) == pytest.approx(40.0 * 2**0.5, abs=0.5)
+    turned_right = x * v - y * u > 0
+    assert 15 < int(turned_right.sum()) < 49  # and the others are mirrored
+
+
 def test_a_scale_keeps_the_size_of_a_square_within_its_share_and_its_centre():
     crops = plain(64, 100, (0, 0, 0))
     crops[:, 30:70, 30:70] = 255

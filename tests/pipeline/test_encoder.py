@@ -305,6 +305,19 @@ def test_pictures_read_with_ray_are_those_read_here_in_the_same_order(local_ray:
     assert list(RayLoader(0.25)(task, [], CPU)) == []
 
 
+def test_batches_come_in_order_although_the_first_ones_take_longest_to_read(local_ray: str, tmp_path: Path):
+    large = np.random.default_rng(0).integers(0, 256, size=(1200, 1200, 3), dtype=np.uint8)
+    Image.fromarray(large).save(tmp_path / "large.png")
+    Image.fromarray(large[:9, :9]).save(tmp_path / "small.png")
+    num = encoder.BATCHES_PER_TASK
+    uris = [str(tmp_path / "large.png")] * num + [str(tmp_path / "small.png")] * num
+    item = group(uris, np.linspace(-1, 1, 4 * num).reshape(-1, 2).tolist(), [-1] * 2 * num)
+    task = GradaTask(RUN)
+    shares = [Share([(item, window)] * (4 if window[0] < num else 1), 1) for window in task.windows(item)]
+    gold = [batch.gold[0, 0, :2].tolist() for batch in RayLoader(0.25)(task, shares, CPU)]
+    assert np.array(gold) == pytest.approx(item.gold, abs=1e-6)
+
+
 def test_a_broken_picture_is_left_out_of_the_loss_and_said_once(
     local_ray: str, pictures: Pictures, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -327,7 +340,7 @@ def test_a_broken_picture_is_left_out_of_the_loss_and_said_once(
         task.example(item, (1, 2), 1)
     prediction = torch.randn(4, 1, 10)
     kept = task.loss(batch.gold[keep], prediction[keep], batch.annotated[keep])
-    assert task.loss(batch.gold, prediction, batch.annotated) == kept != None  # noqa: E711
+    assert kept is not None and task.loss(batch.gold, prediction, batch.annotated) == kept
 
 
 def test_of_many_broken_pictures_some_are_named_and_that_there_are_more_is_said_once(

@@ -37,8 +37,8 @@ def test_a_track_survives_its_tables(trained: Micro, refs: list[TrackRef]):
     store = Store(trained.places.store)
     track = load_track(store, refs[0])
     frames, segments = to_tables(track)
-    assert frames.equals(store.get(f"{refs[0].key}/frames.parquet").table.replace_schema_metadata())
-    assert segments.equals(store.get(f"{refs[0].key}/segments.parquet").table.replace_schema_metadata())
+    assert frames.equals(store.get(f"{refs[0].key}/frames.arrow").table.replace_schema_metadata())
+    assert segments.equals(store.get(f"{refs[0].key}/segments.arrow").table.replace_schema_metadata())
     assert frames.schema.equals(schema.TRACK_FRAMES) and segments.schema.equals(schema.TRACK_SEGMENTS)
     labels = affwild2.read_splits(trained.places.labels)["train"][refs[0].name]
     assert np.isnan(labels).any() and track.gold == pytest.approx(labels, abs=1e-6, nan_ok=True)

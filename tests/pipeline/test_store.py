@@ -3,12 +3,14 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from affect import files
 from affect.config import Behavior, Face, address
 from affect.corpus.clip import Extracted
+from affect.pipeline.assemble import matrix, rows_of
 from affect.pipeline.store import Attempts, Store, slug, unit_key
 
 TABLE = pa.table({"frame": [1, 2, 3]})
@@ -23,11 +25,26 @@ def test_a_unit_comes_back_with_its_status_and_reason(tmp_path: Path):
     assert store.keys("face") == {"face/a/b/00000.parquet"} and store.keys("audio") == set()
 
 
-def test_the_same_unit_gives_the_same_bytes(tmp_path: Path):
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_the_same_unit_gives_the_same_bytes(kind: str, tmp_path: Path):
     store = Store(str(tmp_path))
     for name in ("a", "b"):
-        store.put(f"{name}.parquet", Extracted(TABLE))
-    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+        store.put(f"{name}.{kind}", Extracted(TABLE))
+    assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["{}", "memory://{}"])
+def test_what_is_trained_on_is_read_without_a_copy_from_a_disk(place: str, tmp_path: Path):
+    store = Store(place.format(tmp_path))
+    values = np.arange(300_000, dtype=np.float32).reshape(-1, 100)
+    store.put("tracks/a.arrow", Extracted(pa.table({"x": rows_of(values, pa.float32())})))
+    before = pa.total_allocated_bytes()
+    found = store.get("tracks/a.arrow").table
+    first, again = matrix(found["x"]), matrix(found["x"])
+    assert (first == values).all() and np.shares_memory(first, again)
+    if place == "{}":
+        assert pa.total_allocated_bytes() - before < 10_000
+    assert store.keys("tracks") == {"tracks/a.arrow"}
 
 
 def test_a_write_that_fails_leaves_nothing_and_names_path_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
