@@ -9,10 +9,10 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 demo: .venv/installed
 	$(BIN)/python jobs/demo.py
 
-test: .venv/installed
+test: .venv/yolo
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: .venv/installed
+test-all: .venv/yolo
 	$(BIN)/python -m pytest
 
 lint: .venv/installed
@@ -22,5 +22,9 @@ lint: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e '.[search,test,yolo]'
+	$(BIN)/pip install -q -e '.[search,test]'
+	touch $@
+
+.venv/yolo: .venv/installed
+	$(BIN)/pip install -q -e '.[yolo]'
 	touch $@

@@ -539,7 +539,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GradaShape:
-    """Size of the frame encoder; the defaults are EfficientNet-B1's and the paper's embedding."""
+    """Size of the frame encoder and of its input; the defaults are EfficientNet-B1's and the paper's."""
 
     width: float = 1.0
     """Factor on EfficientNet-B0's channels."""
@@ -549,10 +549,12 @@ class GradaShape:
     """Width of the embedding."""
     dropout: float = 0.1
     """Dropout before the embedding."""
+    crop_px: int = 240
+    """Side of the black square that a face is centred on."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check_positive(self, "width", "depth", "embedding")
+        _check_positive(self, "width", "depth", "embedding", "crop_px")
         _check_fraction(self, "dropout")
 
 
@@ -597,12 +599,10 @@ class EncoderRun:
     """Its size."""
     trunk: str = ""
     """EfficientNet that the trunk starts from: safetensors with torchvision's names; random if not given."""
-    crop_px: int = 240
-    """Side of the black square that a face is centred on."""
     box_growth: float = 0.10
     """A manifest's box grows by this share of its width and height on each side."""
     trunk_learning_rate: float = 1e-4
-    """Learning rate of the trunk; ``fit.learning_rate`` is that of embedding and heads."""
+    """Learning rate of the trunk, which no scheduler lowers; ``fit.learning_rate`` is that of embedding and heads."""
     affect_weight: float = 1.0
     """Weight of the valence and arousal loss."""
     expression_weight: float = 1.0
@@ -618,7 +618,6 @@ class EncoderRun:
             max_epochs=30,
             stop_patience=5,
             clip_norm=1.0,
-            ema_decay=0.998,
             loss=Loss(ccc_over="batch", error_weight=1.0, min_points=4),
         )
     )
@@ -630,7 +629,7 @@ class EncoderRun:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check_positive(self, "crop_px", "trunk_learning_rate", "loader_cpus")
+        _check_positive(self, "trunk_learning_rate", "loader_cpus")
         _check_fraction(self, "box_growth")
         for name in ("affect_weight", "expression_weight"):
             value = getattr(self, name)

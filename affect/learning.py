@@ -1,8 +1,9 @@
 """One fit loop for every model: plain torch, one device, and any number of processes that torch.distributed joins.
 
 With W processes every batch is shared out, predictions are gathered with their gradient and the loss is that of the
-whole batch: W changes the speed, the draws of dropout and noise, and nothing else. Scores come from merged moments:
-every frame counts once.
+whole batch, as is batch normalisation: W changes the speed, the draws of dropout and noise, and nothing else, but for
+what fills up the shares of a batch that W does not divide, which batch normalisation sees. Scores come from merged
+moments: every frame counts once.
 """
 
 import copy
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.nn
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ class Example(NamedTuple):
 
     Args:
         inputs: arrays by name, without the batch axis.
-        gold: what the task's loss wants per point, valence and arousal first; finite where ``annotated``.
+        gold: what the task's loss wants per point, valence and arousal first; NaN where a point that counts lacks one.
         annotated: which points count.
     """
 
@@ -212,7 +214,7 @@ def fit(
         loader: makes the batches.
 
     Raises:
-        ValueError: nothing to train on or to select on.
+        ValueError: nothing to train on or to select on, or nothing of it can be used.
         FloatingPointError: the loss was not finite three steps in a row; names the items.
     """
     rank, processes = world()
@@ -230,7 +232,9 @@ def fit(
         model = synchronise(model, device)
     trained: nn.Module = DistributedDataParallel(model) if processes > 1 else model
     average = (
-        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay)) if settings.ema_decay else None
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True)
+        if settings.ema_decay
+        else None
     )
     groups = task.parameter_groups(model)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -246,7 +250,8 @@ def fit(
         trained.train()
         losses: list[float] = []
         skipped = 0
-        batches = list(_batches(_repeated(task, samples, order), settings.batch_size, order))
+        seen = _repeated(task, samples, order)
+        batches = list(_batches(seen, settings.batch_size, order)) if seen else []
         shares = [_share(batch, rank, processes) for batch in batches]
         for batch, share in zip(batches, loader(task, shares, device), strict=True):
             loss = _loss(task, trained, share, len(batch[rank::processes]), noise)
@@ -269,6 +274,8 @@ def fit(
             if average:
                 average.update_parameters(model)
             losses.append(float(loss.detach()))
+        if not losses and not skipped:
+            raise ValueError("not one batch holds anything that is annotated and can be used: nothing to fit")
         judged = average.module if average else model
         ccc = evaluate(task, judged, development, device, loader)
         rate = float(optimizer.param_groups[0]["lr"])
@@ -319,7 +326,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 def _sum_over_processes(value: Tensor) -> Tensor:
     """Sum with its gradient."""
-    return dist.nn.functional.all_reduce(value)  # type: ignore[attr-defined]
+    return dist.nn.functional.all_reduce(value)
 
 
 def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
@@ -372,7 +379,7 @@ def _loss(task: Task, model: nn.Module, share: Batch, num_own: int, noise: torch
     annotated[num_own:] = False  # what fills a share up does not count
     prediction = task.forward(model, task.augment(inputs, noise)).prediction
     if processes > 1:
-        prediction = torch.cat(dist.nn.functional.all_gather(prediction))  # type: ignore[attr-defined]
+        prediction = torch.cat(dist.nn.functional.all_gather(prediction))
         gold, annotated = (_gather(value, processes) for value in (gold, annotated))
     return task.loss(gold, prediction, annotated)
 

@@ -128,8 +128,7 @@ def demo_grada() -> EncoderRun:
     """The demo's frame encoder: narrow, few epochs, no moving average of weights over so few steps."""
     return EncoderRun(
         name="demo",
-        shape=GradaShape(width=0.25, depth=0.4, embedding=64),
-        crop_px=96,
+        shape=GradaShape(width=0.25, depth=0.4, embedding=64, crop_px=96),
         trunk_learning_rate=2e-3,
         expression_weight=0.3,
         augment=CropAugment(turn_deg=5.0, brightness=0.0, contrast=0.0, saturation=0.0, grey=0.0, erase=0.0),

@@ -20,7 +20,7 @@ from affect.behavior.mamba import Mamba
 from affect.concordance import hybrid_loss
 from affect.config import Dcmmoe, EncoderRun, FaceTransformer, Modality, Raav, Wavlm
 from affect.config import Mamba as MambaSettings
-from affect.corpus.images import Images, read_image
+from affect.corpus.images import ImageError, Images, read_image
 from affect.corpus.track import Blocks, Series, Track
 from affect.face.augment import augment as augment_crops
 from affect.face.crop import grow, letterbox, normalise
@@ -365,19 +365,21 @@ class GradaTask(Task):
         Raises:
             ImageError: the picture cannot be used.
         """
-        picture = read_image(item.uris[window[0]])
-        size = np.array([picture.shape[1], picture.shape[0]] * 2)
-        box = np.nan_to_num(item.box[slice(*window)] / size, nan=0.0)
-        whole = np.isnan(item.box[window[0]]).any()
-        box = np.array([[0.0, 0.0, 1.0, 1.0]]) if whole else grow(box, self._run.box_growth)
-        crop = letterbox(picture, box, self._run.crop_px)[0]
+        uri, sides = item.uris[window[0]], item.box[slice(*window)]
+        picture = read_image(uri)
+        box = np.array([[0.0, 0.0, 1.0, 1.0]])
+        if not np.isnan(sides).any():
+            box = grow(sides / (picture.shape[1::-1] * 2), self._run.box_growth)
+            if (box[:, 2:] <= box[:, :2]).any():
+                raise ImageError(f"{uri}: its box lies outside of it")
+        crop = letterbox(picture, box, self._run.shape.crop_px)[0]
         expression = np.where(item.expression[slice(*window)] < 0, np.nan, item.expression[slice(*window)])
         gold = np.concatenate([item.gold[slice(*window)], expression[:, None]], axis=1)
         return Example({"crops": crop}, gold, np.array([True]))
 
     def blank(self) -> Example:
         """What stands for a picture that cannot be used: black, and not annotated."""
-        side = self._run.crop_px
+        side = self._run.shape.crop_px
         crop = np.zeros((side, side, 3), dtype=np.uint8)
         return Example({"crops": crop}, np.full((1, 3), np.nan), np.array([False]))
 

@@ -2,8 +2,8 @@
 
     python jobs/benchmark.py PART
 
-encoder      crops per second through the frame encoder as shipped / eager float32 in batches of 32 (needs torch alone)
-preparation  boxes to a normalised batch / a loop over frames with PIL that writes and reads JPEG (needs torch and PIL)
+encoder      crops per second through the frame encoder as shipped / eager float32 in batches of 32; needs torch(vision)
+preparation  boxes to a normalised batch / a loop over frames with PIL that writes and reads JPEG
 face         frames per second of the face stage, decoding and all / of its models alone on what was cut out beforehand
 memory       resident memory of the face stage along a long video
 pipeline     frames per second through the Ray pipeline / the same model calls in a plain loop on the same cores

@@ -50,18 +50,18 @@ class TrainEncoder:
     images: tuple[str, ...]
     """Manifests of the pictures to learn from (see affect/corpus/images.py), several datasets at once."""
     development: tuple[str, ...]
-    """Manifests of other people's pictures, to select the epoch on."""
+    """Manifests of other people's pictures, with valence and arousal, to select the epoch on."""
     held_out: tuple[str, ...] = ()
     """Manifests of yet other people's pictures, to report on."""
     runs: str = "runs"
-    """Where the encoder goes: RUNS/grada/<address>."""
+    """Folder where the encoder goes: RUNS/grada/<address>."""
 
 
 def work(args: Train | TrainEncoder) -> int:
     """Train what is missing."""
     if isinstance(args, TrainEncoder):
         folder = encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
-        say(f"grada: use it with --face.weights {folder}")
+        say(f"grada: use it with --face.weights {folder} --face.crop-px {args.run.shape.crop_px}")
         return 0
     store = Store(args.store)
     labels = affwild2.read_splits(args.labels)

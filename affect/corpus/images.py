@@ -7,10 +7,11 @@ A manifest is a CSV or Parquet file with a row per picture:
     expression    optional: one of affect.config.EXPRESSIONS, or nothing
     valence       optional: in [-1, 1], or nothing; -5 is nothing too
     arousal       optional: the same
-    box           optional: "left top right bottom" of the face in pixels, or nothing for the whole picture
+    box           optional: "left top right bottom" of the face in pixels (Parquet: or a list), or nothing for the whole
     person        optional: who it is; pictures of one person are not independent
 """
 
+import errno
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -30,6 +31,9 @@ from affect.config import EXPRESSIONS
 MAX_IMAGES = 1024
 """Pictures of one item at most, so that workers can share out those of a dataset without persons."""
 NOT_ANNOTATED = -5.0
+NO_SUCH_PICTURE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+TEXTS = ("path", "dataset", "expression", "box", "person")
+DIMENSIONS = ("valence", "arousal")
 
 
 class ImageError(ValueError):
@@ -58,8 +62,12 @@ class Images:
 
     def cut(self, start: int, end: int) -> "Images":
         """Pictures ``[start, end)``."""
-        part = slice(start, end)
-        return Images(self.name, self.dataset, self.uris[part], self.box[part], self.expression[part], self.gold[part])
+        return self.keep(np.arange(start, end))
+
+    def keep(self, part: Shaped[ndarray, " kept"]) -> "Images":
+        """Some of the pictures, by number or by a mask."""
+        uris = [self.uris[i] for i in np.arange(len(self.uris))[part]]
+        return Images(self.name, self.dataset, uris, self.box[part], self.expression[part], self.gold[part])
 
 
 def read_manifest(uri: str) -> list[Images]:
@@ -72,8 +80,7 @@ def read_manifest(uri: str) -> list[Images]:
         ValueError: a column is missing or unknown, or a row's label is impossible; names the row.
     """
     content = io.BytesIO(files.read(uri))
-    as_text = {name: pa.string() for name in ("path", "dataset", "expression", "box", "person")}
-    convert = pyarrow.csv.ConvertOptions(column_types=as_text, strings_can_be_null=True)
+    convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string()))  # "NA" may be somebody's name
     try:
         table = (
             pyarrow.parquet.read_table(content)
@@ -82,7 +89,9 @@ def read_manifest(uri: str) -> list[Images]:
         )
     except pa.ArrowInvalid as error:
         raise ValueError(f"{uri} is no manifest: {error}") from error
-    known = {"path", "dataset", "expression", "valence", "arousal", "box", "person"}
+    known = {*TEXTS, *DIMENSIONS}
+    if twice := {name for name in table.column_names if table.column_names.count(name) > 1}:
+        raise ValueError(f"{uri}: column {', '.join(sorted(twice))} is there twice")
     if wrong := ({"path", "dataset"} - set(table.column_names)) | (set(table.column_names) - known):
         raise ValueError(
             f"{uri}: columns have to be path, dataset and some of {sorted(known)}; look at {sorted(wrong)}"
@@ -92,7 +101,7 @@ def read_manifest(uri: str) -> list[Images]:
         try:
             parsed = _parse(row)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{uri} row {number} ({row['path']}): {error}") from None
+            raise ValueError(f"{uri} row {number} ({row['path'] or None}): {error}") from None
         groups.setdefault((parsed["dataset"], parsed["person"]), []).append(parsed)
     folder = files.absolute(uri).rpartition("/")[0]
     return [
@@ -103,29 +112,45 @@ def read_manifest(uri: str) -> list[Images]:
 
 
 def _parse(row: dict[str, Any]) -> dict[str, Any]:
-    if not row["path"] or not row["dataset"]:
+    text = {name: "" if row.get(name) is None else row[name] for name in TEXTS}
+    if not isinstance(text["path"], str) or not text["path"] or text["dataset"] == "":
         raise ValueError("path and dataset have to be given")
-    expression = row.get("expression") or ""
+    expression = text["expression"]
     if expression and expression not in EXPRESSIONS:
         raise ValueError(f"expression {expression!r} is none of {', '.join(EXPRESSIONS)}")
-    affect = [np.nan if row.get(name) is None else float(row[name]) for name in ("valence", "arousal")]
-    if NOT_ANNOTATED in affect or np.isnan(affect).any():
-        affect = [np.nan, np.nan]
-    elif not all(-1 <= value <= 1 for value in affect):
-        raise ValueError(f"valence {affect[0]} and arousal {affect[1]} have to be in [-1, 1]")
+    affect = _affect([row.get(name) for name in DIMENSIONS])
     if not expression and np.isnan(affect[0]):
         raise ValueError("it has neither an expression nor valence and arousal")
-    box = [float(side) for side in row["box"].split()] if row.get("box") else [np.nan] * 4
-    if len(box) != 4 or box[2] <= box[0] or box[3] <= box[1]:
-        raise ValueError(f"box {row['box']!r} is no left, top, right, bottom")
     return {
-        "path": row["path"],
-        "dataset": row["dataset"],
-        "person": row.get("person") or "",
+        "path": text["path"],
+        "dataset": str(text["dataset"]),
+        "person": str(text["person"]),
         "expression": EXPRESSIONS.index(expression) if expression else -1,
         "gold": affect,
-        "box": box,
+        "box": _box(text["box"]),
     }
+
+
+def _affect(values: list[Any]) -> list[float]:
+    """Valence and arousal, both or neither."""
+    given = [np.nan if value is None else float(value) for value in values]
+    if NOT_ANNOTATED in given or np.isnan(given).all():
+        return [np.nan, np.nan]
+    if np.isnan(given).any():
+        raise ValueError(f"valence {given[0]} and arousal {given[1]}: one without the other")
+    if not all(-1 <= value <= 1 for value in given):
+        raise ValueError(f"valence {given[0]} and arousal {given[1]} have to be in [-1, 1]")
+    return given
+
+
+def _box(given: Any) -> list[float]:  # noqa: ANN401 -- text, or a list in Parquet
+    """Left, top, right, bottom in pixels; NaN for the whole picture."""
+    sides = [float(side) for side in (given.split() if isinstance(given, str) else given)]
+    if not sides:
+        return [np.nan] * 4
+    if len(sides) != 4 or not np.isfinite(sides).all() or sides[2] <= sides[0] or sides[3] <= sides[1]:
+        raise ValueError(f"box {given!r} is no left, top, right, bottom")
+    return sides
 
 
 def _group(name: str, dataset: str, rows: list[dict[str, Any]], folder: str) -> Images:
@@ -142,18 +167,23 @@ def _group(name: str, dataset: str, rows: list[dict[str, Any]], folder: str) -> 
 
 
 def read_image(uri: str) -> UInt8[ndarray, "H W 3"]:
-    """Read a picture as RGB, upright.
+    """Read a picture as RGB, upright; 16 bits are cut to 8.
 
     Raises:
         ImageError: it is missing or no picture.
+        OSError: the disk or the network fails.
     """
     try:
         with Image.open(io.BytesIO(files.read(uri))) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):
+                return np.repeat((np.array(upright) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            if upright.mode in ("I", "F"):
+                raise ValueError(f"pixels of 32 bits ({upright.mode}) have no known range")
             return np.array(upright.convert("RGB"))
-    except (FileNotFoundError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise ImageError(f"{uri}: {error}") from error
     except OSError as error:
-        if error.errno is not None:
-            raise  # the disk or the network, not the picture
-        raise ImageError(f"{uri}: {error}") from error
+        if error.errno in (None, *NO_SUCH_PICTURE):
+            raise ImageError(f"{uri}: {error.strerror or error}") from error
+        raise

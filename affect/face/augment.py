@@ -26,8 +26,8 @@ def augment(
     Source: the usual recipe of face affect recognition; the paper does not give its own.
     """
     x = crops.permute(0, 3, 1, 2).float() / 255  # (B, 3, side, side)
+    x = _lit(x, settings, generator) * (x.amax(dim=1, keepdim=True) > 0)  # what lies around the face stays black
     x = _moved(x, settings, generator)
-    x = _lit(x, settings, generator)
     x = _erased(x, settings, generator)
     return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 

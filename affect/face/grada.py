@@ -158,6 +158,10 @@ class Encoder:
         """Load the weights."""
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = fold(load(folder))
+        if model.shape.crop_px != settings.crop_px:
+            raise ValueError(
+                f"{folder} encodes crops of {model.shape.crop_px} px, the setting crop_px {settings.crop_px}"
+            )
         self._model = model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._settings = settings
 

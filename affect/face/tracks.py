@@ -102,7 +102,8 @@ def _similarity(a: _Looks, b: _Looks) -> Float[ndarray, "n m"]:
     Weighted mean of Bhattacharyya's coefficients and of ``exp(-d^2 / 2 s^2)``, over what both show of face, shoulders
     and mesh; d is the distance of the proportions.
     """
-    apart = np.square(a.shape[:, None] - b.shape[None]).sum(axis=-1)
+    squares = np.square(a.shape).sum(axis=1)[:, None] + np.square(b.shape).sum(axis=1)
+    apart = (squares - 2 * a.shape @ b.shape.T).clip(min=0)
     alike = (a.face @ b.face.T, a.shoulders @ b.shoulders.T, np.exp(-0.5 * apart / SHAPE_SCALE**2))
     weights = [w * np.outer(a.seen[:, k], b.seen[:, k]) for k, w in enumerate(WEIGHTS)]
     total = sum(weight * value for weight, value in zip(weights, alike, strict=True))
@@ -116,7 +117,7 @@ class _Tracklet:
     rows: list[int]
     scene: int
     clear: int
-    """The last face that nobody else's overlapped: what the person looks like now."""
+    """The last face that nobody else's overlapped, or the first: what the person looks like now."""
     velocity: ndarray
     """Change of the box in shares of the picture a second."""
 
@@ -133,9 +134,10 @@ def persons(faces: Faces, settings: Tracking) -> list[Person]:
     """
     looks = _Looks.of(faces.colors, faces.shape)
     found = _join(_tracklets(faces, looks, settings), faces, settings)
-    kept = [rows for rows in found if _is_person(rows, faces, settings)]
+    scene, sure = scenes(faces, settings), certain(faces, settings)
+    kept = [rows for rows in found if _is_person(rows, faces, sure, settings)]
     kept.sort(key=lambda rows: _middle(faces, rows))
-    return [_bridge(rows, faces, settings) for rows in kept]
+    return [_bridge(rows, faces, scene, settings) for rows in kept]
 
 
 def names(people: Sequence[Person]) -> list[str]:
@@ -293,6 +295,7 @@ def _join(tracklets: list[_Tracklet], faces: Faces, settings: Tracking) -> list[
         return []
     rows = [np.array(t.rows) for t in tracklets]
     count = np.array([len(r) for r in rows])
+    meshed = np.array([(~np.isnan(faces.shape[r]).any(axis=1)).sum() for r in rows])
     colors = np.stack([faces.colors[r].mean(axis=0) for r in rows])
     shape = np.stack([_mean_shape(faces.shape[r], np.ones(len(r))) for r in rows])
     looks = _Looks.of(colors, shape)
@@ -307,9 +310,10 @@ def _join(tracklets: list[_Tracklet], faces: Faces, settings: Tracking) -> list[
             return [r for r in rows if len(r)]
         both = [i, j]
         colors[i] = np.average(colors[both], axis=0, weights=count[both])
-        shape[i] = _mean_shape(shape[both], count[both])
+        shape[i] = _mean_shape(shape[both], meshed[both])
         rows[i], rows[j] = np.sort(np.concatenate([rows[i], rows[j]])), rows[j][:0]
         count[i], count[j] = count[both].sum(), 0
+        meshed[i] = meshed[both].sum()
         for part, new in zip(looks, _Looks.of(colors[i : i + 1], shape[i : i + 1]), strict=True):
             part[i] = new[0]
         for matrix in (apart, near):
@@ -347,18 +351,18 @@ def _mean_shape(shapes: Float[ndarray, "n S"], weights: Shaped[ndarray, " n"]) -
     return np.average(shapes[seen], axis=0, weights=weights[seen])
 
 
-def _is_person(rows: Int[ndarray, " n"], faces: Faces, settings: Tracking) -> bool:
+def _is_person(rows: Int[ndarray, " n"], faces: Faces, sure: Bool[ndarray, " faces"], settings: Tracking) -> bool:
     """Seen often and long enough, and certain half of the time: neither a ghost nor a passer-by."""
-    intervals = np.diff(np.unique(faces.time_s))
-    frame_s = float(np.median(intervals)) if len(intervals) else np.inf
-    share = len(rows) / len(np.unique(faces.frame))
+    frames = np.flatnonzero(np.diff(faces.frame, prepend=-1))  # the first face of each
+    frame_s = float(np.median(np.diff(faces.time_s[frames]))) if len(frames) > 1 else np.inf
+    share = len(rows) / len(frames)
     long_enough = len(rows) * frame_s >= settings.min_person_s or share > 0.5
-    return bool(certain(faces, settings)[rows].mean() >= 0.5 and share >= settings.min_presence and long_enough)
+    return bool(sure[rows].mean() >= 0.5 and share >= settings.min_presence and long_enough)
 
 
-def _bridge(rows: Int[ndarray, " n"], faces: Faces, settings: Tracking) -> Person:
+def _bridge(rows: Int[ndarray, " n"], faces: Faces, scenes_of: Int[ndarray, " faces"], settings: Tracking) -> Person:
     """Fill short gaps between a person's faces with interpolated boxes, unless a scene ends there."""
-    frame, time_s, scene = faces.frame[rows], faces.time_s[rows], scenes(faces, settings)[rows]
+    frame, time_s, scene = faces.frame[rows], faces.time_s[rows], scenes_of[rows]
     short = (np.diff(time_s) <= settings.max_gap_s) & (np.diff(scene) == 0)
     missing = [np.arange(a + 1, b) for a, b, ok in zip(frame[:-1], frame[1:], short, strict=True) if ok]
     every = np.sort(np.concatenate([frame, *missing]))

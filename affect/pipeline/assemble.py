@@ -25,6 +25,7 @@ from affect.corpus.clip import Extracted
 from affect.corpus.hints import Points
 from affect.corpus.track import Segments, Track
 from affect.corpus.video import Probe
+from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, Person, at, choose, persons
 from affect.pipeline import plan
 from affect.pipeline.plan import Video
@@ -122,9 +123,8 @@ def faces_of(table: pa.Table) -> Faces:
     """The faces of a video, from its rows of :data:`affect.schema.FACE` in order."""
     num = table.num_rows
     meshed = table["shape"].is_valid().to_numpy(zero_copy_only=False)
-    shape = matrix(table["shape"].drop_null())
-    proportions = np.full((num, shape.shape[1]), np.nan)
-    proportions[meshed] = shape
+    proportions = np.full((num, len(FIRST)), np.nan)
+    proportions[meshed] = matrix(table["shape"].drop_null(), len(FIRST))
     return Faces(
         frame=_array(table["frame"]),
         time_s=_array(table["time_s"]),
@@ -345,9 +345,10 @@ def assemble(
         ValueError: there is none.
     """
     where = plan.addresses(run)
+    tell_unknown(hints or {}, names_of(labels))
     stems = {video.stem for video in videos}  # a broken video is still whose name it is
     usable = {video.stem: video for video in videos if video.probe}
-    names = [name for split in labels.values() for name in split]
+    names = names_of(labels)
     present = store.keys("tracks")
     refs: list[TrackRef] = []
     rows: list[dict[str, Any]] = []
@@ -383,6 +384,17 @@ def assemble(
     if not refs:
         raise ValueError("no labelled track can be used; do the labels belong to these videos?")
     return refs
+
+
+def names_of(labels: Mapping[Split, Mapping[str, ndarray]]) -> list[str]:
+    """Names of all labelled tracks."""
+    return [name for split in labels.values() for name in split]
+
+
+def tell_unknown(hints: Mapping[str, Points], names: Sequence[str]) -> None:
+    """Say which hints are for nobody."""
+    if unknown := sorted(set(hints) - set(names)):
+        say(f"hints: there is no track {', '.join(unknown)}")
 
 
 def _assemble(

@@ -20,7 +20,7 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from affect import concordance, files, learning, weights
+from affect import concordance, files, learning, schema, weights
 from affect.concordance import Moments, Score
 from affect.config import EXPRESSIONS, EncoderRun, Workers, address
 from affect.corpus.images import ImageError, Images, read_manifest
@@ -33,7 +33,9 @@ from affect.tasks import GradaTask
 BATCHES_PER_TASK = 8
 """Batches that one reading task makes: 23 tasks of one each took 20 s, 3 of eight 2 s."""
 MAX_NAMED = 3
-"""Pictures that cannot be used are named up to this number, and counted beyond."""
+"""Pictures that cannot be used are named up to this number."""
+NUM_UNITS = 100
+"""Units of pictures without persons, for the bootstrap."""
 
 
 class Judged(NamedTuple):
@@ -71,16 +73,21 @@ def train_on(
         ValueError: a manifest is wrong, or nothing can be learned or selected.
     """
     sets = (images, development, held_out)
-    content = [[hashlib.sha256(files.read(path)).hexdigest() for path in paths] for paths in sets]
+    content = [[(_folder(path), hashlib.sha256(files.read(path)).hexdigest()) for path in paths] for paths in sets]
     trunk = weights.identity(run.trunk) if run.trunk else ""
     settings = replace(run, trunk="", workers=Workers(), loader_cpus=1.0)
-    folder = files.join(files.absolute(runs), "grada", address(settings, trunk, content))
+    folder = files.join(files.absolute(runs), "grada", address(schema.VERSION, settings, trunk, content))
     if files.exists(files.join(folder, "config.json")):
         say(f"train grada: there already, {folder}")
     else:
         training, selection, report = ([i for path in paths for i in read_manifest(path)] for paths in sets)
         train_encoder(run, training, selection, report, folder)
     return folder
+
+
+def _folder(manifest: str) -> str:
+    """Where a manifest's pictures are: the same lines elsewhere mean other pictures."""
+    return files.absolute(manifest).rpartition("/")[0]
 
 
 def train_encoder(
@@ -90,7 +97,7 @@ def train_encoder(
     held_out: Sequence[Images],
     folder: str,
 ) -> None:
-    """Train a frame encoder and say what it learned, next to one with random weights.
+    """Train a frame encoder and say what it learned.
 
     Args:
         run: the run.
@@ -108,9 +115,13 @@ def train_encoder(
         raise ValueError(f"workers and one reader ask for {asked:g} CPUs and the cluster has {there:g}")
     sets = {"training": training, "development": development, "held out": held_out}
     _check_people(sets)
+    known = {item.dataset for item in training}
+    if unknown := set(run.dataset_weights) - known:
+        raise ValueError(f"dataset_weights of {', '.join(sorted(unknown))}: training has {', '.join(sorted(known))}")
     counts = ", ".join(f"{sum(len(item.uris) for item in items)} {name}" for name, items in sets.items())
     say(f"train grada: pictures {counts}")
-    job = {"run": run, "training": list(training), "development": list(development), "held_out": list(held_out)}
+    job = {"run": run, "training": list(training)}
+    job |= {name: _readable(items, run) for name, items in (("development", development), ("held_out", held_out))}
     on_workers(_train, job | {"folder": folder}, run.workers, "grada", folder)
 
 
@@ -120,6 +131,9 @@ def _check_people(sets: dict[str, Sequence[Images]]) -> None:
         for item in items:
             if item.name != item.dataset and seen.setdefault(item.name, name) != name:
                 raise ValueError(f"person {item.name} is in the {seen[item.name]} set and in the {name} set")
+            for uri in item.uris:
+                if seen.setdefault(uri, name) != name:
+                    raise ValueError(f"{uri} is in the {seen[uri]} set and in the {name} set")
 
 
 def _train(job: dict[str, Any]) -> None:
@@ -135,14 +149,17 @@ def _train(job: dict[str, Any]) -> None:
         return
     torch.manual_seed(run.fit.seed)
     untrained = task.build().to(device)
-    report = {}
+    report: dict[str, Any] = {}
     for name in ("development", "held_out"):
         if items := job[name]:
             before, after = (judge(task, model, items, device, loader) for model in (untrained, fitted.model))
-            report[name] = {"random": _plain(before), "trained": _plain(after)}
+            report[name] = {"untrained": _plain(before), "trained": _plain(after)}
             _say(name, before, after)
     assert isinstance(fitted.model, grada.Grada)
+    report["left_out"] = loader.num_broken
     history = [{"epoch": e.number, "loss": e.loss, "ccc": e.ccc.tolist(), "skipped": e.skipped} for e in fitted.history]
+    if loader.num_broken > MAX_NAMED:
+        say(f"left out: {loader.num_broken} pictures in all")
     files.write(files.join(job["folder"], "history.json"), json.dumps(history, indent=1).encode())
     files.write(files.join(job["folder"], "report.json"), json.dumps(report, indent=1).encode())
     grada.save(fitted.model, job["folder"])
@@ -159,11 +176,22 @@ def judge(
     gold = np.concatenate([affect, np.where(expression < 0, np.nan, expression)[:, None]], axis=1)
     tensors = [torch.from_numpy(values.astype(np.float32))[None] for values in (gold, predicted)]
     losses = task.losses(tensors[0], tensors[1], torch.ones(1, len(gold), dtype=torch.bool))
-    moments = [Moments.of(item.gold, out[:, :2]) for item, out in zip(items, outputs, strict=True)]
+    units: dict[str, list[Moments]] = {}
+    for item, out in zip(items, outputs, strict=True):
+        for unit, part in _independent(item):
+            units.setdefault(unit, []).append(Moments.of(item.gold[part], out[part, :2]))
+    moments = [concordance.merge(parts) for parts in units.values()]
     score = concordance.score(moments) if any(part.count for part in moments) else None
     f1 = _macro_f1(expression, predicted[:, 2:].argmax(axis=1))
     affect_loss, expression_loss = (float("nan") if loss is None else float(loss) for loss in losses)
     return Judged(affect_loss, expression_loss, f1, score)
+
+
+def _independent(item: Images) -> list[tuple[str, slice]]:
+    """What is drawn as a whole for the interval: a person, or a hundredth of the pictures of people unknown."""
+    if item.name != item.dataset:
+        return [(item.name, slice(None))]
+    return [(f"{item.name} {i}", slice(i, None, NUM_UNITS)) for i in range(min(NUM_UNITS, len(item.uris)))]
 
 
 def _macro_f1(gold: ndarray, predicted: ndarray) -> float:
@@ -177,7 +205,7 @@ def _macro_f1(gold: ndarray, predicted: ndarray) -> float:
 
 def _say(name: str, before: Judged, after: Judged) -> None:
     selected = " (selected on it)" if name == "development" else ""
-    say(f"train grada: {name.replace('_', '-')} people{selected}, random weights -> trained")
+    say(f"train grada: {name.replace('_', '-')} people{selected}, before -> after training")
     say(f"  valence and arousal loss {before.affect_loss:.3f} -> {after.affect_loss:.3f}")
     say(f"  expression cross-entropy {before.expression_loss:.3f} -> {after.expression_loss:.3f}")
     say(f"  expression macro F1      {before.macro_f1:.3f} -> {after.macro_f1:.3f}")
@@ -190,14 +218,56 @@ def _say(name: str, before: Judged, after: Judged) -> None:
 
 
 def _plain(judged: Judged) -> dict[str, Any]:
-    score = judged.score and {name: np.asarray(value).tolist() for name, value in asdict(judged.score).items()}
-    return judged._asdict() | {"score": score}
+    """As JSON has it: null for what is not known."""
+    score = judged.score and {name: _number(value) for name, value in asdict(judged.score).items()}
+    return {name: _number(value) for name, value in judged._asdict().items() if name != "score"} | {"score": score}
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401 -- a number or an array of them
+    if np.ndim(value):
+        return [_number(part) for part in value]
+    return None if np.isnan(value) else float(value)
+
+
+def _readable(items: Sequence[Images], run: EncoderRun) -> list[Images]:
+    """Items without the pictures that cannot be used, which are said: what is scored has to be there."""
+    if not items:
+        return []
+    stream = ray.data.from_items([{"item": item} for item in items], override_num_blocks=min(len(items), 64))
+    stream.context.execution_options.preserve_order = True
+    stream.context.enable_progress_bars = False
+    checked = stream.map(partial(_check, task=GradaTask(run)), num_cpus=run.loader_cpus)
+    usable, broken = [], []
+    for item, row in zip(items, checked.iter_rows(), strict=True):
+        broken += list(row["broken"])
+        kept = np.array(row["kept"], dtype=bool)
+        if kept.all():
+            usable.append(item)
+        elif kept.any():
+            usable.append(item.keep(kept))
+    for reason in broken[:MAX_NAMED]:
+        say(f"left out: {reason}")
+    if len(broken) > MAX_NAMED:
+        say(f"left out: {len(broken)} pictures in all")
+    return usable
+
+
+def _check(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:
+    kept, broken = [], []
+    for number in range(len(row["item"].uris)):
+        try:
+            task.example(row["item"], (number, number + 1), 1)
+            kept.append(True)
+        except ImageError as error:
+            kept.append(False)
+            broken.append(str(error))
+    return {"kept": kept, "broken": broken}
 
 
 class RayLoader:
     """Reads pictures with Ray Data, some batches ahead of the model.
 
-    A picture that cannot be used is left out of the loss, counted and named.
+    A picture that cannot be used is left out of the loss; the first few are named, all are counted.
 
     Args:
         num_cpus: of one reading task.
@@ -207,6 +277,11 @@ class RayLoader:
         """Start counting."""
         self._num_cpus = num_cpus
         self._broken: set[str] = set()
+
+    @property
+    def num_broken(self) -> int:
+        """Pictures that could not be used so far."""
+        return len(self._broken)
 
     def __call__(self, task: learning.Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
         """Batches of the shares, in order."""
@@ -228,8 +303,6 @@ class RayLoader:
             self._broken.add(reason)
             if len(self._broken) <= MAX_NAMED:
                 say(f"left out: {reason}")
-            elif len(self._broken) == MAX_NAMED + 1:
-                say("left out: and more")
 
 
 def _load(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:

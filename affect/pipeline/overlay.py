@@ -59,6 +59,9 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
         out: where films and the table go.
     """
     out, where = files.absolute(out), plan.addresses(run)
+    for folder in {entry.uri.rpartition("/")[0] for entry in videos}:
+        if out == folder or out.startswith(f"{folder}/"):
+            raise ValueError(f"{out} lies among the videos, whose names the films have: name another folder")
     usable = {video.stem: video for video in videos if video.probe}
     rows = [{"stem": stem} for stem in usable]
     people: list[dict[str, Any]] = []
@@ -91,24 +94,29 @@ def _overlay(
     """One video's film and people; what is there is not done again."""
     entry = videos[row["stem"]]
     assert entry.probe is not None
+    film = files.join(out, f"{entry.stem}.mp4")
     record = files.join(out, "_people", f"{slug(entry.stem)}-{address(entry.uri)}.json")
-    mark = address(where["face"], entry.probe.fingerprint, run.tracking, run.wavlm.speaking)
+    try:
+        clips = [str(store.outcome(key)) for key in plan.keys_of(entry, run, where, "face")]
+        seen = Seen(entry.probe, *load_faces(entry, run, where, store))
+    except FileNotFoundError:
+        return {"stem": entry.stem, "people": "[]", "reason": "its faces have not been extracted"}
+    mark = address(where["face"], entry.probe.fingerprint, clips, run.tracking, run.wavlm.speaking)
     try:
         known = json.loads(files.read(record))
     except FileNotFoundError:
         known = {}
-    if known.get("mark") == mark:
+    if known.get("mark") == mark and files.exists(film):
         return {"stem": entry.stem, "people": json.dumps(known["people"]), "reason": ""}
-    try:
-        seen = Seen(entry.probe, *load_faces(entry, run, where, store))
-    except FileNotFoundError:
-        return {"stem": entry.stem, "people": "[]", "reason": "its faces have not been extracted"}
     opened = [_mouth(seen, person, run) for person in seen.people]
     people = [_summary(entry, seen, *each) for each in zip(seen.people, names(seen.people), opened, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        _film(path, entry, seen, opened)
-        files.write(files.join(out, f"{entry.stem}.mp4"), path.read_bytes())
+        try:
+            _film(path, entry, seen, opened)
+        except (MediaError, OSError) as error:
+            return {"stem": entry.stem, "people": "[]", "reason": str(error)}
+        files.write(film, path.read_bytes())
     files.write(record, json.dumps({"mark": mark, "people": people}).encode())
     return {"stem": entry.stem, "people": json.dumps(people), "reason": ""}
 

@@ -25,7 +25,7 @@ from affect.corpus.hints import Points
 from affect.corpus.track import Series, Track
 from affect.face.tracks import names
 from affect.pipeline import plan
-from affect.pipeline.assemble import Features, load_features, make_track
+from affect.pipeline.assemble import Features, load_features, make_track, tell_unknown
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode
@@ -124,7 +124,10 @@ class Predictor:
         except FileNotFoundError as error:
             return {"reason": f"not extracted: {error}"}
         people = self._people(video, features)
-        tables = [self._person(video, features, name, person) for name, person in people]
+        try:
+            tables = [self._person(video, features, name, person) for name, person in people]
+        except ValueError as error:  # hints that lie on nobody
+            return {"reason": str(error)}
         table = pa.concat_tables(tables) if tables else schema.PREDICTIONS.empty_table()
         files.write(files.join(self._out, f"{video.stem}.parquet"), encode(table))
         text = io.BytesIO()
@@ -211,6 +214,8 @@ def predict(
     Returns:
         One row per video, sorted by name; the same as in ``videos.csv``.
     """
+    if tracks is not None:
+        tell_unknown(hints or {}, tracks)
     by_stem = {video.stem: video for video in videos}
     stream = ray.data.from_items([{"stem": stem} for stem in by_stem], override_num_blocks=len(by_stem)).map_batches(
         Predictor,

@@ -26,7 +26,7 @@ def on_workers(
         job: its argument.
         workers: how many processes; 0 is this one.
         name: what is trained.
-        folder: where Ray Train keeps its own files.
+        folder: where the result goes; Ray Train keeps its own files beside it.
 
     Raises:
         ValueError: it failed in a worker.
@@ -44,7 +44,7 @@ def on_workers(
         train_loop_config=job,
         scaling_config=scaling,
         run_config=ray.train.RunConfig(
-            name=f"affect-{name}-{int(time.time())}", storage_path=files.join(files.absolute(folder), "ray")
+            name=f"affect-{name}-{int(time.time())}", storage_path=f"{files.absolute(folder)}.ray"
         ),
     )
     try:

@@ -162,8 +162,8 @@ def test_the_limits_of_valence_and_arousal_are_labels(tmp_path: Path):
         ({"valence": 1.01}, "valence 1.01 and arousal 0.25 have to be in [-1, 1]"),
         ({"arousal": -4.0}, "valence -0.5 and arousal -4.0 have to be in [-1, 1]"),
         ({"arousal": float("inf")}, "valence -0.5 and arousal inf have to be in [-1, 1]"),
-        ({"expression": None, "valence": None}, "it has neither an expression nor valence and arousal"),
-        ({"expression": None, "arousal": float("nan")}, "it has neither an expression nor valence and arousal"),
+        ({"expression": None, "valence": None}, "one without the other"),
+        ({"expression": None, "arousal": float("nan")}, "one without the other"),
         ({"box": "1 2 3"}, "box '1 2 3' is no left, top, right, bottom"),
         ({"box": "1 2 3 4 5"}, "box '1 2 3 4 5' is no left, top, right, bottom"),
         ({"box": "5 2 5 4"}, "box '5 2 5 4' is no left, top, right, bottom"),
@@ -365,3 +365,39 @@ def test_a_disk_that_refuses_is_not_the_pictures_fault(tmp_path: Path, monkeypat
     monkeypatch.setattr("affect.corpus.images.files.read", refuse)
     with pytest.raises(PermissionError):
         read_image(str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_person_may_have_any_name(suffix: str, tmp_path: Path):
+    rows = [{"path": "a.png", "dataset": "d", "expression": "anger", "person": name} for name in ("NA", "null", "0")]
+    table, path = pa.Table.from_pylist(rows), tmp_path / f"m{suffix}"
+    (pyarrow.parquet.write_table if suffix == ".parquet" else pyarrow.csv.write_csv)(table, path)
+    assert [item.name for item in read_manifest(str(path))] == ["d/NA", "d/null", "d/0"]
+
+
+def test_sixteen_bits_are_cut_to_eight_and_pixels_without_a_range_are_refused(tmp_path: Path):
+    values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert (read_image(str(tmp_path / "a.png")) == np.array([0, 1, 128, 255])[None, :, None]).all()
+    Image.fromarray(np.full((2, 2), 0.5, dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"a\.tif: pixels of 32 bits"):
+        read_image(str(tmp_path / "a.tif"))
+
+
+def test_a_folder_is_no_picture(tmp_path: Path):
+    with pytest.raises(ImageError):
+        read_image(str(tmp_path))
+
+
+@pytest.mark.parametrize("box", ["nan 0 10 10", "0 0 inf 10", "1 2 3", "5 5 5 9"])
+def test_a_box_that_is_none_is_an_error(box: str, tmp_path: Path):
+    path = tmp_path / "m.csv"
+    path.write_text(f"path,dataset,expression,box\na.png,d,anger,{box}\n")
+    with pytest.raises(ValueError, match=r"row 1 \(a\.png\): box"):
+        read_manifest(str(path))
+
+
+def test_a_box_in_parquet_may_be_a_list(tmp_path: Path):
+    table = pa.table({"path": ["a.png"], "dataset": ["d"], "expression": ["anger"], "box": [[1, 2, 30, 40]]})
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    assert read_manifest(str(tmp_path / "m.parquet"))[0].box.tolist() == [[1, 2, 30, 40]]

@@ -31,7 +31,7 @@ RED, BLUE = (1.0, 0.62, 0.45), (0.5, 0.75, 1.0)
 def extractor(folder: Path, max_faces: int = 8) -> FaceClip:
     """The face extraction with a small random encoder; skips the test where MediaPipe's model cannot be had."""
     torch.manual_seed(0)
-    grada.save(grada.Grada(GradaShape(width=0.1, depth=0.1, embedding=8)).eval(), folder)
+    grada.save(grada.Grada(GradaShape(width=0.1, depth=0.1, embedding=8, crop_px=32)).eval(), folder)
     try:
         return FaceClip(Face(weights=str(folder), crop_px=32, max_faces=max_faces))
     except weights.WeightsError as error:

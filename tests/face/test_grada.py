@@ -14,7 +14,7 @@ from affect.face import grada
 from affect.face.crop import normalise
 from affect.face.grada import Encoder, Grada, fill, load_trunk
 
-TINY = GradaShape(width=0.1, depth=0.1, embedding=8)
+TINY = GradaShape(width=0.1, depth=0.1, embedding=8, crop_px=32)
 
 
 def crops_of(num: int) -> np.ndarray:
@@ -181,3 +181,9 @@ def test_a_file_that_is_no_such_network_is_a_clear_error(harm: str, tmp_path: Pa
     what = {"size": r".* is \[\d.*\], \[\d.*\] is wanted", "empty": r"tensor \S+ \[.*\] is missing"}.get(harm, "")
     with pytest.raises(ValueError, match=rf"trunk\.safetensors holds no EfficientNet of this size: {what}"):
         load_trunk(tiny(), path)
+
+
+def test_crops_of_another_size_than_it_was_trained_on_are_refused(tmp_path: Path):
+    grada.save(tiny(), tmp_path)
+    with pytest.raises(ValueError, match="encodes crops of 32 px, the setting crop_px 240"):
+        Encoder(tmp_path, Face(crop_px=240))

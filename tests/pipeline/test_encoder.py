@@ -47,8 +47,7 @@ STILL = CropAugment(
 )
 RUN = EncoderRun(
     name="tiny",
-    shape=GradaShape(width=0.1, depth=0.1, embedding=8),
-    crop_px=SIDE,
+    shape=GradaShape(width=0.1, depth=0.1, embedding=8, crop_px=SIDE),
     trunk_learning_rate=1e-2,
     augment=replace(STILL, mirror=0.5),
     fit=Fit(
@@ -143,9 +142,9 @@ def trained(pictures: Pictures, local_ray: str, tmp_path_factory: pytest.TempPat
 
 def test_the_encoder_learns_both_tasks_and_does_better_than_a_random_one_on_unseen_people(trained: Trained):
     report = json.loads(Path(trained.folder, "report.json").read_text())
-    assert report.keys() == {"development", "held_out"}
+    assert report.keys() == {"development", "held_out", "left_out"} and report["left_out"] == 0
     for name, people in (("development", 2), ("held_out", 3)):
-        before, after = report[name]["random"], report[name]["trained"]
+        before, after = report[name]["untrained"], report[name]["trained"]
         assert after["affect_loss"] < 0.6 * before["affect_loss"]
         assert after["expression_loss"] < 0.7 * before["expression_loss"]
         assert after["macro_f1"] > before["macro_f1"]
@@ -164,10 +163,10 @@ def test_the_history_has_every_epoch_and_the_report_the_best_of_them(trained: Tr
 
 def test_the_job_says_how_many_pictures_it_has_and_what_it_learned(trained: Trained):
     assert "pictures 48 training, 16 development, 24 held out" in trained.said
-    assert "development people (selected on it), random weights -> trained" in trained.said
-    assert "held-out people, random weights -> trained" in trained.said
+    assert "development people (selected on it), before -> after training" in trained.said
+    assert "held-out people, before -> after training" in trained.said
     report = json.loads(Path(trained.folder, "report.json").read_text())["held_out"]
-    before, after = (report[name]["expression_loss"] for name in ("random", "trained"))
+    before, after = (report[name]["expression_loss"] for name in ("untrained", "trained"))
     assert f"expression cross-entropy {before:.3f} -> {after:.3f}" in trained.said
 
 
@@ -343,17 +342,18 @@ def test_a_broken_picture_is_left_out_of_the_loss_and_said_once(
     assert kept is not None and task.loss(batch.gold, prediction, batch.annotated) == kept
 
 
-def test_of_many_broken_pictures_some_are_named_and_that_there_are_more_is_said_once(
+def test_of_many_broken_pictures_some_are_named_and_all_are_counted(
     local_ray: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     count = MAX_NAMED + 4
     item = group([str(tmp_path / f"{i}.png") for i in range(count)], [[0.0, 0.0]] * count, [-1] * count)
     task = GradaTask(RUN)
     shares = [Share([(item, w)], 1) for w in task.windows(item)]
-    assert not any(bool(batch.annotated.any()) for batch in RayLoader(0.25)(task, shares, CPU))
+    loader = RayLoader(0.25)
+    assert not any(bool(batch.annotated.any()) for batch in loader(task, shares, CPU))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[1].strip() for line in lines[:MAX_NAMED]] == [str(uri) for uri in item.uris[:MAX_NAMED]]
-    assert len(lines) == MAX_NAMED + 1 and "more" in lines[-1]
+    assert len(lines) == MAX_NAMED and loader.num_broken == count
 
 
 def test_training_goes_on_without_the_pictures_that_are_broken(
@@ -368,6 +368,30 @@ def test_training_goes_on_without_the_pictures_that_are_broken(
     assert math.isfinite(epoch["loss"]) and epoch["skipped"] == 0
     out = capsys.readouterr().out
     assert [out.count(f"gone{i}.png: ") for i in range(2)] == [1, 1]
+
+
+def test_pictures_that_are_all_broken_make_no_encoder(local_ray: str, pictures: Pictures, tmp_path: Path):
+    gone = [replace(item, uris=["/nowhere/x.png"] * len(item.uris)) for item in read_manifest(pictures.wild)]
+    out = tmp_path / "encoder"
+    with pytest.raises(ValueError, match="not one batch holds anything"):
+        train_encoder(RUN, gone, read_manifest(pictures.development), [], str(out))
+    assert not (out / "config.json").exists()
+
+
+def test_broken_pictures_are_not_scored(local_ray: str, pictures: Pictures, tmp_path: Path):
+    development = read_manifest(pictures.development)
+    gone = replace(development[0], uris=["/nowhere/x.png"] * 3 + list(development[0].uris[3:]))
+    run = replace(RUN, fit=replace(RUN.fit, max_epochs=1))
+    out = tmp_path / "encoder"
+    train_encoder(run, read_manifest(pictures.wild), [gone, *development[1:]], [], str(out))
+    report = json.loads((out / "report.json").read_text())
+    assert report["development"]["trained"]["score"]["num_frames"] == 16 - 3
+
+
+def test_a_weight_of_a_dataset_that_is_not_there_is_an_error(local_ray: str, pictures: Pictures, tmp_path: Path):
+    run = replace(RUN, dataset_weights={"wlid": 2.0})
+    with pytest.raises(ValueError, match="dataset_weights of wlid: training has wild"):
+        train_encoder(run, read_manifest(pictures.wild), read_manifest(pictures.development), [], str(tmp_path))
 
 
 class Counting:
@@ -619,7 +643,7 @@ def test_two_workers_learn_what_one_process_learns(trained: Trained, pictures: P
         assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
         assert other["ccc"] == pytest.approx(one["ccc"], abs=1e-3)
     assert history[0]["loss"] - history[-1]["loss"] > 0.01 and history[-1]["ccc"][2] > 0.1
-    for kind in ("random", "trained"):
+    for kind in ("untrained", "trained"):
         one, other = (part["held_out"][kind] for part in (report, shared_report))
         for what in ("affect_loss", "expression_loss"):
             assert other[what] == pytest.approx(one[what], abs=2e-3)

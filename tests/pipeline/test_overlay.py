@@ -58,3 +58,11 @@ def test_a_video_that_was_not_extracted_is_said(extracted: Micro, tmp_path: Path
     overlay(replace(extracted.run, name="other"), videos[:1], store, str(tmp_path / "out"))
     assert "its faces have not been extracted" in capsys.readouterr().out
     assert pyarrow.csv.read_csv(tmp_path / "out" / "people.csv").num_rows == 0
+
+
+def test_films_do_not_go_among_the_videos(extracted: Micro):
+    store = Store(extracted.places.store)
+    videos = plan.probe_videos(extracted.places.videos, store, {})
+    for folder in (extracted.places.videos, f"{extracted.places.videos}/films"):
+        with pytest.raises(ValueError, match="lies among the videos"):
+            overlay(extracted.run, videos, store, folder)
