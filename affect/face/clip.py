@@ -53,7 +53,7 @@ class Finder:
         self._detect = detect.load(settings)
         self._mesh = Mesher(settings)
 
-    def __call__(self, numbers: Sequence[int], pictures: Sequence[UInt8[ndarray, "H W 3"]]) -> tuple[list[Row], int]:
+    def __call__(self, numbers: Sequence[int], pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> tuple[list[Row], int]:
         """Rows of frames in order, each frame's from left to right, and how many frames show too many faces."""
         rows: list[Row] = []
         crowded = 0

@@ -69,7 +69,7 @@ class Mediapipe:
             self._detector = FaceDetector.create_from_options(options)
             self([np.zeros((64, 64, 3), dtype=np.uint8)])
 
-    def __call__(self, pictures: Sequence[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
+    def __call__(self, pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[Boxes]:
         """Find the faces of RGB pictures, each by itself."""
         return [self._of(picture) for picture in pictures]
 
@@ -118,7 +118,7 @@ class Yolo:
             raise ValueError(f"{path} knows no class {settings.yolo_class!r}, only {', '.join(names.values())}")
         self._classes = classes
 
-    def __call__(self, pictures: Sequence[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
+    def __call__(self, pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[Boxes]:
         """Find the faces of RGB pictures, those of one size in one batch: others would be padded to the largest."""
         return [boxes for _, same in groupby(pictures, key=np.shape) for boxes in self._of(list(same))]
 

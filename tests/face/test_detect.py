@@ -161,3 +161,20 @@ def test_a_missing_landmarker_is_an_error_that_names_it(tmp_path: Path):
 def test_yolo_without_a_checkpoint_is_no_setting():
     with pytest.raises(ValueError, match="Face: detector yolo needs yolo_weights, the path of an Ultralytics"):
         Face(detector="yolo")
+
+
+def test_a_file_that_is_no_checkpoint_is_said(persons: Detector, tmp_path: Path):
+    path = tmp_path / "broken.pt"
+    path.write_bytes(b"nothing")
+    with pytest.raises(weights.WeightsError, match=r"broken\.pt is no Ultralytics checkpoint"):
+        load(Face(detector="yolo", yolo_weights=str(path)))
+
+
+def test_no_picture_has_no_faces(persons: Detector, mediapipe: Detector):
+    assert persons([]) == mediapipe([]) == []
+
+
+def test_pictures_of_other_sizes_change_nothing_about_a_picture(persons: Detector, photo: ndarray):
+    part = np.ascontiguousarray(photo[:300, 100:350])
+    [alone] = persons([part])
+    assert persons([photo, part, photo])[1].score == pytest.approx(alone.score)
