@@ -21,7 +21,7 @@ from affect.concordance import hybrid_loss
 from affect.config import Dcmmoe, EncoderRun, FaceTransformer, Modality, Raav, Wavlm
 from affect.config import Mamba as MambaSettings
 from affect.corpus.images import ImageError, Images, read_image
-from affect.corpus.track import Blocks, Series, Track
+from affect.corpus.track import FULL_SCALE, Blocks, Series, Track
 from affect.face.augment import augment as augment_crops
 from affect.face.crop import grow, letterbox, normalise
 from affect.face.grada import Grada, load_trunk
@@ -30,9 +30,6 @@ from affect.fusion.dcmmoe import DCMMOE
 from affect.fusion.raav import RAAV
 from affect.layers import Output
 from affect.learning import Example, Outputs, Task, Window
-
-FULL_SCALE = 32768.0
-"""Of 16-bit samples."""
 
 
 class TrackTask(Task):
@@ -373,9 +370,7 @@ class GradaTask(Task):
             if (box[:, 2:] <= box[:, :2]).any():
                 raise ImageError(f"{uri}: its box lies outside of it")
         crop = letterbox(picture, box, self._run.shape.crop_px)[0]
-        expression = np.where(item.expression[slice(*window)] < 0, np.nan, item.expression[slice(*window)])
-        gold = np.concatenate([item.gold[slice(*window)], expression[:, None]], axis=1)
-        return Example({"crops": crop}, gold, np.array([True]))
+        return Example({"crops": crop}, item.targets[slice(*window)], np.array([True]))
 
     def blank(self) -> Example:
         """What stands for a picture that cannot be used: black, and not annotated."""

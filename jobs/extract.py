@@ -45,7 +45,7 @@ def work(args: Extract) -> int:
     if args.run.name == "demo" and args.videos == places.videos:
         demo.prepare(args.run, places)
         labels = places.labels
-    tracks = [track for split in affwild2.read_splits(labels).values() for track in split] if labels else []
+    tracks = affwild2.track_names(affwild2.read_splits(labels)) if labels else []
     store = Store(args.store)
     summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=args.retry_failed)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))

@@ -65,8 +65,7 @@ def work(args: Train | TrainEncoder) -> int:
         return 0
     store = Store(args.store)
     labels = affwild2.read_splits(args.labels)
-    names = [name for split in labels.values() for name in split]
-    prompts = plan.prompts_of(affwild2.list_videos(args.videos), names)
+    prompts = plan.prompts_of(affwild2.list_videos(args.videos), affwild2.track_names(labels))
     videos = plan.probe_videos(args.videos, store, prompts)
     refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
     for model in train(args.run, refs, store, args.runs, args.systems):

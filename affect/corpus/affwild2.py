@@ -8,7 +8,7 @@
 Source: the ABAW challenges' description of the valence-arousal track.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -95,6 +95,11 @@ def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]
     if both:
         raise LabelError(f"{labels}: track {both[0]} is in Train_Set and in Validation_Set")
     return splits
+
+
+def track_names(splits: Mapping[Split, Mapping[str, ndarray]]) -> list[str]:
+    """Names of all annotated tracks, from :func:`read_splits`."""
+    return [name for split in splits.values() for name in split]
 
 
 def list_videos(uri: str) -> dict[str, str]:

@@ -60,6 +60,12 @@ class Images:
     expression: Int[ndarray, " images"]
     gold: Float[ndarray, "images 2"]
 
+    @property
+    def targets(self) -> Float[ndarray, "images 3"]:
+        """Valence, arousal and the expression's index, NaN for what a picture is not labelled with."""
+        expression = np.where(self.expression < 0, np.nan, self.expression)
+        return np.concatenate([self.gold, expression[:, None]], axis=1)
+
     def cut(self, start: int, end: int) -> "Images":
         """Pictures ``[start, end)``."""
         return self.keep(np.arange(start, end))

@@ -9,6 +9,9 @@ from numpy import ndarray
 
 from affect.config import Modality
 
+FULL_SCALE = 32768.0
+"""Of waveforms' 16-bit samples."""
+
 
 @dataclass(frozen=True)
 class Series:

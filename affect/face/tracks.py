@@ -132,9 +132,8 @@ def persons(faces: Faces, settings: Tracking) -> list[Person]:
     Returns:
         Persons from left to right by mean position.
     """
-    looks = _Looks.of(faces.colors, faces.shape)
-    found = _join(_tracklets(faces, looks, settings), faces, settings)
     scene, sure = scenes(faces, settings), certain(faces, settings)
+    found = _join(_tracklets(faces, scene, sure, settings), faces, settings)
     kept = [rows for rows in found if _is_person(rows, faces, sure, settings)]
     kept.sort(key=lambda rows: _middle(faces, rows))
     return [_bridge(rows, faces, scene, settings) for rows in kept]
@@ -211,14 +210,16 @@ def certain(faces: Faces, settings: Tracking) -> Bool[ndarray, " faces"]:
     return ~np.isnan(faces.shape).any(axis=1) | (faces.score >= settings.min_score)
 
 
-def _tracklets(faces: Faces, looks: _Looks, settings: Tracking) -> list[_Tracklet]:
+def _tracklets(
+    faces: Faces, scene: Int[ndarray, " faces"], sure: Bool[ndarray, " faces"], settings: Tracking
+) -> list[_Tracklet]:
     """Link the faces of each frame to the tracklets alive, best total affinity first.
 
     Certain faces choose first; the others may go on with a tracklet that is left, and begin none.
 
     Source: ByteTrack (arXiv 2110.06864), for the two rounds.
     """
-    scene, sure = scenes(faces, settings), certain(faces, settings)
+    looks = _Looks.of(faces.colors, faces.shape)
     done: list[_Tracklet] = []
     alive: list[_Tracklet] = []
     starts = np.flatnonzero(np.diff(faces.frame, prepend=-1)).tolist()

@@ -89,32 +89,29 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
     assert video.probe is not None
     tables, found = {}, []
     for modality in where:
-        tables[modality], parts = _table(video, run, where, modality, store)
+        tables[modality], parts = load_table(video, run, where, modality, store)
         found += [(modality, part) for part in parts]
     reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.reason})
     failed = all(part.status == "failed" for _, part in found)
-    faces, table, people = load_faces(video, run, where, store)
+    faces, table, people = who_is_who(tables["face"], run)
     return Features(video.probe, faces, table, people, tables["behavior"], tables["audio"], reasons, failed)
 
 
-def load_faces(
-    video: Video, run: Run, where: Mapping[Modality, str], store: Store
-) -> tuple[Faces, pa.Table, list[Person]]:
-    """Read a video's faces, in order, and tell who is who.
-
-    Raises:
-        FileNotFoundError: a clip has not been extracted.
-    """
-    table, _ = _table(video, run, where, "face", store)
+def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]]:
+    """A video's faces, its rows in their order, and the persons they make."""
     table = table.sort_by([("frame", "ascending"), ("face", "ascending")])
     faces = faces_of(table)
     return faces, table, persons(faces, run.tracking)
 
 
-def _table(
+def load_table(
     video: Video, run: Run, where: Mapping[Modality, str], modality: Modality, store: Store
 ) -> tuple[pa.Table, list[Extracted]]:
-    """A modality's rows of all of a video's clips, and the clips."""
+    """Read a modality's rows of all of a video's clips, and the clips.
+
+    Raises:
+        FileNotFoundError: a clip has not been extracted.
+    """
     parts = [store.get(key) for key in plan.keys_of(video, run, where, modality)]
     return pa.concat_tables([part.table.replace_schema_metadata() for part in parts]), parts
 
@@ -345,10 +342,10 @@ def assemble(
         ValueError: there is none.
     """
     where = plan.addresses(run)
-    tell_unknown(hints or {}, names_of(labels))
+    names = affwild2.track_names(labels)
+    tell_unknown(hints or {}, names)
     stems = {video.stem for video in videos}  # a broken video is still whose name it is
     usable = {video.stem: video for video in videos if video.probe}
-    names = names_of(labels)
     present = store.keys("tracks")
     refs: list[TrackRef] = []
     rows: list[dict[str, Any]] = []
@@ -384,11 +381,6 @@ def assemble(
     if not refs:
         raise ValueError("no labelled track can be used; do the labels belong to these videos?")
     return refs
-
-
-def names_of(labels: Mapping[Split, Mapping[str, ndarray]]) -> list[str]:
-    """Names of all labelled tracks."""
-    return [name for split in labels.values() for name in split]
 
 
 def tell_unknown(hints: Mapping[str, Points], names: Sequence[str]) -> None:

@@ -1,13 +1,11 @@
 """What the demo needs before it can start: its corpus, and checkpoints that the real code loads."""
 
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import ray
 from numpy import ndarray
 from PIL import Image
@@ -21,6 +19,7 @@ from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, choose, persons
 from affect.pipeline.encoder import train_encoder
 from affect.pipeline.progress import say
+from affect.pipeline.store import encode_csv
 from affect.recipes import Places
 
 FRAME_STEP = 3
@@ -51,7 +50,7 @@ def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
     folder = Path(run.face.weights)
     if not folder.is_dir():
         say(f"demo: training a narrow frame encoder for {folder}")
-        pictures = Path(places.labels).parent.parent / "crops"
+        pictures = corpus.parent / "crops"
         train, development, held_out = (read_manifest(str(_cut(run.face, places, split, pictures))) for split in SPLITS)
         part = folder.with_name(f"{folder.name}.part")
         train_encoder(recipes.demo_grada(), train, development, held_out, str(part))
@@ -81,9 +80,7 @@ def _cut(settings: Face, places: Places, split: demo.Split, folder: Path) -> Pat
     remote: Any = ray.remote(num_cpus=1)(_cut_track)
     jobs = [remote.remote(settings, root, videos, name, list(labels), gold, folder) for name, gold in labels.items()]
     rows = [row for part in ray.get(jobs) for row in part]
-    text = io.BytesIO()
-    pyarrow.csv.write_csv(pa.Table.from_pylist(rows), text)
-    files.write(str(manifest), text.getvalue())
+    files.write(str(manifest), encode_csv(pa.Table.from_pylist(rows)))
     return manifest
 
 

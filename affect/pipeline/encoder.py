@@ -8,7 +8,7 @@ workers learns the same.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -171,9 +171,7 @@ def judge(
     """Losses of both tasks, expressions' macro F1, and CCC with an interval over people."""
     outputs = [np.concatenate(out.predictions) for out in learning.run_all(task, model, items, device, loader)]
     predicted = np.concatenate(outputs)
-    expression = np.concatenate([item.expression for item in items]).astype(np.float64)
-    affect = np.concatenate([item.gold for item in items])
-    gold = np.concatenate([affect, np.where(expression < 0, np.nan, expression)[:, None]], axis=1)
+    gold = np.concatenate([item.targets for item in items])
     tensors = [torch.from_numpy(values.astype(np.float32))[None] for values in (gold, predicted)]
     losses = task.losses(tensors[0], tensors[1], torch.ones(1, len(gold), dtype=torch.bool))
     units: dict[str, list[Moments]] = {}
@@ -182,7 +180,7 @@ def judge(
             units.setdefault(unit, []).append(Moments.of(item.gold[part], out[part, :2]))
     moments = [concordance.merge(parts) for parts in units.values()]
     score = concordance.score(moments) if any(part.count for part in moments) else None
-    f1 = _macro_f1(expression, predicted[:, 2:].argmax(axis=1))
+    f1 = _macro_f1(gold[:, 2], predicted[:, 2:].argmax(axis=1))
     affect_loss, expression_loss = (float("nan") if loss is None else float(loss) for loss in losses)
     return Judged(affect_loss, expression_loss, f1, score)
 
@@ -197,7 +195,7 @@ def _independent(item: Images) -> list[tuple[str, slice]]:
 def _macro_f1(gold: ndarray, predicted: ndarray) -> float:
     scores = []
     for number in range(len(EXPRESSIONS)):
-        real, said = gold == number, (predicted == number) & (gold >= 0)
+        real, said = gold == number, (predicted == number) & ~np.isnan(gold)
         if real.any():
             scores.append(2 * float((real & said).sum()) / float(real.sum() + said.sum()))
     return float(np.mean(scores)) if scores else float("nan")
@@ -231,14 +229,10 @@ def _number(value: Any) -> Any:  # noqa: ANN401 -- a number or an array of them
 
 def _readable(items: Sequence[Images], run: EncoderRun) -> list[Images]:
     """Items without the pictures that cannot be used, which are said: what is scored has to be there."""
-    if not items:
-        return []
-    stream = ray.data.from_items([{"item": item} for item in items], override_num_blocks=min(len(items), 64))
-    stream.context.execution_options.preserve_order = True
-    stream.context.enable_progress_bars = False
-    checked = stream.map(partial(_check, task=GradaTask(run)), num_cpus=run.loader_cpus)
+    rows = [{"item": item} for item in items]
+    checked = _in_order(rows, min(len(rows), 64), partial(_check, task=GradaTask(run)), run.loader_cpus)
     usable, broken = [], []
-    for item, row in zip(items, checked.iter_rows(), strict=True):
+    for item, row in zip(items, checked, strict=True):
         broken += list(row["broken"])
         kept = np.array(row["kept"], dtype=bool)
         if kept.all():
@@ -250,6 +244,18 @@ def _readable(items: Sequence[Images], run: EncoderRun) -> list[Images]:
     if len(broken) > MAX_NAMED:
         say(f"left out: {len(broken)} pictures in all")
     return usable
+
+
+def _in_order(
+    rows: list[dict[str, Any]], num_tasks: int, work: Callable[[dict[str, Any]], dict[str, Any]], num_cpus: float
+) -> Iterator[dict[str, Any]]:
+    """What Ray Data's tasks make of rows, in the rows' order, while it is read."""
+    if not rows:
+        return
+    stream = ray.data.from_items(rows, override_num_blocks=num_tasks)
+    stream.context.execution_options.preserve_order = True
+    stream.context.enable_progress_bars = False
+    yield from stream.map(work, num_cpus=num_cpus).iter_rows()
 
 
 def _check(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:
@@ -285,14 +291,9 @@ class RayLoader:
 
     def __call__(self, task: learning.Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
         """Batches of the shares, in order."""
-        if not shares:
-            return
         rows = [{"share": [item.cut(*window) for item, window in share.samples]} for share in shares]
-        stream = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCHES_PER_TASK))
-        stream.context.execution_options.preserve_order = True
-        stream.context.enable_progress_bars = False
-        made = stream.map(partial(_load, task=cast(GradaTask, task)), num_cpus=self._num_cpus)
-        for row in made.iter_rows():
+        work = partial(_load, task=cast(GradaTask, task))
+        for row in _in_order(rows, -(-len(rows) // BATCHES_PER_TASK), work, self._num_cpus):
             self._count(row["broken"])
             inputs = {"crops": torch.tensor(row["crops"]).to(device)}
             gold, annotated = (torch.tensor(row[name]).to(device) for name in ("gold", "annotated"))

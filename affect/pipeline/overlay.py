@@ -5,7 +5,6 @@ OUT/people.csv        one row per person: how long seen, where, how open the mou
 OUT/_people/          the same per video, with the address of what it was made from
 """
 
-import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import ray.data
 from jaxtyping import Float, UInt8
 from numpy import ndarray
@@ -25,17 +23,16 @@ from affect.audio.speaking import mouth_open
 from affect.config import Modality, Run, address
 from affect.corpus import audio, video
 from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
+from affect.corpus.track import FULL_SCALE
 from affect.corpus.video import MediaError, Probe
 from affect.face.overlay import Shown, draw, size_of
 from affect.face.tracks import Faces, Person, names
 from affect.pipeline import plan
-from affect.pipeline.assemble import load_faces
+from affect.pipeline.assemble import load_table, who_is_who
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
-from affect.pipeline.store import Store, slug
+from affect.pipeline.store import Store, encode_csv, slug
 
-FULL_SCALE = 32768.0
-"""Of 16-bit samples."""
 MAX_LINES = 20
 """People that are said one by one; a table holds them all."""
 
@@ -55,7 +52,7 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
     Args:
         run: the run.
         videos: probed and extracted.
-        store: seen.
+        store: features.
         out: where films and the table go.
     """
     out, where = files.absolute(out), plan.addresses(run)
@@ -76,9 +73,7 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
                 people += json.loads(row["people"])
                 meter.advance(1.0)
     people.sort(key=lambda row: (row["video"], row["x"]))
-    text = io.BytesIO()
-    pyarrow.csv.write_csv(pa.Table.from_pylist(people, schema=schema.PEOPLE), text)
-    files.write(files.join(out, "people.csv"), text.getvalue())
+    files.write(files.join(out, "people.csv"), encode_csv(pa.Table.from_pylist(people, schema=schema.PEOPLE)))
     for row in people[:MAX_LINES]:
         say(
             f"{row['video']} {row['person']}: seen in {row['seen']} of {row['frames']} frames, "
@@ -98,7 +93,6 @@ def _overlay(
     record = files.join(out, "_people", f"{slug(entry.stem)}-{address(entry.uri)}.json")
     try:
         clips = [str(store.outcome(key)) for key in plan.keys_of(entry, run, where, "face")]
-        seen = Seen(entry.probe, *load_faces(entry, run, where, store))
     except FileNotFoundError:
         return {"stem": entry.stem, "people": "[]", "reason": "its faces have not been extracted"}
     mark = address(where["face"], entry.probe.fingerprint, clips, run.tracking, run.wavlm.speaking)
@@ -108,8 +102,11 @@ def _overlay(
         known = {}
     if known.get("mark") == mark and files.exists(film):
         return {"stem": entry.stem, "people": json.dumps(known["people"]), "reason": ""}
-    opened = [_mouth(seen, person, run) for person in seen.people]
-    people = [_summary(entry, seen, *each) for each in zip(seen.people, names(seen.people), opened, strict=True)]
+    seen = Seen(entry.probe, *who_is_who(load_table(entry, run, where, "face", store)[0], run))
+    lips = [_lips(seen, person) for person in seen.people]
+    opened = [_mouth(lip_area, run) for lip_area in lips]
+    each = zip(seen.people, names(seen.people), lips, opened, strict=True)
+    people = [_summary(entry, seen, *of_person) for of_person in each]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         try:
@@ -129,16 +126,16 @@ def _lips(seen: Seen, person: Person) -> Float[ndarray, " frames"]:
     return lip_area
 
 
-def _mouth(seen: Seen, person: Person, run: Run) -> dict[int, str]:
+def _mouth(lip_area: Float[ndarray, " frames"], run: Run) -> dict[int, str]:
     """State of the mouth at the frames that show it."""
-    lip_area = _lips(seen, person)
     states = mouth_open(lip_area, run.wavlm.speaking)
     return {int(frame): "open" if states[frame] else "closed" for frame in np.flatnonzero(~np.isnan(lip_area))}
 
 
-def _summary(entry: Video, seen: Seen, person: Person, name: str, opened: dict[int, str]) -> dict[str, Any]:
+def _summary(
+    entry: Video, seen: Seen, person: Person, name: str, lip_area: Float[ndarray, " frames"], opened: dict[int, str]
+) -> dict[str, Any]:
     time_s, box = seen.probe.time_s, seen.faces.box[person.rows]
-    lip_area = _lips(seen, person)
     meshed = ~np.isnan(lip_area)
     return {
         "video": entry.stem,

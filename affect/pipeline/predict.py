@@ -4,7 +4,6 @@ OUT/<video>.parquet, <video>.csv      one row per frame and person
 OUT/videos.csv                        one row per video: status, people, reason
 """
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import ray.data
 import torch
 from numpy import ndarray
@@ -28,7 +26,7 @@ from affect.pipeline import plan
 from affect.pipeline.assemble import Features, load_features, make_track, tell_unknown
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
-from affect.pipeline.store import Store, encode
+from affect.pipeline.store import Store, encode, encode_csv
 from affect.pipeline.train import (
     FUSIONS,
     SYSTEMS,
@@ -130,9 +128,7 @@ class Predictor:
             return {"reason": str(error)}
         table = pa.concat_tables(tables) if tables else schema.PREDICTIONS.empty_table()
         files.write(files.join(self._out, f"{video.stem}.parquet"), encode(table))
-        text = io.BytesIO()
-        pyarrow.csv.write_csv(table, text)
-        files.write(files.join(self._out, f"{video.stem}.csv"), text.getvalue())
+        files.write(files.join(self._out, f"{video.stem}.csv"), encode_csv(table))
         reasons = features.reasons if people else ["no person: no face is seen long enough", *features.reasons]
         status = "failed" if features.failed else "degraded" if reasons else "ok"
         return {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
@@ -231,9 +227,8 @@ def predict(
             rows.append(row)
             meter.advance(1.0)
     rows.sort(key=lambda row: row["video"])
-    text = io.BytesIO()
-    pyarrow.csv.write_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES), text)
-    files.write(files.join(files.absolute(out), "videos.csv"), text.getvalue())
+    summary = encode_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES))
+    files.write(files.join(files.absolute(out), "videos.csv"), summary)
     for row in rows:
         if row["reason"]:
             say(f"{row['video']}: {row['status']}, {row['people']} people, {row['reason']}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -95,6 +96,13 @@ def encode(table: pa.Table) -> bytes:
     """A table as Parquet; the same table gives the same bytes."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", store_schema=True)
+    return buffer.getvalue()
+
+
+def encode_csv(table: pa.Table) -> bytes:
+    """A table as CSV with a header."""
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(table, buffer)
     return buffer.getvalue()
 
 
