@@ -22,8 +22,20 @@ from affect.config import Loss
 LOSS_EPSILON = 1e-8
 
 
-def _concordance(var_x: Any, var_y: Any, cov: Any, bias: Any, epsilon: float = 0.0) -> Any:  # noqa: ANN401
-    """The equation, for floats, arrays and tensors alike."""
+CONSTANT = 1e-12
+"""Labels whose variance is below this are one number: their CCC is undefined."""
+
+
+def concordance(var_x: Any, var_y: Any, cov: Any, bias: Any, epsilon: float = 0.0) -> Any:  # noqa: ANN401
+    """The equation, for floats, arrays and tensors alike.
+
+    Args:
+        var_x: variance of the gold values.
+        var_y: variance of the predictions.
+        cov: their covariance.
+        bias: difference of their means.
+        epsilon: added to the denominator.
+    """
     return 2 * cov / (var_x + var_y + bias * bias + epsilon)
 
 
@@ -88,10 +100,14 @@ class Moments:
         )
 
     def ccc(self) -> Float[ndarray, " 2"]:
-        """CCC of valence and of arousal; NaN without points or when both sides are the same constant."""
+        """CCC of valence and of arousal; NaN where it is undefined: without points, or when the labels are constant."""
         n = max(self.count, 1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return _concordance(self.m2_x / n, self.m2_y / n, self.c_xy / n, self.mean_x - self.mean_y)
+        return _defined(self.m2_x / n, self.m2_y / n, self.c_xy / n, self.mean_x - self.mean_y)
+
+
+def _defined(var_x: ndarray, var_y: ndarray, cov: ndarray, bias: ndarray) -> ndarray:
+    constant = var_x < CONSTANT
+    return np.where(constant, np.nan, concordance(np.where(constant, 1, var_x), var_y, cov, bias))
 
 
 def merge(parts: Sequence[Moments]) -> Moments:
@@ -117,30 +133,30 @@ def ccc(gold: Float[ndarray, "frames 2"], predicted: Float[ndarray, "frames 2"])
 
 @dataclass(frozen=True)
 class Score:
-    """Challenge score of a set of tracks with its bootstrap interval.
+    """Challenge score, or a difference of two, with its bootstrap interval.
 
     Args:
-        ccc: valence, arousal and their mean, (3,).
-        low: lower ends of the 95 % intervals, (3,); NaN for one track, which says nothing of others.
+        ccc: valence, arousal and their mean, (3,); NaN where the labels are constant.
+        low: lower ends of the 95 % intervals, (3,); NaN for one unit, which says nothing of others.
         high: upper ends, (3,).
         num_frames: annotated frames.
-        num_tracks: tracks.
+        num_units: what was drawn as a whole: videos, tracks or people.
     """
 
     ccc: ndarray
     low: ndarray
     high: ndarray
     num_frames: int
-    num_tracks: int
+    num_units: int
 
 
-def score(tracks: Sequence[Moments], *, num_resamples: int = 2000, seed: int = 0) -> Score:
-    """Score all frames of all tracks concatenated, with a percentile bootstrap over tracks.
+def score(units: Sequence[Moments], *, num_resamples: int = 2000, seed: int = 0) -> Score:
+    """Score all frames of all units concatenated, with a percentile bootstrap over units.
 
-    Whole tracks are drawn with replacement, since frames of one track are not independent.
+    Whole units are drawn with replacement, since frames of one video are not independent.
 
     Args:
-        tracks: moments of each track; tracks without an annotated frame are left out.
+        units: moments of each video (or person); units without an annotated frame are left out.
         num_resamples: bootstrap resamples.
         seed: seed of the resampling.
 
@@ -148,24 +164,69 @@ def score(tracks: Sequence[Moments], *, num_resamples: int = 2000, seed: int = 0
         CCC valence, arousal, mean, and the 2.5 % and 97.5 % percentiles of each.
 
     Raises:
-        ValueError: no track has an annotated frame.
+        ValueError: no unit has an annotated frame.
     """
-    tracks = [t for t in tracks if t.count]
-    if not tracks:
+    units = _annotated(units)
+    samples = _resampled(units, num_resamples, seed)
+    return _with_interval(_with_mean(merge(units).ccc()), samples, units)
+
+
+def difference(
+    ours: Sequence[Moments], theirs: Sequence[Moments], *, num_resamples: int = 2000, seed: int = 0
+) -> Score:
+    """Score of one system minus another's on the same units, with a paired bootstrap: both see the same draws.
+
+    Args:
+        ours: moments of each video.
+        theirs: the same of the other system, in the same order.
+        num_resamples: bootstrap resamples.
+        seed: seed of the resampling.
+
+    Raises:
+        ValueError: no unit has an annotated frame, or the systems were judged on different frames.
+    """
+    ours, theirs = _annotated(ours), _annotated(theirs)
+    if [unit.count for unit in ours] != [unit.count for unit in theirs]:
+        raise ValueError("two systems that were judged on different frames cannot be compared")
+    samples = _resampled(ours, num_resamples, seed) - _resampled(theirs, num_resamples, seed)
+    return _with_interval(_with_mean(merge(ours).ccc()) - _with_mean(merge(theirs).ccc()), samples, ours)
+
+
+def _annotated(units: Sequence[Moments]) -> list[Moments]:
+    units = [unit for unit in units if unit.count]
+    if not units:
         raise ValueError("no annotated frame to score on")
-    whole = merge(tracks)
-    ccc_of_all, unknown = _with_mean(whole.ccc()), np.full(3, np.nan)
-    if len(tracks) == 1:
-        return Score(ccc_of_all, unknown, unknown, whole.count, 1)
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(0, len(tracks), (num_resamples, len(tracks)))
-    samples = np.array([_with_mean(merge([tracks[i] for i in draw]).ccc()) for draw in draws])
-    low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
-    return Score(ccc_of_all, low, high, whole.count, len(tracks))
+    return units
 
 
-def _with_mean(values: Float[ndarray, " 2"]) -> Float[ndarray, " 3"]:
-    return np.append(values, values.mean())
+def _with_interval(value: Float[ndarray, " 3"], samples: Float[ndarray, "draws 3"], units: Sequence[Moments]) -> Score:
+    num_frames, unknown = sum(unit.count for unit in units), np.full(3, np.nan)
+    if len(units) == 1:
+        return Score(value, unknown, unknown, num_frames, 1)
+    known = ~np.isnan(samples).all(axis=0)
+    low, high = unknown.copy(), unknown.copy()
+    low[known], high[known] = np.nanpercentile(samples[:, known], [2.5, 97.5], axis=0)
+    return Score(value, low, high, num_frames, len(units))
+
+
+def _resampled(units: Sequence[Moments], num_resamples: int, seed: int) -> Float[ndarray, "draws 3"]:
+    """Scores of draws of units with replacement, from sums about the mean of all, which add up."""
+    whole = merge(units)
+    sums = []
+    for unit in units:
+        dx, dy, n = unit.mean_x - whole.mean_x, unit.mean_y - whole.mean_y, unit.count
+        squares = (unit.m2_x + n * dx * dx, unit.m2_y + n * dy * dy, unit.c_xy + n * dx * dy)
+        sums.append(np.stack([n * dx, n * dy, *squares]))  # (5, 2)
+    drawn = np.random.default_rng(seed).integers(0, len(units), (num_resamples, len(units)))
+    times = np.stack([(drawn == i).sum(axis=1) for i in range(len(units))], axis=1)  # (draws, units)
+    n = (times @ np.array([unit.count for unit in units]))[:, None]
+    x, y, xx, yy, xy = np.moveaxis(np.tensordot(times, np.stack(sums), axes=1) / n[..., None], 1, 0)  # (draws, 2) each
+    bias = x - y + whole.mean_x - whole.mean_y
+    return _with_mean(_defined(xx - x * x, yy - y * y, xy - x * y, bias))
+
+
+def _with_mean(values: Float[ndarray, "*draws 2"]) -> Float[ndarray, "*draws 3"]:
+    return np.concatenate([values, values.mean(axis=-1, keepdims=True)], axis=-1)
 
 
 def masked_ccc(
@@ -182,7 +243,7 @@ def masked_ccc(
     dx = (gold - mean_x.unsqueeze(-2)) * weight
     dy = (predicted - mean_y.unsqueeze(-2)) * weight
     var_x, var_y, cov = (part.sum(dim=-2) / count for part in (dx * dx, dy * dy, dx * dy))
-    return _concordance(var_x, var_y, cov, mean_x - mean_y, LOSS_EPSILON)
+    return concordance(var_x, var_y, cov, mean_x - mean_y, LOSS_EPSILON)
 
 
 def hybrid_loss(

@@ -7,11 +7,15 @@ What changes a number that is stored is part of an address (:func:`address`); ho
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_type_hints
 
 Modality = Literal["face", "behavior", "audio"]
 MODALITIES: tuple[Modality, ...] = ("face", "behavior", "audio")
+System = Literal["face", "behavior", "audio", "dcmmoe", "raav"]
+SYSTEMS: tuple[System, ...] = ("face", "behavior", "audio", "dcmmoe", "raav")
+"""The systems that predict, modalities first: a fusion reads what the modalities' models say."""
 EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
 """Classes of the frame encoder's expression head, in the order of its logits."""
 
@@ -255,6 +259,11 @@ class Fit:
     """Decay of the moving average of the weights, which is then what is validated and saved."""
     seed: int = 0
     """Seed of initialisation, shuffling and dropout."""
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """What the model's arithmetic runs in: ``auto`` is bfloat16 autocast on a GPU and float32 on a CPU; float64 is for
+    checks. The loss is float32 or wider in all of them."""
+    compile: bool = False
+    """Whether torch.compile makes one program of the model; it costs up to minutes before the first step."""
     loss: Loss = field(default_factory=Loss)
     """The loss."""
 
@@ -416,6 +425,8 @@ class Dcmmoe:
     """Attention heads."""
     dropout: float = 0.1
     """Dropout."""
+    modality_dropout: float = 0.0
+    """Probability that a training window loses a modality; it keeps at least one that it has. The paper's is 0."""
     window_frames: int = 400
     """T, frames of a window."""
     window_hop_frames: int = 150
@@ -426,7 +437,7 @@ class Dcmmoe:
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_positive(self, "hidden", "layers", "heads", "window_frames", "window_hop_frames")
-        _check_fraction(self, "dropout")
+        _check_fraction(self, "dropout", "modality_dropout")
         _check(self, self.hidden % self.heads == 0, f"hidden {self.hidden} is no multiple of heads {self.heads}")
         _check(
             self,
@@ -451,6 +462,8 @@ class Raav:
     """Learned latents of the audio bottleneck."""
     dropout: float = 0.1
     """Dropout."""
+    modality_dropout: float = 0.0
+    """Probability that a training segment loses a modality; it keeps at least one that it has. The paper's is 0."""
     face_prior: float = 0.85
     """Prior of the face in the reliability gate, before normalisation."""
     behavior_prior: float = 0.15
@@ -475,7 +488,7 @@ class Raav:
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_positive(self, "hidden", "heads", "layers", "feedforward", "latents", "face_prior", "behavior_prior")
-        _check_fraction(self, "dropout")
+        _check_fraction(self, "dropout", "modality_dropout")
         _check(self, self.hidden % self.heads == 0, f"hidden {self.hidden} is no multiple of heads {self.heads}")
         for name in ("smooth_valence_frames", "smooth_arousal_frames"):
             width = getattr(self, name)
@@ -492,11 +505,13 @@ class Workers:
     """CPUs of one worker."""
     use_gpu: bool = False
     """Whether each worker holds one GPU."""
+    checkpoint_steps: int = 1000
+    """Steps after which training saves where it is, in the middle of an epoch too; every epoch ends with that."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _check(self, self.num_workers >= 0, f"num_workers is {self.num_workers}, it cannot be negative")
-        _check_positive(self, "num_cpus")
+        _check_positive(self, "num_cpus", "checkpoint_steps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -505,6 +520,8 @@ class Run:
 
     name: str
     """The recipe's name."""
+    systems: tuple[System, ...] = SYSTEMS
+    """What is trained and predicted; the last one's answer is the run's."""
     grid: Grid = field(default_factory=Grid)
     """Time grid."""
     face: Face = field(default_factory=Face)
@@ -535,6 +552,29 @@ class Run:
             self.grid.segment_s == self.wavlm.blocks,
             f"grid.segment_s {self.grid.segment_s} and wavlm.blocks {self.wavlm.blocks}: a block is one second",
         )
+        _check(self, bool(self.systems), "systems is empty")
+        for system in self.systems:
+            absent = [m for m in self.reads(system) if m not in self.systems]
+            _check(self, not absent, f"{system} reads the embeddings of {', '.join(absent)}: add them to systems")
+
+    def reads(self, system: System) -> tuple[Modality, ...]:
+        """The modalities whose embeddings a system reads: none for a modality's own."""
+        return {"dcmmoe": self.dcmmoe.modalities, "raav": MODALITIES}.get(system, ())
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that are trained."""
+        return tuple(m for m in MODALITIES if m in self.systems)
+
+    @property
+    def extracted(self) -> tuple[Modality, ...]:
+        """The modalities that are extracted: audio is listened to when the face's mouth speaks."""
+        return tuple(m for m in MODALITIES if m in self.systems or (m == "face" and "audio" in self.systems))
+
+    def settings_of(self, system: System) -> Any:  # noqa: ANN401 -- one of five dataclasses
+        """The settings of a system."""
+        fields_of = {"face": self.face_transformer, "behavior": self.mamba, "audio": self.wavlm}
+        return {**fields_of, "dcmmoe": self.dcmmoe, "raav": self.raav}[system]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -636,6 +676,37 @@ class EncoderRun:
             _check(self, value >= 0, f"{name} is {value}, it cannot be negative")
         for name, value in self.dataset_weights.items():
             _check(self, value >= 0, f"dataset_weights of {name} is {value}, it cannot be negative")
+
+
+SETTINGS_OF: dict[System, type] = {
+    "face": FaceTransformer,
+    "behavior": Mamba,
+    "audio": Wavlm,
+    "dcmmoe": Dcmmoe,
+    "raav": Raav,
+}
+"""The dataclass of each system's settings."""
+
+
+def from_plain(kind: type, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- an instance of the kind
+    """Settings from what ``dataclasses.asdict`` and JSON make of them.
+
+    Args:
+        kind: the dataclass.
+        values: by field; a field that is not given has its default.
+
+    Raises:
+        ValueError: a value is out of range or belongs to no field.
+    """
+    types = get_type_hints(kind)
+    if unknown := sorted(values.keys() - types.keys()):
+        raise ValueError(f"{kind.__name__} has no setting {', '.join(unknown)}")
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(types[name]):
+            value = from_plain(cast(type, types[name]), value)
+        made[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**made)
 
 
 def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and plain JSON values

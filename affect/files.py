@@ -137,9 +137,16 @@ def fingerprint(uri: str, name: str) -> str:
 
 def digest(folder: Path) -> str:
     """Sixteen hex digits of every file of a local folder, names and content."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    return _digest(tuple((str(p.relative_to(folder)), str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found))
+
+
+@lru_cache(maxsize=16)
+def _digest(found: tuple[tuple[str, str, int, int], ...]) -> str:
+    """Read files once, as long as their sizes and times stay."""
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        total.update(f"{path.relative_to(folder)}\0".encode())
-        with path.open("rb") as file:
+    for name, path, _, _ in found:
+        total.update(f"{name}\0".encode())
+        with open(path, "rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]

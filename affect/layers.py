@@ -1,6 +1,7 @@
 """Layers that several models share: positions, the attention layer of the face and the experts, the regression head."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -243,3 +244,21 @@ class RegressionHead(nn.Module):
         """Predict each point by itself."""
         embedding = self.embed(h)
         return Output(self.predict(self.dropout(embedding)), embedding)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a module whose state has the same names and shapes.
+
+    Raises:
+        ValueError: names the first tensor that is missing, of another shape or not of the module.
+    """
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    for name, shape in own.items():
+        if name not in tensors:
+            raise ValueError(f"tensor {name} {list(shape)} is missing")
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"tensor {name} is {list(tensors[name].shape)}, {list(shape)} is wanted")
+    for name, value in tensors.items():
+        if name not in own:
+            raise ValueError(f"tensor {name} {list(value.shape)} does not belong to the model")
+    module.load_state_dict(tensors)

@@ -4,155 +4,33 @@ With W processes every batch is shared out, predictions are gathered with their 
 whole batch, as is batch normalisation: W changes the speed, the draws of dropout and noise, and nothing else, but for
 what fills up the shares of a batch that W does not divide, which batch normalisation sees. Scores come from merged
 moments: every frame counts once.
+
+Training that was killed goes on from its last checkpoint and ends as it would have: bit by bit on a CPU.
 """
 
 import copy
 import itertools
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
-import torch.distributed.nn
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from affect.concordance import Moments, hybrid_loss, merge
+from affect import checkpoint, files
+from affect.batches import Batch, Loader, Share, Task, autocast, load_here, run_all
+from affect.concordance import Moments, merge
 from affect.config import Fit
-from affect.layers import Output
+from affect.distributed import gather, gather_lists, gather_with_gradient, synchronise, world
 
 MAX_NAN_STEPS = 3
 MIN_LEARNING_RATE = 1e-7
-
-Window = tuple[int, int]
-
-
-class Example(NamedTuple):
-    """One window, padded.
-
-    Args:
-        inputs: arrays by name, without the batch axis.
-        gold: what the task's loss wants per point, valence and arousal first; NaN where a point that counts lacks one.
-        annotated: which points count.
-    """
-
-    inputs: dict[str, ndarray]
-    gold: Float[ndarray, "T targets"]
-    annotated: Bool[ndarray, " T"]
-
-
-class Share(NamedTuple):
-    """What one process does of a batch.
-
-    Args:
-        samples: items with one window each.
-        length: points of the batch's longest window.
-    """
-
-    samples: list[tuple[Any, Window]]
-    length: int
-
-
-class Batch(NamedTuple):
-    """A share as tensors on the device.
-
-    Args:
-        inputs: tensors by name.
-        gold: as in :class:`Example`.
-        annotated: as in :class:`Example`.
-    """
-
-    inputs: dict[str, Tensor]
-    gold: Float[Tensor, "B T targets"]
-    annotated: Bool[Tensor, "B T"]
-
-
-class Outputs(NamedTuple):
-    """Outputs of an item's windows, paddings included.
-
-    Args:
-        windows: the windows.
-        predictions: one (T, 2) per window.
-        embeddings: one (T, H) per window.
-    """
-
-    windows: list[Window]
-    predictions: list[ndarray]
-    embeddings: list[ndarray]
-
-
-class Task(ABC):
-    """How one model is fed, and how its outputs become frames.
-
-    It learns from items, such as tracks: anything with a ``name`` and ``gold`` values per frame, NaN where there is
-    none.
-    """
-
-    settings: Fit
-    """How the model is trained."""
-
-    @abstractmethod
-    def build(self) -> nn.Module:
-        """Make the model with fresh weights."""
-
-    @abstractmethod
-    def windows(self, item: Any) -> list[Window]:  # noqa: ANN401 -- each task has its own kind of item
-        """List the windows ``[start, end)`` that together cover an item; none if there is no evidence at all."""
-
-    @abstractmethod
-    def trains_on(self, item: Any, window: Window) -> bool:  # noqa: ANN401
-        """Say whether a window is trained on."""
-
-    @abstractmethod
-    def example(self, item: Any, window: Window, length: int) -> Example:  # noqa: ANN401
-        """Cut a window's arrays out, padded to ``length``, the longest of its batch."""
-
-    @abstractmethod
-    def predict(self, item: Any, outputs: Outputs) -> Float[ndarray, "frames 2"]:  # noqa: ANN401
-        """Join the windows' outputs to valence and arousal of every frame."""
-
-    def copies(self, item: Any) -> float:  # noqa: ANN401
-        """How often an item's windows are seen in an epoch, on average."""
-        return 1.0
-
-    def loss(
-        self,
-        gold: Float[Tensor, "B T targets"],
-        prediction: Float[Tensor, "B T outputs"],
-        annotated: Bool[Tensor, "B T"],
-    ) -> Float[Tensor, ""] | None:
-        """Loss of a whole batch: the hybrid CCC loss; None if nothing in it is annotated."""
-        return hybrid_loss(gold, prediction, annotated, self.settings.loss)
-
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """AdamW's parameter groups: all parameters at one learning rate."""
-        return [{"params": list(model.parameters()), "lr": self.settings.learning_rate}]
-
-    def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Inputs of a training batch with noise: none."""
-        return inputs
-
-    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Output:
-        """Run the model on a batch: inputs by the names of its arguments."""
-        result = model(**inputs)
-        return Output(result.prediction, result.embedding)
-
-
-Loader = Callable[[Task, Sequence[Share], torch.device], Iterator[Batch]]
-"""Makes the examples of shares and collates each share into a batch, in order."""
-
-
-def load_here(task: Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
-    """Make examples in this process, when they are asked for."""
-    for samples, length in shares:
-        yield collate([task.example(item, window, length) for item, window in samples], device)
 
 
 class Epoch(NamedTuple):
@@ -163,7 +41,7 @@ class Epoch(NamedTuple):
         loss: mean over the steps.
         ccc: valence, arousal and mean on the development items, (3,).
         learning_rate: of the first parameter group.
-        seconds: it took.
+        seconds: it took, since the last start.
         skipped: steps skipped because their loss was not finite.
     """
 
@@ -173,6 +51,22 @@ class Epoch(NamedTuple):
     learning_rate: float
     seconds: float
     skipped: int
+
+
+class Step(NamedTuple):
+    """One batch.
+
+    Args:
+        epoch: from 1.
+        number: within the epoch, from 1.
+        steps: of the epoch.
+        loss: of the whole batch; None if nothing in it is annotated.
+    """
+
+    epoch: int
+    number: int
+    steps: int
+    loss: float | None
 
 
 class Fitted(NamedTuple):
@@ -189,9 +83,16 @@ class Fitted(NamedTuple):
     best: Epoch
 
 
-def world() -> tuple[int, int]:
-    """This process' number and how many there are."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+class Keeper(NamedTuple):
+    """Where a training saves what it needs to go on.
+
+    Args:
+        uri: the checkpoint.
+        every: steps after which it is written, in the middle of an epoch too; every epoch ends with it.
+    """
+
+    uri: str
+    every: int
 
 
 def fit(
@@ -201,7 +102,9 @@ def fit(
     *,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_step: Callable[[Step], None] = lambda _: None,
     loader: Loader = load_here,
+    keeper: Keeper | None = None,
 ) -> Fitted:
     """Train until the development score has not risen for ``stop_patience`` epochs.
 
@@ -211,132 +114,203 @@ def fit(
         development: items to select the epoch on.
         device: where.
         on_epoch: called after every epoch, by every process.
+        on_step: called after every step, by every process.
         loader: makes the batches.
+        keeper: where to go on from, if something is there, and to save to; nowhere if not given.
 
     Raises:
         ValueError: nothing to train on or to select on, or nothing of it can be used.
         FloatingPointError: the loss was not finite three steps in a row; names the items.
     """
-    rank, processes = world()
-    settings = task.settings
     samples = [(item, w) for item in training for w in task.windows(item) if task.trains_on(item, w)]
-    if not samples or not any(np.isfinite(item.gold).all(axis=1).any() for item in development):
+    _check(samples, development)
+    state = _Training(task, device)
+    if keeper and files.exists(keeper.uri):
+        state.restore(files.read(keeper.uri))
+    while not state.finished:
+        state.epoch(samples, loader, on_step, keeper)
+        judged = state.judged
+        state.close_epoch(evaluate(task, judged, development, device, loader))
+        on_epoch(state.history[-1])
+        state.save(keeper)
+    state.model.load_state_dict(state.best_weights, strict=False)  # all but what is frozen
+    return Fitted(state.model.eval(), state.history, state.best)
+
+
+def _check(samples: Sequence[Any], development: Sequence[Any]) -> None:
+    """See that there is something to learn from and to select on.
+
+    Raises:
+        ValueError: there is not.
+    """
+    golds = [item.gold[np.isfinite(item.gold[:, :2]).all(axis=1)][:, :2] for item in development]
+    if not samples or not any(len(gold) for gold in golds):
         raise ValueError(
             f"{len(samples)} annotated training windows, {len(development)} development tracks: nothing to fit"
         )
-    torch.manual_seed(settings.seed)
-    model = task.build().to(device)
-    torch.manual_seed(settings.seed + 1 + rank)  # same weights everywhere, own dropout
-    np.random.seed(settings.seed + 1 + rank)  # transformers' SpecAugment draws from numpy
-    if processes > 1:
-        model = synchronise(model, device)
-    trained: nn.Module = DistributedDataParallel(model) if processes > 1 else model
-    average = (
-        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True)
-        if settings.ema_decay
-        else None
-    )
-    groups = task.parameter_groups(model)
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    scheduler = _scheduler(optimizer, settings)
-    order = torch.Generator().manual_seed(settings.seed)
-    noise = torch.Generator().manual_seed(settings.seed + 1 + rank)
+    spread = np.ptp(np.concatenate(golds), axis=0)
+    for name, width in zip(("valence", "arousal"), spread, strict=True):
+        if width == 0:
+            raise ValueError(
+                f"{name} is constant in the development tracks: its CCC is undefined, nothing to select on"
+            )
 
-    history: list[Epoch] = []
-    in_a_row = 0  # losses that were not finite
-    best, weights = Epoch(0, np.nan, np.full(3, -np.inf), 0.0, 0.0, 0), copy.deepcopy(model.state_dict())
-    for number in range(1, settings.max_epochs + 1):
-        start = time.monotonic()
-        trained.train()
-        losses: list[float] = []
-        skipped = 0
-        seen = _repeated(task, samples, order)
-        batches = list(_batches(seen, settings.batch_size, order)) if seen else []
-        shares = [_share(batch, rank, processes) for batch in batches]
-        for batch, share in zip(batches, loader(task, shares, device), strict=True):
-            loss = _loss(task, trained, share, len(batch[rank::processes]), noise)
-            if loss is None:
-                continue
-            if not torch.isfinite(loss):
-                skipped, in_a_row = skipped + 1, in_a_row + 1
-                if in_a_row == MAX_NAN_STEPS:
-                    names = sorted({item.name for item, _ in batch})
-                    raise FloatingPointError(
-                        f"loss {loss.item()} {MAX_NAN_STEPS} steps in a row, last on {', '.join(names)}"
-                    )
-                continue
-            in_a_row = 0
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if settings.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            optimizer.step()
-            if average:
-                average.update_parameters(model)
-            losses.append(float(loss.detach()))
-        if not losses and not skipped:
-            raise ValueError("not one batch holds anything that is annotated and can be used: nothing to fit")
-        judged = average.module if average else model
-        ccc = evaluate(task, judged, development, device, loader)
-        rate = float(optimizer.param_groups[0]["lr"])
-        epoch = Epoch(
-            number, float(np.mean(losses)) if losses else np.nan, ccc, rate, time.monotonic() - start, skipped
+
+class _Training:
+    """A model, its optimiser, and where they are: what a checkpoint holds."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        """Start from fresh weights, the same in every process."""
+        settings = task.settings
+        torch.manual_seed(settings.seed)
+        self.task, self.device, self.settings = task, device, settings
+        self.rank, self.processes = world()
+        model = task.build().to(device)
+        if settings.precision == "float64":
+            model = model.double()
+        self.model: nn.Module = synchronise(model, device) if self.processes > 1 else model
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True)
+            if settings.ema_decay
+            else None
         )
-        history.append(epoch)
-        on_epoch(epoch)
-        if scheduler:
-            scheduler.step(float(ccc[2]))
-        if ccc[2] > best.ccc[2]:
-            best, weights = epoch, copy.deepcopy(judged.state_dict())
-        elif number - best.number >= settings.stop_patience:
-            break
-    model.load_state_dict(weights)
-    return Fitted(model.eval(), history, best)
+        groups = task.parameter_groups(self.model)
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.scheduler = _scheduler(self.optimizer, settings)
+        self.best = Epoch(0, np.nan, np.full(3, -np.inf), 0.0, 0.0, 0)
+        self.best_weights = copy.deepcopy(checkpoint.changing(self.model))
+        self.history: list[Epoch] = []
+        self.losses: list[float] = []  # of the epoch under way
+        self.steps = 0  # the same
+        self.skipped = 0  # the same
+        self.in_a_row = 0  # losses that were not finite
+        self.trained: nn.Module | None = None
+        self.started = time.monotonic()
 
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated and saved."""
+        return self.average.module if self.average else self.model
 
-class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the shares of all processes together, on a CPU, where torch has none.
+    @property
+    def finished(self) -> bool:
+        """Whether the epochs are over, or the patience."""
+        last = len(self.history)
+        return last >= self.settings.max_epochs or (last > 0 and last - self.best.number >= self.settings.stop_patience)
 
-        y = (x - mean) / sqrt(var + eps) * weight + bias,   mean and var over everyone's points
+    def epoch(
+        self, samples: Sequence[Any], loader: Loader, on_step: Callable[[Step], None], keeper: Keeper | None
+    ) -> None:
+        """Go on to the epoch's end.
 
-    Source: torch.nn.SyncBatchNorm, which refuses tensors on a CPU.
-    """
+        Raises:
+            FloatingPointError: the loss was not finite three steps in a row.
+            ValueError: not one batch holds anything annotated.
+        """
+        self.started = time.monotonic()
+        trained = self._prepared()
+        trained.train()
+        number = len(self.history) + 1
+        order = torch.Generator().manual_seed(checkpoint.seed_of(checkpoint.ORDER, self.settings.seed, number))
+        seen = _repeated(self.task, list(samples), order)
+        batches = list(_batches(seen, self.settings.batch_size, order)) if seen else []
+        todo = batches[self.steps :]
+        shares = [_share(batch, self.rank, self.processes) for batch in todo]
+        for batch, share in zip(todo, loader(self.task, shares, self.device), strict=True):
+            loss = self._loss(trained, share, len(batch[self.rank :: self.processes]), number)
+            self._step(loss, batch)
+            self.steps += 1
+            on_step(Step(number, self.steps, len(batches), None if loss is None else float(loss.detach())))
+            if keeper and self.steps % keeper.every == 0 and self.steps < len(batches):
+                self.save(keeper)
+        if not self.losses and not self.skipped:
+            raise ValueError("not one batch holds anything that is annotated and can be used: nothing to fit")
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Take any number of axes."""
+    def _prepared(self) -> nn.Module:
+        """The model as it is trained: joined with the other processes', and compiled if it shall be."""
+        if self.trained is None:
+            trained: nn.Module = DistributedDataParallel(self.model) if self.processes > 1 else self.model
+            self.trained = torch.compile(trained) if self.settings.compile else trained  # type: ignore[assignment]
+        assert self.trained is not None
+        return self.trained
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, ...) over every axis but the second."""
-        if not self.training:
-            return super().forward(x)
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-        axes = [axis for axis in range(x.ndim) if axis != 1]
-        shape = [1, -1, *[1] * (x.ndim - 2)]
-        count = x.numel() // x.shape[1] * world()[1]
-        mean = _sum_over_processes(x.sum(dim=axes)) / count
-        centred = x - mean.view(shape)
-        var = _sum_over_processes(centred.square().sum(dim=axes)) / count
-        with torch.no_grad():
-            momentum = 0.1 if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(var * count / max(1, count - 1), momentum)
-            self.num_batches_tracked.add_(1)
-        return centred * (self.weight * (var + self.eps).rsqrt()).view(shape) + self.bias.view(shape)
+    def _loss(self, trained: nn.Module, share: Batch, num_own: int, epoch: int) -> Tensor | None:
+        """Loss over the whole batch, of which this process computes its share."""
+        seed = checkpoint.seed_of(checkpoint.STEP, self.settings.seed, epoch, self.steps, self.rank)
+        torch.manual_seed(seed)  # dropout; each process has its own
+        np.random.seed(seed % 2**32)  # transformers' SpecAugment draws from numpy
+        share.annotated[num_own:] = False  # what fills a share up does not count
+        share = share.like(self.model)
+        share = share._replace(inputs=self.task.augment(share.inputs, torch.Generator().manual_seed(seed)))
+        with autocast(self.settings, self.device):
+            prediction = self.task.forward(trained, share).prediction
+        prediction = gather_with_gradient(prediction)
+        return self.task.loss(gather(share.gold), prediction, gather(share.annotated))
 
+    def _step(self, loss: Tensor | None, batch: Sequence[Any]) -> None:
+        """Follow the gradient, unless there is none."""
+        if loss is None:
+            return
+        if not torch.isfinite(loss):
+            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+            if self.in_a_row == MAX_NAN_STEPS:
+                names = ", ".join(sorted({item.name for item, _ in batch}))
+                raise FloatingPointError(f"loss {loss.item()} {MAX_NAN_STEPS} steps in a row, last on {names}")
+            return
+        self.in_a_row = 0
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+        self.losses.append(float(loss.detach()))
 
-def _sum_over_processes(value: Tensor) -> Tensor:
-    """Sum with its gradient."""
-    return dist.nn.functional.all_reduce(value)
+    def close_epoch(self, ccc: Float[ndarray, " 3"]) -> None:
+        """Note an epoch that was judged, and keep its weights if they are the best."""
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        loss = float(np.mean(self.losses)) if self.losses else np.nan
+        seconds = time.monotonic() - self.started
+        self.history.append(Epoch(len(self.history) + 1, loss, ccc, rate, seconds, self.skipped))
+        self.losses, self.steps, self.skipped = [], 0, 0
+        if self.scheduler:
+            self.scheduler.step(float(ccc[2]))
+        if ccc[2] > self.best.ccc[2]:
+            self.best, self.best_weights = self.history[-1], copy.deepcopy(checkpoint.changing(self.judged))
 
+    def save(self, keeper: Keeper | None) -> None:
+        """Write a checkpoint; the first process does."""
+        if keeper is None or self.rank:
+            return
+        tensors = checkpoint.named("model", checkpoint.changing(self.model))
+        tensors |= checkpoint.named("best", self.best_weights)
+        tensors |= checkpoint.named("optimizer", checkpoint.optimizer_tensors(self.optimizer))
+        if self.average:
+            tensors |= checkpoint.named("average", checkpoint.changing(self.average))
+        note = {
+            "history": [epoch._asdict() | {"ccc": epoch.ccc.tolist()} for epoch in self.history],
+            "best": self.best.number,
+            "rates": [group["lr"] for group in self.optimizer.param_groups],
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            **{name: getattr(self, name) for name in ("losses", "steps", "skipped", "in_a_row")},
+        }
+        files.write(keeper.uri, checkpoint.encode(tensors, note))
 
-def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let batch normalisation see the whole batch and not a process' share of it; names of the state stay."""
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.__class__ = GlobalBatchNorm
-    return model
+    def restore(self, content: bytes) -> None:
+        """Go on where :meth:`save` was."""
+        tensors, note = checkpoint.decode(content)
+        self.model.load_state_dict(checkpoint.part("model", tensors), strict=False)
+        self.best_weights = {n: v.to(self.device) for n, v in checkpoint.part("best", tensors).items()}
+        checkpoint.restore_optimizer(self.optimizer, checkpoint.part("optimizer", tensors), note["rates"])
+        if self.average:
+            self.average.load_state_dict(checkpoint.part("average", tensors), strict=False)
+        if self.scheduler:
+            self.scheduler.load_state_dict(note["scheduler"])
+        self.history = [Epoch(**{**epoch, "ccc": np.array(epoch["ccc"])}) for epoch in note["history"]]
+        self.best = self.history[note["best"] - 1] if note["best"] else self.best
+        for name in ("losses", "steps", "skipped", "in_a_row"):
+            setattr(self, name, note[name])
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, settings: Fit) -> ReduceLROnPlateau | None:
@@ -372,62 +346,6 @@ def _share(batch: list[Any], rank: int, processes: int) -> Share:
     return Share(own + batch[:surplus], max(end - start for _, (start, end) in batch))
 
 
-def _loss(task: Task, model: nn.Module, share: Batch, num_own: int, noise: torch.Generator) -> Tensor | None:
-    """Loss over the whole batch, of which this process computes its share."""
-    _, processes = world()
-    inputs, gold, annotated = share
-    annotated[num_own:] = False  # what fills a share up does not count
-    prediction = task.forward(model, task.augment(inputs, noise)).prediction
-    if processes > 1:
-        prediction = torch.cat(dist.nn.functional.all_gather(prediction))
-        gold, annotated = (_gather(value, processes) for value in (gold, annotated))
-    return task.loss(gold, prediction, annotated)
-
-
-def _gather(value: Tensor, processes: int) -> Tensor:
-    parts = [torch.empty_like(value) for _ in range(processes)]
-    dist.all_gather(parts, value.contiguous())
-    return torch.cat(parts)
-
-
-def collate(examples: Sequence[Example], device: torch.device) -> Batch:
-    """Stack examples of one length into tensors."""
-    names = examples[0].inputs
-    inputs = {n: torch.from_numpy(np.stack([e.inputs[n] for e in examples])).to(device) for n in names}
-    gold = torch.from_numpy(np.stack([e.gold for e in examples]).astype(np.float32)).to(device)
-    annotated = torch.from_numpy(np.stack([e.annotated for e in examples])).to(device)
-    return Batch(inputs, gold, annotated)
-
-
-def run_all(
-    task: Task, model: nn.Module, items: Sequence[Any], device: torch.device, loader: Loader = load_here
-) -> Iterator[Outputs]:
-    """Run a model over the windows of items, one item's outputs after the other's."""
-    model.eval()
-    size = task.settings.batch_size
-    windows = [task.windows(item) for item in items]
-    shares = [
-        Share([(item, window) for window in own[i : i + size]], max(end - start for start, end in own[i : i + size]))
-        for item, own in zip(items, windows, strict=True)
-        for i in range(0, len(own), size)
-    ]
-    batches = loader(task, shares, device)
-    for own in windows:
-        outputs = Outputs(own, [], [])
-        for _ in range(0, len(own), size):
-            batch = next(batches)
-            with torch.inference_mode():
-                output = task.forward(model, batch.inputs)
-            outputs.predictions.extend(output.prediction.float().cpu().numpy())
-            outputs.embeddings.extend(output.embedding.float().cpu().numpy())
-        yield outputs
-
-
-def run(task: Task, model: nn.Module, item: Any, device: torch.device) -> Outputs:  # noqa: ANN401
-    """Run a model over one item's windows."""
-    return next(run_all(task, model, [item], device))
-
-
 def evaluate(
     task: Task, model: nn.Module, items: Sequence[Any], device: torch.device, loader: Loader = load_here
 ) -> Float[ndarray, " 3"]:
@@ -440,11 +358,6 @@ def evaluate(
 
 def score(own: Sequence[Moments]) -> Float[ndarray, " 3"]:
     """CCC of valence, of arousal and their mean, from the moments that each process has."""
-    _, processes = world()
-    gathered: list[list[Moments]] = [list(own)]
-    if processes > 1:
-        gathered = [[] for _ in range(processes)]
-        dist.all_gather_object(gathered, list(own))
-    ccc = merge([moments for part in gathered for moments in part]).ccc()
+    ccc = merge(gather_lists(list(own))).ccc()
     ccc = np.nan_to_num(ccc, nan=0.0)  # a constant prediction agrees with nothing
     return np.append(ccc, ccc.mean())

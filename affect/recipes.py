@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from affect.config import (
+    MODALITIES,
     Audio,
     Augment,
     Behavior,
@@ -143,5 +144,95 @@ def demo_grada() -> EncoderRun:
     )
 
 
-RECIPES: dict[str, tuple[Callable[[], Run], Callable[[], Places]]] = {"demo": (demo, demo_places)}
+def corpus_places(root: str = "affwild2") -> Places:
+    """Where a licensed corpus lies unless flags say otherwise: its videos, labels and template in one folder."""
+    corpus = Path(root).absolute()
+    return Places(
+        videos=str(corpus / "videos"),
+        labels=str(corpus / "labels"),
+        store=str(corpus.parent / "store"),
+        runs=str(corpus.parent / "runs"),
+        new_videos=str(corpus / "videos"),
+        template=str(corpus / "template.txt"),
+        truth=str(corpus / "labels"),
+        out=str(corpus.parent / "predictions"),
+    )
+
+
+def face() -> Run:
+    """Row 1 of the paper's results: the temporal Transformer over GRADA's embeddings."""
+    return Run(name="face", systems=("face",))
+
+
+def behavior() -> Run:
+    """Row 3: Mamba over Qwen3-VL's multimodal states."""
+    return Run(name="behavior", systems=("behavior",))
+
+
+def behavior_vision() -> Run:
+    """Row 2: the smaller Mamba over its vision-only states."""
+    mamba = Mamba(states="vision", hidden=128, layers=4, kernel=3, dropout=0.1)
+    return Run(name="behavior_vision", systems=("behavior",), mamba=mamba)
+
+
+SPEECH_EMOTION = Wavlm(weights="3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes")
+"""WavLM-Large as it was trained on MSP-Podcast, from which the paper starts."""
+
+
+def audio() -> Run:
+    """Row 4: WavLM on the segments in which the visible mouth speaks."""
+    return Run(name="audio", systems=("audio",), wavlm=SPEECH_EMOTION)
+
+
+def dcmmoe_face_audio() -> Run:
+    """Row 5: DCMMOE of face and audio."""
+    fusion = Dcmmoe(modalities=("face", "audio"))
+    return Run(name="dcmmoe_face_audio", systems=("face", "audio", "dcmmoe"), wavlm=SPEECH_EMOTION, dcmmoe=fusion)
+
+
+def dcmmoe() -> Run:
+    """Row 7: DCMMOE of face, behaviour and audio."""
+    return Run(name="dcmmoe", systems=(*MODALITIES, "dcmmoe"), wavlm=SPEECH_EMOTION)
+
+
+def raav() -> Run:
+    """Row 8: RAAV of face, behaviour and audio, the paper's best."""
+    return Run(name="raav", systems=(*MODALITIES, "raav"), wavlm=SPEECH_EMOTION)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of the paper's results: CCC on Aff-Wild2's development set, mean CCC on its test set.
+
+    Args:
+        valence: development.
+        arousal: development.
+        mean: development.
+        test: None where the paper gives none.
+    """
+
+    valence: float
+    arousal: float
+    mean: float
+    test: float | None = None
+
+
+PUBLISHED = {
+    "face": Published(0.587, 0.651, 0.619, 0.54),
+    "behavior (vision only)": Published(0.250, 0.552, 0.401),
+    "behavior": Published(0.429, 0.648, 0.539),
+    "audio": Published(0.342, 0.464, 0.403),
+    "dcmmoe (face + audio)": Published(0.625, 0.667, 0.646, 0.58),
+    "dcmmoe": Published(0.610, 0.688, 0.649, 0.61),
+    "raav": Published(0.608, 0.707, 0.658, 0.62),
+}
+"""The paper's results by system. Source: paper (arXiv 2603.13056), results on Aff-Wild2."""
+
+RECIPES: dict[str, tuple[Callable[[], Run], Callable[[], Places]]] = {
+    "demo": (demo, demo_places),
+    **{
+        recipe.__name__: (recipe, corpus_places)
+        for recipe in (face, behavior_vision, behavior, audio, dcmmoe_face_audio, dcmmoe, raav)
+    },
+}
 """Recipes by name, with where they find their files."""

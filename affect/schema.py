@@ -7,6 +7,8 @@ reason and no rows.
 
 import pyarrow as pa
 
+from affect.config import MODALITIES, SYSTEMS
+
 VERSION = 2
 """Part of every address: a change of meaning makes old objects invisible instead of wrong."""
 
@@ -72,42 +74,57 @@ AUDIO = pa.schema(
 )
 """One row per segment."""
 
-TRACK_FRAMES = pa.schema(
-    [
-        ("frame", pa.int32()),
-        ("time_s", pa.float64()),
-        ("gold_valence", pa.float32()),  # null = not annotated
-        ("gold_arousal", pa.float32()),
-        ("face_valid", pa.bool_()),  # the face was found in this very frame
-        ("bridged", pa.bool_()),  # not found, but before and after, a short time apart: the box is interpolated
-        ("box", _FLOATS),  # as in FACE; null where the person is not in the picture
-        ("face_embedding", _FLOATS),  # at a frame without a face the nearest one's; empty in a track without any
-        ("face_valence", pa.float32()),  # the encoder's own, before any temporal model
-        ("face_arousal", pa.float32()),
-        ("lip_area", pa.float32()),  # null without a mesh
-    ]
-)
-"""One row per frame of one person's track."""
-
-TRACK_SEGMENTS = pa.schema(
-    [
-        ("segment", pa.int32()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("first_frame", pa.int32()),
-        ("end_frame", pa.int32()),
-        ("full", pa.bool_()),  # whether the segment has its full length
-        ("block_edges", pa.list_(pa.int32())),  # frame edges of the one-second blocks
-        ("behavior_valid", pa.bool_()),
-        ("multimodal", _HALVES),
-        ("vision", _HALVES),
-        ("audio_valid", pa.bool_()),  # whether there is a waveform
-        ("kept", pa.bool_()),  # the mouth filter's verdict
-        ("verdict", pa.string()),  # why not
-        ("waveform", pa.list_(pa.int16())),
-    ]
-)
-"""One row per segment of one person's track."""
+TRACK = {
+    "frames": pa.schema(
+        [
+            ("frame", pa.int32()),
+            ("time_s", pa.float64()),
+            ("gold_valence", pa.float32()),  # null = not annotated
+            ("gold_arousal", pa.float32()),
+        ]
+    ),
+    "segments": pa.schema(
+        [
+            ("segment", pa.int32()),
+            ("start_s", pa.float64()),
+            ("end_s", pa.float64()),
+            ("first_frame", pa.int32()),
+            ("end_frame", pa.int32()),
+            ("full", pa.bool_()),  # whether the segment has its full length
+            ("block_edges", pa.list_(pa.int32())),  # frame edges of the one-second blocks
+        ]
+    ),
+    "face": pa.schema(
+        [
+            ("frame", pa.int32()),
+            ("valid", pa.bool_()),  # the face was found in this very frame
+            ("bridged", pa.bool_()),  # not found, but before and after, a short time apart: the box is interpolated
+            ("box", _FLOATS),  # as in FACE; null where the person is not in the picture
+            ("embedding", _FLOATS),  # at a frame without a face the nearest one's; empty in a track without any
+            ("valence", pa.float32()),  # the encoder's own, before any temporal model
+            ("arousal", pa.float32()),
+            ("lip_area", pa.float32()),  # null without a mesh
+        ]
+    ),
+    "behavior": pa.schema(
+        [
+            ("segment", pa.int32()),
+            ("valid", pa.bool_()),  # whether there are states
+            ("multimodal", _HALVES),
+            ("vision", _HALVES),
+        ]
+    ),
+    "audio": pa.schema(
+        [
+            ("segment", pa.int32()),
+            ("valid", pa.bool_()),  # whether there is a waveform
+            ("kept", pa.bool_()),  # the mouth filter's verdict
+            ("verdict", pa.string()),  # why not
+            ("waveform", pa.list_(pa.int16())),
+        ]
+    ),
+}
+"""The parts of one person's track: time and labels, one row per frame and per segment, and each modality's features."""
 
 EMBEDDED_FRAMES = pa.schema(
     [
@@ -132,8 +149,49 @@ EMBEDDED_BLOCKS = pa.schema(
 )
 """What a trained audio model says of every block of a track's segments: RAAV's audio tokens."""
 
-SYSTEMS = ("face", "behavior", "audio", "dcmmoe", "raav")
-"""The systems that predict, modalities first."""
+JUDGED = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("valence", pa.float32()),  # NaN in a track that the model has no evidence of
+        ("arousal", pa.float32()),
+        ("gates", _FLOATS),  # of a fusion: weight of each source, 0 where there is no evidence
+        # of a fusion: what it says when it is told that a modality saw nothing; NaN of other models
+        *((f"without_{m}_{name}", pa.float32()) for m in MODALITIES for name in ("valence", "arousal")),
+    ]
+)
+"""What a trained model says of every frame of a labelled track."""
+
+SCORES = pa.schema(
+    [
+        ("system", pa.string()),
+        ("without", pa.string()),  # modality that was taken away when it predicted; empty: none
+        ("videos", pa.int32()),
+        *((f"{name}{end}", pa.float64()) for name in ("valence", "arousal", "mean") for end in ("", "_low", "_high")),
+        ("frames", pa.int64()),
+    ]
+)
+"""One row per system: CCC with its 95 % interval over videos; NaN where the labels are constant."""
+
+PER_VIDEO = pa.schema(
+    [
+        ("system", pa.string()),
+        ("video", pa.string()),
+        ("frames", pa.int64()),  # annotated
+        *((name, pa.float64()) for name in ("valence", "arousal", "mean")),  # NaN where the labels are constant
+    ]
+)
+"""CCC of a system on a video."""
+
+GATES = pa.schema(
+    [
+        ("system", pa.string()),
+        ("track", pa.string()),
+        ("second", pa.int32()),
+        ("source", pa.string()),  # what the gate weighs: a modality, or one that asks another
+        ("weight", pa.float32()),  # mean over the second
+    ]
+)
+"""Whom a fusion trusts when."""
 
 PREDICTIONS = pa.schema(
     [

@@ -68,7 +68,7 @@ def fill(rows: list[Row], predictions: Mapping[str, Float[ndarray, "frames 2"]])
 
     Args:
         rows: of the template.
-        predictions: valence and arousal of every frame by track.
+        predictions: valence and arousal of every frame by track; whoever calls decides what stands for unseen people.
 
     Raises:
         SubmissionError: a row has no prediction.

@@ -1,8 +1,10 @@
-"""Score predictions on annotated people and write the challenge's submission file.
+"""Score predictions or all trained models on annotated people, and write the challenge's submission file.
 
     python jobs/evaluate.py RECIPE --predictions URI --labels DIR [--template FILE]
+    python jobs/evaluate.py RECIPE --runs URI --labels DIR --videos URI --store URI [--paper]
 
-One row per system, with a bootstrap interval over tracks.
+One row per system, with a bootstrap interval over videos. With --runs every model that RUNS has is asked, fusions also
+with each modality taken away, and RUNS/evaluation gets tables per system, video and second.
 """
 
 from dataclasses import dataclass
@@ -13,38 +15,54 @@ from rich.console import Console
 
 from affect import files
 from affect.config import Run
-from affect.corpus import affwild2
+from affect.corpus import hints
 from affect.pipeline import job
-from affect.pipeline.evaluate import read_predictions, score_systems, table
+from affect.pipeline.evaluate import report, score_predictions, score_runs
 from affect.pipeline.progress import say
+from affect.pipeline.store import Store
 from affect.submission import fill, read_template
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Score predictions on annotated people, one row per system, and fill the challenge's template."""
+    """Score predictions or all trained models on annotated people, and fill the challenge's template."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     """Every setting of the recipe."""
     out: Annotated[str, tyro.conf.arg(name="predictions")]
-    """Folder of predictions."""
+    """Folder of predictions; read unless runs are given."""
     truth: Annotated[str | None, tyro.conf.arg(name="labels")]
-    """Folder of <track>.txt annotations; None writes the submission alone."""
+    """Folder of <track>.txt annotations, or of Train_Set and Validation_Set, of which the latter is scored; None writes
+    the submission alone."""
+    runs: str | None = None
+    """Folder of trained models: all of them are scored."""
+    new_videos: Annotated[str, tyro.conf.arg(name="videos")]
+    """Folder or bucket prefix of the annotated videos; read with runs."""
+    store: str
+    """Feature store; read with runs."""
     template: str | None = None
     """The challenge's template; its rows are filled and written beside the predictions."""
+    hints: str | None = None
+    """CSV of points (track, frame, x, y) on the person that a track means; read with runs."""
+    paper: bool = False
+    """Print the published numbers beside."""
 
 
 def work(args: Evaluate) -> int:
-    """Score, print the table, write the submission."""
-    predictions = read_predictions(args.out)
-    if args.truth:
-        scores = score_systems(predictions, affwild2.read_folder(args.truth))
-        Console(width=120).print(table(scores, args.truth))
+    """Score, print the tables, write the submission."""
+    console = Console(width=120)
+    if args.runs and args.truth:
+        where = (args.new_videos, args.truth, Store(args.store), args.runs, hints.read(args.hints))
+        report(score_runs(args.run, *where), console, paper=args.paper, folder=files.join(args.runs, "evaluation"))
+        return 0
+    predictions = score_predictions(args.out, args.truth)
+    if predictions.truth.gold:
+        report(predictions, console, paper=args.paper)
     say(f"predictions: {files.absolute(args.out)}")
     if args.template:
         rows = read_template(files.read(args.template).decode(), args.template)
         path = files.join(files.absolute(args.out), "submission.txt")
-        files.write(path, fill(rows, {name: p.main for name, p in predictions.items()}).encode())
+        files.write(path, fill(rows, predictions.main).encode())
         say(f"submission:  {path}")
     return 0
 

@@ -39,11 +39,13 @@ class Predict:
     """The challenge's template: predict its tracks under its names, instead of every person seen."""
     hints: str | None = None
     """CSV of points (track, frame, x, y) on the person that a track of the template means."""
+    folds: int = 0
+    """The --folds of the training whose fusions are used."""
 
 
 def work(args: Predict) -> int:
     """Extract, predict, say where the tables are."""
-    models = load_models(args.run, args.runs)
+    models = load_models(args.run, args.runs, args.folds)
     rows = read_template(files.read(args.template).decode(), args.template) if args.template else None
     tracks = tracks_of(rows) if rows else None
     store = Store(args.store)

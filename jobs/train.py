@@ -1,9 +1,9 @@
-"""Train the temporal models of face, behaviour and audio and both fusions on extracted features, or the frame encoder.
+"""Extract what a recipe's models read, and train them: face, behaviour, audio, and the fusions on top; or the encoder.
 
-python jobs/train.py RECIPE --videos URI --labels DIR --store URI --runs URI
+python jobs/train.py RECIPE --videos URI --labels DIR --store URI --runs URI [--folds K]
 python jobs/train.py grada --images MANIFEST [MANIFEST ...] --development MANIFEST --runs DIR
 
-What is trained already is not trained again.
+What is there is not done again; a training that was killed goes on where it was.
 """
 
 from dataclasses import dataclass
@@ -14,29 +14,30 @@ import tyro
 from affect import recipes
 from affect.config import EncoderRun, Run
 from affect.corpus import affwild2, hints
-from affect.pipeline import encoder, job, plan
+from affect.pipeline import encoder, job
 from affect.pipeline.assemble import assemble
+from affect.pipeline.extract import extract
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store
-from affect.pipeline.train import SYSTEMS, System, train
+from affect.pipeline.train import train
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train the temporal models of face, behaviour and audio, and both fusions, on extracted features."""
+    """Extract what a recipe's models read, and train them: face, behaviour, audio, and the fusions on top."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     """Every setting of the recipe."""
     videos: str
-    """Folder or bucket prefix of the videos that were extracted."""
+    """Folder or bucket prefix of the labelled videos."""
     labels: str
     """Annotation folder with Train_Set and Validation_Set."""
     store: str
     """Feature store."""
     runs: str
     """Where models go."""
-    systems: tuple[System, ...] = SYSTEMS
-    """What to train; a fusion needs the three modalities."""
+    folds: int = 0
+    """Folds of videos: tracks that fusions learn from are embedded by models that never saw their video; 0: by all."""
     hints: str | None = None
     """CSV of points (track, frame, x, y) on the person that a track means, where its name does not tell."""
 
@@ -65,11 +66,10 @@ def work(args: Train | TrainEncoder) -> int:
         return 0
     store = Store(args.store)
     labels = affwild2.read_splits(args.labels)
-    prompts = plan.prompts_of(affwild2.list_videos(args.videos), affwild2.track_names(labels))
-    videos = plan.probe_videos(args.videos, store, prompts)
+    videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos
     refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
-    for model in train(args.run, refs, store, args.runs, args.systems):
-        say(f"{model.system}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
+    for model in train(args.run, refs, store, args.runs, folds=args.folds):
+        say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
     return 0
 
 

@@ -73,7 +73,7 @@ def test_the_interval_holds_the_score_and_needs_annotation():
     parts = [Moments.of(*pair(seed)) for seed in range(6)]
     result = concordance.score(parts)
     assert (result.low <= result.ccc).all() and (result.ccc <= result.high).all()
-    assert result.num_frames == 300 and result.num_tracks == 6
+    assert result.num_frames == 300 and result.num_units == 6
     assert np.isnan(concordance.score(parts[:1]).low).all()  # one track says nothing of others
     with pytest.raises(ValueError, match="no annotated frame"):
         concordance.score([Moments.of(np.full((3, 2), np.nan), np.zeros((3, 2)))])

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from affect import recipes
-from affect.corpus import affwild2
-from affect.pipeline.evaluate import read_predictions, score_systems
+from affect import concordance, recipes
+from affect.pipeline.evaluate import score_predictions
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,10 +26,12 @@ def test_the_demo_reads_people_it_never_saw(tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     places = recipes.demo_places(str(tmp_path / "demo"))
-    scores = score_systems(read_predictions(places.out), affwild2.read_folder(places.truth))
+    judged = score_predictions(places.out, places.truth)
+    scores = {a.title: concordance.score(judged.truth.moments(a.tracks)) for a in judged.answers}
+    assert list(scores) == ["face", "behavior", "audio", "dcmmoe", "raav"]
     for system, score in scores.items():
         assert score.low.min() > 0, system
-        assert score.num_tracks == 5
+        assert score.num_units == 5
     assert scores["dcmmoe"].ccc[2] >= 0.5 and scores["raav"].ccc[2] >= 0.5
     assert f"submission:  {places.out}/submission.txt" in done.stdout
     template = Path(places.template).read_text().splitlines()

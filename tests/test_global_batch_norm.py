@@ -12,10 +12,11 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from affect import learning
+from affect.batches import Example, Outputs, Task, Window
 from affect.config import Fit, GradaShape, Loss
+from affect.distributed import GlobalBatchNorm, synchronise
 from affect.face.grada import Grada
 from affect.layers import Output
-from affect.learning import Example, GlobalBatchNorm, Outputs, Task, Window, synchronise
 
 CPU = torch.device("cpu")
 PROCESSES = 2
@@ -195,8 +196,8 @@ class PointTask(Task):
     def trains_on(self, item: Item, window: Window) -> bool:
         return True
 
-    def example(self, item: Item, window: Window, length: int) -> Example:
-        return Example({"x": item.x[window[0]]}, item.gold[slice(*window)], np.array([True]))
+    def example(self, item: Item, window: Window) -> Example:
+        return Example({}, item.gold[slice(*window)], np.array([True]), {"x": item.x[window[0]]})
 
     def predict(self, item: Item, outputs: Outputs) -> np.ndarray:
         return np.concatenate(outputs.predictions)

@@ -12,10 +12,10 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from affect import learning
+from affect.batches import Example, Outputs, Task, Window
 from affect.concordance import Moments, ccc
 from affect.config import Fit, Loss
 from affect.layers import Output
-from affect.learning import Example, Outputs, Task, Window
 
 CPU = torch.device("cpu")
 
@@ -54,11 +54,9 @@ class LinearTask(Task):
     def trains_on(self, item: Sequence, window: Window) -> bool:
         return bool(np.isfinite(item.gold[slice(*window)]).any())
 
-    def example(self, item: Sequence, window: Window, length: int) -> Example:
-        pad = ((0, length - (window[1] - window[0])), (0, 0))
-        gold = np.pad(item.gold[slice(*window)], pad, constant_values=np.nan)
-        x = np.pad(item.x[slice(*window)], pad).astype(np.float32)
-        return Example({"x": x}, np.nan_to_num(gold), np.isfinite(gold).all(axis=1))
+    def example(self, item: Sequence, window: Window) -> Example:
+        gold = item.gold[slice(*window)]
+        return Example({"x": item.x[slice(*window)]}, gold, np.isfinite(gold).all(axis=1))
 
     def predict(self, item: Sequence, outputs: Outputs) -> np.ndarray:
         cut = [p[: end - start] for (start, end), p in zip(outputs.windows, outputs.predictions, strict=True)]

@@ -14,8 +14,8 @@ LAYERS = [
     {"timeline", "concordance", "weights"},
     {"corpus", "layers"},
     {"face", "behavior", "audio", "fusion", "tiny"},
-    {"learning", "submission"},
-    {"tasks"},
+    {"batches", "distributed", "checkpoint", "submission"},
+    {"learning", "tasks"},
     {"pipeline"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -38,8 +38,7 @@ def imports(path: Path) -> set[str]:
 
 def room(path: Path) -> str:
     """First part of a file's place in the package."""
-    parts = path.relative_to(ROOT / "affect").with_suffix("").parts
-    return parts[0]
+    return path.relative_to(ROOT / "affect").with_suffix("").parts[0]
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[-2] != "jobs"], ids=lambda p: str(p.relative_to(ROOT)))

@@ -18,7 +18,8 @@ from numpy import ndarray
 
 from affect import files
 
-Split = Literal["train", "development"]
+Split = Literal["train", "development", "held_out"]
+"""What a track is for: to learn from, to select on, or to judge what nothing was learned from or selected on."""
 FOLDERS: dict[Split, str] = {"train": "Train_Set", "development": "Validation_Set"}
 HEADER = "valence,arousal"
 NOT_ANNOTATED = -5.0

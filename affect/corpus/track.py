@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int16
 from numpy import ndarray
 
+from affect import timeline
 from affect.config import Modality
 
 FULL_SCALE = 32768.0
@@ -117,7 +119,20 @@ class Track:
         """Frames of the track."""
         return len(self.time_s)
 
-    @property
+    @cached_property
     def annotated(self) -> Bool[ndarray, " frames"]:
         """Frames with an annotation."""
         return ~np.isnan(self.gold).any(axis=1)
+
+    @cached_property
+    def segment_gold(self) -> Float[ndarray, "segments 2"]:
+        """Mean of each segment's annotated frames, NaN where there is none."""
+        return timeline.range_means(self.gold, self.segments.ranges)
+
+    @cached_property
+    def block_gold(self) -> Float[ndarray, "segments K 2"]:
+        """The same of each of a segment's one-second blocks."""
+        edges = np.minimum(self.segments.block_edges, self.segments.ranges[:, 1:])
+        num, blocks = len(edges), edges.shape[1] - 1
+        ranges = np.stack([edges[:, :-1], edges[:, 1:]], axis=2).reshape(-1, 2)
+        return timeline.range_means(self.gold, ranges).reshape(num, blocks, 2)

@@ -6,7 +6,6 @@ Source: paper, section 3.2 (the authors' weights are not public: any checkpoint 
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from affect import files
 from affect.config import EXPRESSIONS, Face, GradaShape
 from affect.face.crop import normalise
+from affect.layers import fill
 
 
 class Encoded(NamedTuple):
@@ -95,24 +95,6 @@ def load(folder: Path) -> Grada:
     except (OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no GRADA checkpoint: {error}") from error
     return model.eval()
-
-
-def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a module whose state has the same names and shapes.
-
-    Raises:
-        ValueError: names the first tensor that is missing, of another shape or not of the module.
-    """
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    for name, shape in own.items():
-        if name not in tensors:
-            raise ValueError(f"tensor {name} {list(shape)} is missing")
-        if tuple(tensors[name].shape) != shape:
-            raise ValueError(f"tensor {name} is {list(tensors[name].shape)}, {list(shape)} is wanted")
-    for name, value in tensors.items():
-        if name not in own:
-            raise ValueError(f"tensor {name} {list(value.shape)} does not belong to the model")
-    module.load_state_dict(tensors)
 
 
 def load_trunk(model: Grada, path: Path) -> None:

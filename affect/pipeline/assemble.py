@@ -1,33 +1,35 @@
-"""From features of clips to one table per person: who is who, whose voice it is, which label belongs to which frame.
+"""From features of clips to tables per person: who is who, whose voice it is, which label belongs to which frame.
 
-STORE/tracks/<slug>-<address:16>/frames.arrow      one row per frame
-STORE/tracks/<slug>-<address:16>/segments.arrow    one row per segment
+STORE/tracks/<slug>-<address:16>/frames.arrow, segments.arrow                 time and labels
+STORE/tracks/<slug>-<address:16>/{face,behavior,audio}-<address:16>.arrow     what a modality's model reads
+
+Runs that need the same part of a track share it.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import ray.data
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy import ndarray
 
 from affect import schema, timeline
 from affect.audio.speaking import verdicts
-from affect.config import Modality, Run, address
+from affect.config import MODALITIES, Modality, Run, address
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.corpus.clip import Extracted
 from affect.corpus.hints import Points
 from affect.corpus.track import Segments, Track
-from affect.corpus.video import Probe
-from affect.face.mesh import FIRST
-from affect.face.tracks import Faces, Person, at, choose, persons
+from affect.face.tracks import Person, at, choose
 from affect.pipeline import plan
+from affect.pipeline.columns import array, boxes, matrix, nullable, rows_of
+from affect.pipeline.features import Features, load_features
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store, slug
@@ -35,30 +37,8 @@ from affect.pipeline.store import Store, slug
 MAX_MISSING_SHARE = 0.05
 """Share of label rows that the video may lack at its end before label and video cannot belong together."""
 
-
-@dataclass(frozen=True)
-class Features:
-    """Everything extracted of one video.
-
-    Args:
-        probe: what the video holds.
-        faces: every face.
-        face_table: the same rows, all columns.
-        persons: who is seen, from left to right.
-        behavior: rows by prompt.
-        audio: rows.
-        reasons: why something is missing.
-        failed: whether no clip of any modality could be used.
-    """
-
-    probe: Probe
-    faces: Faces
-    face_table: pa.Table
-    persons: list[Person]
-    behavior: pa.Table
-    audio: pa.Table
-    reasons: list[str]
-    failed: bool
+Part = Literal["frames", "segments", "face", "behavior", "audio"]
+_BASE: tuple[Part, ...] = ("frames", "segments")
 
 
 @dataclass(frozen=True)
@@ -67,70 +47,21 @@ class TrackRef:
 
     Args:
         name: of the track.
-        split: train or development.
+        split: whether it is learned from, selected on, or neither.
         video: stem of its video.
         person: main, left or right.
-        key: folder in the store.
+        keys: of its parts in the store.
     """
 
     name: str
     split: Split
     video: str
     person: str
-    key: str
+    keys: Mapping[Part, str]
 
-
-def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: Store) -> Features:
-    """Read and join a video's clips.
-
-    Raises:
-        FileNotFoundError: a clip has not been extracted.
-    """
-    assert video.probe is not None
-    tables, found = {}, []
-    for modality in where:
-        tables[modality], parts = load_table(video, run, where, modality, store)
-        found += [(modality, part) for part in parts]
-    reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.reason})
-    failed = all(part.status == "failed" for _, part in found)
-    faces, table, people = who_is_who(tables["face"], run)
-    return Features(video.probe, faces, table, people, tables["behavior"], tables["audio"], reasons, failed)
-
-
-def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]]:
-    """A video's faces, its rows in their order, and the persons they make."""
-    table = table.sort_by([("frame", "ascending"), ("face", "ascending")])
-    faces = faces_of(table)
-    return faces, table, persons(faces, run.tracking)
-
-
-def load_table(
-    video: Video, run: Run, where: Mapping[Modality, str], modality: Modality, store: Store
-) -> tuple[pa.Table, list[Extracted]]:
-    """Read a modality's rows of all of a video's clips, and the clips.
-
-    Raises:
-        FileNotFoundError: a clip has not been extracted.
-    """
-    parts = [store.get(key) for key in plan.keys_of(video, run, where, modality)]
-    return pa.concat_tables([part.table.replace_schema_metadata() for part in parts]), parts
-
-
-def faces_of(table: pa.Table) -> Faces:
-    """The faces of a video, from its rows of :data:`affect.schema.FACE` in order."""
-    num = table.num_rows
-    meshed = table["shape"].is_valid().to_numpy(zero_copy_only=False)
-    proportions = np.full((num, len(FIRST)), np.nan)
-    proportions[meshed] = matrix(table["shape"].drop_null(), len(FIRST))
-    return Faces(
-        frame=_array(table["frame"]),
-        time_s=_array(table["time_s"]),
-        box=matrix(table["box"], 4).astype(np.float64),
-        score=_array(table["score"]).astype(np.float64),
-        colors=matrix(table["colors"]).astype(np.float64),
-        shape=proportions,
-        thumbnail=matrix(table["thumbnail"]),
-    )
+    def mark(self, *modalities: Modality) -> str:
+        """Address of the parts that models of these modalities read, labels included."""
+        return address(self.name, [self.keys[part] for part in (*_BASE, *modalities)])
 
 
 def make_track(
@@ -157,6 +88,7 @@ def make_track(
         ValueError: the label has far more rows than the video has frames, or the hints lie on nobody.
     """
     probe = features.probe
+    hints = hints if "face" in run.extracted else ()
     chosen = at(features.persons, hints) if hints else choose(features.persons, features.faces, person)
     if hints and chosen is None:
         raise ValueError(f"track {name}: its hints lie on nobody that is seen in {video.uri}")
@@ -191,11 +123,11 @@ def _face(features: Features, person: Person | None, num: int) -> dict[str, Any]
         rows = person.rows[features.faces.frame[person.rows] < num]
         table, frames = features.face_table.take(rows), features.faces.frame[rows]
         valid[frames] = True
-        lip_area[frames] = _array(table["lip_area"])
+        lip_area[frames] = array(table["lip_area"])
         if len(rows):
             nearest = np.searchsorted(frames, timeline.nearest_valid(valid))
             embedding = matrix(table["embedding"])[nearest]
-            affect = np.stack([_array(table["valence"]), _array(table["arousal"])], axis=1)[nearest]
+            affect = np.stack([array(table["valence"]), array(table["arousal"])], axis=1)[nearest]
     return {
         "face_valid": valid,
         "bridged": bridged,
@@ -239,7 +171,7 @@ def _segments(
 
 
 def _states(behavior: pa.Table, num: int) -> tuple[ndarray, ndarray, ndarray]:
-    index = _array(behavior["segment"])
+    index = array(behavior["segment"])
     valid = np.zeros(num, dtype=bool)
     valid[index] = True
     states = []
@@ -251,72 +183,121 @@ def _states(behavior: pa.Table, num: int) -> tuple[ndarray, ndarray, ndarray]:
     return valid, states[0], states[1]
 
 
-def to_tables(track: Track) -> tuple[pa.Table, pa.Table]:
-    """A track as its frame table and its segment table."""
+def to_tables(track: Track) -> dict[Part, pa.Table]:
+    """A track as one table per part."""
     segments = track.segments
+    frame, segment = np.arange(track.num_frames), np.arange(len(segments.ranges))
     gold = [pa.array(track.gold[:, i], pa.float32(), from_pandas=True) for i in (0, 1)]
-    frames = {
-        "frame": np.arange(track.num_frames),
-        "time_s": track.time_s,
-        "gold_valence": gold[0],
-        "gold_arousal": gold[1],
-        "face_valid": track.face_valid,
-        "bridged": track.bridged,
-        "box": rows_of(track.box, pa.float32(), ~np.isnan(track.box).any(axis=1)),
-        "face_embedding": rows_of(track.face_embedding, pa.float32()),
-        "face_valence": track.face_affect[:, 0],
-        "face_arousal": track.face_affect[:, 1],
-        "lip_area": pa.array(track.lip_area, pa.float32(), from_pandas=True),
+    columns: dict[Part, dict[str, Any]] = {
+        "frames": {"frame": frame, "time_s": track.time_s, "gold_valence": gold[0], "gold_arousal": gold[1]},
+        "segments": {
+            "segment": segment,
+            "start_s": segments.start_s,
+            "end_s": segments.end_s,
+            "first_frame": segments.ranges[:, 0],
+            "end_frame": segments.ranges[:, 1],
+            "full": segments.full,
+            "block_edges": rows_of(segments.block_edges, pa.int32()),
+        },
+        "face": {
+            "frame": frame,
+            "valid": track.face_valid,
+            "bridged": track.bridged,
+            "box": rows_of(track.box, pa.float32(), ~np.isnan(track.box).any(axis=1)),
+            "embedding": rows_of(track.face_embedding, pa.float32()),
+            "valence": track.face_affect[:, 0],
+            "arousal": track.face_affect[:, 1],
+            "lip_area": pa.array(track.lip_area, pa.float32(), from_pandas=True),
+        },
+        "behavior": {
+            "segment": segment,
+            "valid": segments.behavior_valid,
+            "multimodal": rows_of(segments.multimodal, pa.float16()),
+            "vision": rows_of(segments.vision, pa.float16()),
+        },
+        "audio": {
+            "segment": segment,
+            "valid": segments.audio_valid,
+            "kept": segments.kept,
+            "verdict": segments.verdict,
+            "waveform": segments.waveforms,
+        },
     }
-    columns = {
-        "segment": np.arange(len(segments.ranges)),
-        "start_s": segments.start_s,
-        "end_s": segments.end_s,
-        "first_frame": segments.ranges[:, 0],
-        "end_frame": segments.ranges[:, 1],
-        "full": segments.full,
-        "block_edges": rows_of(segments.block_edges, pa.int32()),
-        "behavior_valid": segments.behavior_valid,
-        "multimodal": rows_of(segments.multimodal, pa.float16()),
-        "vision": rows_of(segments.vision, pa.float16()),
-        "audio_valid": segments.audio_valid,
-        "kept": segments.kept,
-        "verdict": segments.verdict,
-        "waveform": segments.waveforms,
-    }
-    return pa.table(frames).cast(schema.TRACK_FRAMES), pa.table(columns).cast(schema.TRACK_SEGMENTS)
+    return {part: pa.table(values).cast(schema.TRACK[part]) for part, values in columns.items()}
 
 
-def load_track(store: Store, ref: TrackRef) -> Track:
-    """Read a track that :func:`assemble` wrote; what is large stays on the disk and is mapped."""
-    frames, segments = (store.get(f"{ref.key}/{name}.arrow").table for name in ("frames", "segments"))
+def load_track(store: Store, ref: TrackRef, modalities: Collection[Modality] = MODALITIES) -> Track:
+    """Read a track that :func:`assemble` wrote; what is large stays on the disk and is mapped.
+
+    Args:
+        store: where it is.
+        ref: which.
+        modalities: the parts that are wanted; the others are as if nothing had been seen or heard.
+    """
+    base = {part: store.get(ref.keys[part]).table for part in _BASE}
+    num_frames, num_segments = base["frames"].num_rows, base["segments"].num_rows
+    parts: dict[Modality, pa.Table] = {m: store.get(ref.keys[m]).table for m in modalities if m in ref.keys}
+    times = base["segments"]
     return Track(
         name=ref.name,
         video=ref.video,
         person=ref.person,
-        time_s=_array(frames["time_s"]),
-        gold=_nullable(frames, "gold_valence", "gold_arousal"),
-        face_valid=_array(frames["face_valid"]),
-        bridged=_array(frames["bridged"]),
-        box=_boxes(frames["box"]),
-        face_embedding=matrix(frames["face_embedding"]),
-        face_affect=np.stack([_array(frames["face_valence"]), _array(frames["face_arousal"])], axis=1),
-        lip_area=_nullable(frames, "lip_area")[:, 0],
+        time_s=array(base["frames"]["time_s"]),
+        gold=nullable(base["frames"], "gold_valence", "gold_arousal"),
+        **(_read_face(parts["face"]) if "face" in parts else _no_face(num_frames)),
         segments=Segments(
-            start_s=_array(segments["start_s"]),
-            end_s=_array(segments["end_s"]),
-            ranges=np.stack([_array(segments["first_frame"]), _array(segments["end_frame"])], axis=1),
-            full=_array(segments["full"]),
-            block_edges=matrix(segments["block_edges"]),
-            behavior_valid=_array(segments["behavior_valid"]),
-            multimodal=matrix(segments["multimodal"]),
-            vision=matrix(segments["vision"]),
-            audio_valid=_array(segments["audio_valid"]),
-            kept=_array(segments["kept"]),
-            verdict=segments["verdict"].to_pylist(),
-            waveforms=[value.values.to_numpy() for value in segments["waveform"]],
+            start_s=array(times["start_s"]),
+            end_s=array(times["end_s"]),
+            ranges=np.stack([array(times["first_frame"]), array(times["end_frame"])], axis=1),
+            full=array(times["full"]),
+            block_edges=matrix(times["block_edges"]),
+            **(_read_behavior(parts["behavior"]) if "behavior" in parts else _no_behavior(num_segments)),
+            **(_read_audio(parts["audio"]) if "audio" in parts else _no_audio(num_segments)),
         ),
     )
+
+
+def _read_face(table: pa.Table) -> dict[str, Any]:
+    return {
+        "face_valid": array(table["valid"]),
+        "bridged": array(table["bridged"]),
+        "box": boxes(table["box"]),
+        "face_embedding": matrix(table["embedding"]),
+        "face_affect": np.stack([array(table["valence"]), array(table["arousal"])], axis=1),
+        "lip_area": nullable(table, "lip_area")[:, 0],
+    }
+
+
+def _no_face(num: int) -> dict[str, Any]:
+    nobody = np.zeros(num, dtype=bool)
+    unknown = {"box": np.full((num, 4), np.nan), "lip_area": np.full(num, np.nan)}
+    zeros = {"face_embedding": np.zeros((num, 0)), "face_affect": np.zeros((num, 2))}
+    return {"face_valid": nobody, "bridged": nobody, **unknown, **zeros}
+
+
+def _read_behavior(table: pa.Table) -> dict[str, Any]:
+    states = {name: matrix(table[name]) for name in ("multimodal", "vision")}
+    return {"behavior_valid": array(table["valid"]), **states}
+
+
+def _no_behavior(num: int) -> dict[str, Any]:
+    nothing = np.zeros((num, 0), dtype=np.float32)
+    return {"behavior_valid": np.zeros(num, dtype=bool), "multimodal": nothing, "vision": nothing}
+
+
+def _read_audio(table: pa.Table) -> dict[str, Any]:
+    return {
+        "audio_valid": array(table["valid"]),
+        "kept": array(table["kept"]),
+        "verdict": table["verdict"].to_pylist(),
+        "waveforms": [value.values.to_numpy() for value in table["waveform"]],
+    }
+
+
+def _no_audio(num: int) -> dict[str, Any]:
+    silence = np.zeros(num, dtype=bool)
+    empty = [np.empty(0, dtype=np.int16)] * num
+    return {"audio_valid": silence, "kept": silence, "verdict": ["no audio"] * num, "waveforms": empty}
 
 
 def assemble(
@@ -329,7 +310,7 @@ def assemble(
     """Write the tables of every labelled track that has none, in parallel.
 
     Args:
-        run: the run.
+        run: the run, whose modalities' parts are written.
         videos: probed and extracted.
         labels: annotations by split and track.
         store: where features are and tables go.
@@ -349,29 +330,28 @@ def assemble(
     present = store.keys("tracks")
     refs: list[TrackRef] = []
     rows: list[dict[str, Any]] = []
+    todo: dict[str, tuple[ndarray, dict[Part, str]]] = {}
     for split, tracks in labels.items():
         for name, gold in tracks.items():
             try:
                 video = usable[affwild2.video_of(name, stems)]
-                features = [(key, str(store.outcome(key))) for m in where for key in plan.keys_of(video, run, where, m)]
+                person = affwild2.person_of(name, video.stem, names, stems)
+                keys = _keys(name, person, video, gold, run, where, store, list((hints or {}).get(name, ())))
             except (affwild2.LabelError, KeyError, FileNotFoundError) as error:
                 say(f"left out: track {name}: {_why(error)}")
                 continue
-            person = affwild2.person_of(name, video.stem, names, stems)
-            mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
-            told = list((hints or {}).get(name, ()))
-            key = _key(name, address(schema.VERSION, person, features, run.wavlm.speaking, run.tracking, told, mark))
-            ref = TrackRef(name, split, video.stem, person, key)
-            refs.append(ref)
-            if f"{ref.key}/segments.arrow" not in present:
-                rows.append({"name": name, "person": person, "video": video.stem, "key": ref.key, "gold": gold})
+            refs.append(TrackRef(name, split, video.stem, person, keys))
+            if missing := {part: key for part, key in keys.items() if key not in present}:
+                rows.append({"name": name, "person": person, "video": video.stem})
+                todo[name] = (gold, missing)
+    if unlabelled := len(usable.keys() - {ref.video for ref in refs}):
+        say(f"assemble: {unlabelled} videos have no label and are left out")
     failed = {}
     if rows:
         say(f"assemble: {len(rows)} of {len(refs)} tracks to do")
-        golds = {row["name"]: row.pop("gold") for row in rows}
         shared = {video.stem: video for video in usable.values() if video.stem in {row["video"] for row in rows}}
         done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(
-            partial(_assemble, videos=shared, golds=golds, hints=hints or {}, run=run, where=where, store=store),
+            partial(_assemble, videos=shared, todo=todo, hints=hints or {}, run=run, where=where, store=store),
             num_cpus=0.5,
         )
         failed = {row["name"]: row["reason"] for row in done.iter_rows() if row["reason"]}
@@ -389,26 +369,52 @@ def tell_unknown(hints: Mapping[str, Points], names: Sequence[str]) -> None:
         say(f"hints: there is no track {', '.join(unknown)}")
 
 
+def _keys(
+    name: str,
+    person: str,
+    video: Video,
+    gold: ndarray,
+    run: Run,
+    where: Mapping[Modality, str],
+    store: Store,
+    hints: list[tuple[int, float, float]],
+) -> dict[Part, str]:
+    """Keys of a track's parts, each from all that decides its numbers.
+
+    Raises:
+        FileNotFoundError: a clip has not been extracted.
+    """
+    mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
+    base = address(schema.VERSION, name, video.probe_key, run.grid, run.wavlm.blocks, mark)
+    found = {m: [(key, str(store.outcome(key))) for key in plan.keys_of(video, run, where, m)] for m in where}
+    folder = f"tracks/{slug(name)}-{base}"
+    keys: dict[Part, str] = {part: f"{folder}/{part}.arrow" for part in _BASE}
+    face = address(person, hints, run.tracking, found.get("face"))
+    marks = {"face": face, "behavior": address(person, found.get("behavior"))}
+    marks["audio"] = address(face, run.wavlm.speaking, found.get("audio"))
+    return keys | {m: f"{folder}/{m}-{marks[m]}.arrow" for m in run.extracted}
+
+
 def _assemble(
     row: dict[str, Any],
     videos: Mapping[str, Video],
-    golds: Mapping[str, ndarray],
+    todo: Mapping[str, tuple[ndarray, Mapping[Part, str]]],
     hints: Mapping[str, Points],
     run: Run,
     where: Mapping[Modality, str],
     store: Store,
 ) -> dict[str, Any]:
-    video = videos[row["video"]]
+    name, video = row["name"], videos[row["video"]]
+    gold, missing = todo[name]
     try:
         features = load_features(video, run, where, store)
-        name = row["name"]
-        track = make_track(name, row["person"], video, features, golds[name], run, hints.get(name, ()))
+        track = make_track(name, row["person"], video, features, gold, run, hints.get(name, ()))
     except (ValueError, FileNotFoundError) as error:
-        return {"name": row["name"], "reason": str(error)}
-    frames, segments = to_tables(track)
-    store.put(f"{row['key']}/frames.arrow", Extracted(frames))
-    store.put(f"{row['key']}/segments.arrow", Extracted(segments))
-    return {"name": row["name"], "reason": ""}
+        return {"name": name, "reason": str(error)}
+    tables = to_tables(track)
+    for part, key in missing.items():
+        store.put(key, Extracted(tables[part]))
+    return {"name": name, "reason": ""}
 
 
 def _why(error: Exception) -> str:
@@ -416,46 +422,5 @@ def _why(error: Exception) -> str:
         case KeyError():
             return "its video cannot be used"
         case FileNotFoundError():
-            return "its video has not been extracted with these settings and labels"
+            return "its video has not been extracted with these settings and labels; run jobs/extract.py"
     return str(error)
-
-
-def _key(name: str, mark: str) -> str:
-    return f"tracks/{slug(name)}-{mark}"
-
-
-def matrix(column: pa.ChunkedArray, width: int | None = None) -> ndarray:
-    """A column of lists of one length as (rows, length): a view of one chunk, without a Python object per value."""
-    values = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    flat = values.flatten().to_numpy(zero_copy_only=False)
-    if width is None:
-        width = len(flat) // len(values) if len(values) else 0
-    return flat.reshape(len(values), width)
-
-
-def rows_of(values: ndarray, kind: pa.DataType, valid: Bool[ndarray, " rows"] | None = None) -> pa.ListArray:
-    """The reverse of :func:`matrix`; null where not valid."""
-    width = values.shape[1]
-    if valid is not None:
-        values = values[valid]
-    lengths = np.full(len(values), width) if valid is None else width * valid
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    flat = pa.array(values.reshape(-1).astype(kind.to_pandas_dtype()), kind)
-    return pa.ListArray.from_arrays(offsets, flat, mask=None if valid is None else pa.array(~valid))
-
-
-def _boxes(column: pa.ChunkedArray) -> Float[ndarray, "frames 4"]:
-    valid = column.is_valid().to_numpy(zero_copy_only=False)
-    box = np.full((len(column), 4), np.nan)
-    box[valid] = matrix(column.drop_null(), 4)
-    return box
-
-
-def _array(column: pa.ChunkedArray) -> ndarray:
-    return column.to_numpy()
-
-
-def _nullable(table: pa.Table, *names: str) -> Float[ndarray, "rows columns"]:
-    """Columns side by side in float64, null as NaN."""
-    columns: Sequence[ndarray] = [table[name].cast(pa.float64()).to_numpy() for name in names]
-    return np.stack(columns, axis=1)

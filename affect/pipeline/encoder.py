@@ -20,15 +20,16 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from affect import concordance, files, learning, schema, weights
+from affect import batches, concordance, distributed, files, learning, schema, weights
+from affect.batches import Batch, Loader, Share, Task, collate
 from affect.concordance import Moments, Score
 from affect.config import EXPRESSIONS, EncoderRun, Workers, address
 from affect.corpus.images import ImageError, Images, read_manifest
 from affect.face import grada
-from affect.learning import Batch, Share, collate
+from affect.learning import Keeper
 from affect.pipeline.progress import say
-from affect.pipeline.workers import device_of, on_workers, teller
-from affect.tasks import GradaTask
+from affect.pipeline.workers import Observer, device_of, on_workers
+from affect.tasks.encoder import GradaTask
 
 BATCHES_PER_TASK = 8
 """Batches that one reading task makes: 23 tasks of one each took 20 s, 3 of eight 2 s."""
@@ -140,11 +141,20 @@ def _train(job: dict[str, Any]) -> None:
     """One process' share of the training; the first one judges and writes."""
     run = cast(EncoderRun, job["run"])
     task, device = GradaTask(run), device_of(run.workers)
-    rank, _ = learning.world()
+    rank, _ = distributed.world()
     loader = RayLoader(run.loader_cpus)
-    fitted = learning.fit(
-        task, job["training"], job["development"], device=device, on_epoch=teller("grada", rank), loader=loader
-    )
+    keeper = Keeper(files.join(job["folder"], "checkpoint.safetensors"), run.workers.checkpoint_steps)
+    with Observer("grada", job["folder"], run.fit.max_epochs, rank) as observer:
+        fitted = learning.fit(
+            task,
+            job["training"],
+            job["development"],
+            device=device,
+            on_epoch=observer.epoch,
+            on_step=observer.step,
+            loader=loader,
+            keeper=keeper,
+        )
     if rank:
         return
     torch.manual_seed(run.fit.seed)
@@ -163,13 +173,12 @@ def _train(job: dict[str, Any]) -> None:
     files.write(files.join(job["folder"], "history.json"), json.dumps(history, indent=1).encode())
     files.write(files.join(job["folder"], "report.json"), json.dumps(report, indent=1).encode())
     grada.save(fitted.model, job["folder"])
+    files.delete(keeper.uri)
 
 
-def judge(
-    task: GradaTask, model: nn.Module, items: Sequence[Images], device: torch.device, loader: learning.Loader
-) -> Judged:
+def judge(task: GradaTask, model: nn.Module, items: Sequence[Images], device: torch.device, loader: Loader) -> Judged:
     """Losses of both tasks, expressions' macro F1, and CCC with an interval over people."""
-    outputs = [np.concatenate(out.predictions) for out in learning.run_all(task, model, items, device, loader)]
+    outputs = [np.concatenate(out.predictions) for out in batches.run_all(task, model, items, device, loader)]
     predicted = np.concatenate(outputs)
     gold = np.concatenate([item.targets for item in items])
     tensors = [torch.from_numpy(values.astype(np.float32))[None] for values in (gold, predicted)]
@@ -262,7 +271,7 @@ def _check(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:
     kept, broken = [], []
     for number in range(len(row["item"].uris)):
         try:
-            task.example(row["item"], (number, number + 1), 1)
+            task.example(row["item"], (number, number + 1))
             kept.append(True)
         except ImageError as error:
             kept.append(False)
@@ -289,15 +298,15 @@ class RayLoader:
         """Pictures that could not be used so far."""
         return len(self._broken)
 
-    def __call__(self, task: learning.Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
+    def __call__(self, task: Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
         """Batches of the shares, in order."""
         rows = [{"share": [item.cut(*window) for item, window in share.samples]} for share in shares]
         work = partial(_load, task=cast(GradaTask, task))
         for row in _in_order(rows, -(-len(rows) // BATCHES_PER_TASK), work, self._num_cpus):
             self._count(row["broken"])
-            inputs = {"crops": torch.tensor(row["crops"]).to(device)}
-            gold, annotated = (torch.tensor(row[name]).to(device) for name in ("gold", "annotated"))
-            yield Batch(inputs, gold, annotated)
+            gold, annotated = (torch.tensor(row[name]) for name in ("gold", "annotated"))
+            padding = torch.zeros_like(annotated)
+            yield Batch({"crops": torch.tensor(row["crops"])}, padding, gold, annotated).to(device)
 
     def _count(self, broken: Sequence[str]) -> None:
         for reason in set(broken) - self._broken:
@@ -311,10 +320,10 @@ def _load(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:
     examples, broken = [], []
     for item in row["share"]:
         try:
-            examples.append(task.example(item, (0, 1), 1))
+            examples.append(task.example(item, (0, 1)))
         except ImageError as error:
             broken.append(str(error))
             examples.append(task.blank())
-    batch = collate(examples, torch.device("cpu"))
+    batch = collate(examples, 1)
     arrays = {"crops": batch.inputs["crops"], "gold": batch.gold, "annotated": batch.annotated}
     return {name: value.numpy() for name, value in arrays.items()} | {"broken": broken}

@@ -1,95 +1,198 @@
-"""Predictions against annotations: one score per system, with an interval over tracks."""
+"""Finished predictions, or all trained models, against annotations.
+
+RUNS/evaluation/{scores,videos,gates}.csv      of the latest evaluation of runs
+"""
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 from numpy import ndarray
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Console
 
-from affect import files, schema
-from affect.concordance import Moments, Score, score
+from affect import files
+from affect.config import Run
+from affect.corpus import affwild2
+from affect.corpus.affwild2 import Split
+from affect.corpus.hints import Points
+from affect.pipeline import plan, results
+from affect.pipeline.assemble import assemble, load_track
+from affect.pipeline.judge import Judged, judge, sources_of, usable
+from affect.pipeline.models import Model, all_models
+from affect.pipeline.progress import say
+from affect.pipeline.results import Answers, Truth
+from affect.pipeline.store import Store, encode_csv
+
+MAX_VIDEOS_SHOWN = 20
+"""Videos that are shown one by one; a table holds them all."""
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Predictions of one track.
+class Evaluation(NamedTuple):
+    """Systems and what they are judged by.
 
     Args:
-        main: of the run's main system.
-        systems: of each system that has an answer.
+        title: what was judged on what.
+        answers: of each system.
+        truth: annotations.
+        main: the run's answer by track, for a submission; a track that nothing is known of has the training mean.
+        time_s: time of every frame by track, where gates are known.
     """
 
-    main: Float[ndarray, "frames 2"]
-    systems: Mapping[str, Float[ndarray, "frames 2"]]
+    title: str
+    answers: list[Answers]
+    truth: Truth
+    main: Mapping[str, Float[ndarray, "_ 2"]]
+    time_s: Mapping[str, Float[ndarray, " _"]]
 
 
-def read_predictions(out: str) -> dict[str, Predicted]:
-    """Predictions by track.
+def score_predictions(out: str, labels: str | None) -> Evaluation:
+    """Judge what jobs/predict.py wrote.
+
+    Args:
+        out: its folder.
+        labels: folder of annotations; None for none.
+
+    Raises:
+        ValueError: there are no predictions, or not of a track that is annotated.
+    """
+    found, videos, note = _read_predictions(out)
+    mean = note["training_mean"]
+    for track in _unseen(found[-1].tracks):
+        say(f"warning: nothing is known of track {track}: it is given the training mean {mean[0]:.3f}, {mean[1]:.3f}")
+    answers = [replace(a, tracks=_filled(a.tracks, mean)) for a in found]
+    gold = affwild2.read_folder(labels) if labels else {}
+    if missing := sorted(gold.keys() - videos.keys()):
+        raise ValueError(
+            f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
+        )
+    truth = Truth(gold, videos)
+    return Evaluation(f"predictions of {out} on {labels}", answers, truth, answers[-1].tracks, {})
+
+
+def score_runs(run: Run, videos: str, labels: str, store: Store, runs: str, hints: Mapping[str, Points]) -> Evaluation:
+    """Judge every trained model on annotated tracks.
+
+    Args:
+        run: the run, for features and workers.
+        videos: the annotated videos, extracted.
+        labels: annotations: of one set, or of both, of which the development set is judged.
+        store: features.
+        runs: trained models.
+        hints: points on the person that a track means, by track.
+
+    Raises:
+        ValueError: no model or no track can be used.
+    """
+    golds, split, who = _read_labels(labels)
+    models = usable(all_models(files.absolute(runs)), run)
+    if not models:
+        raise ValueError(f"{runs}: no model was trained on the features that recipe {run.name} extracts")
+    stems = affwild2.list_videos(videos)
+    probed = plan.probe_videos(videos, store, plan.prompts_of(stems, golds))
+    refs = assemble(run, probed, {split: golds}, store, hints)
+    judged = judge(run, models, refs, store)
+    answers = [_answers_of(model, judged[model.address]) for model in models]
+    truth = Truth({ref.name: golds[ref.name] for ref in refs}, {ref.name: ref.video for ref in refs})
+    for model in models:
+        if unseen := _unseen({name: each.prediction for name, each in judged[model.address].items()}):
+            say(f"{model.title} knows nothing of {', '.join(unseen)}: they are given the training mean")
+    time_s = {ref.name: load_track(store, ref, ()).time_s for ref in refs}
+    return Evaluation(f"models of {runs} on {labels}, {who}", answers, truth, {}, time_s)
+
+
+def _read_labels(labels: str) -> tuple[dict[str, ndarray], Split, str]:
+    if files.exists(files.join(labels, affwild2.FOLDERS["development"])):
+        return affwild2.read_splits(labels)["development"], "development", "the development set: selected on it"
+    return affwild2.read_folder(labels), "held_out", "people that nothing was trained or selected on"
+
+
+def report(evaluation: Evaluation, console: Console, *, paper: bool = False, folder: str | None = None) -> None:
+    """Print what there is to say, and write it where a folder is given.
+
+    Args:
+        evaluation: from :func:`score_predictions` or :func:`score_runs`.
+        console: where to.
+        paper: whether published numbers are printed beside.
+        folder: for tables per system, video and second.
+    """
+    _, answers, truth, _, time_s = evaluation
+    fused = results.late_fusion(answers, truth)
+    shown = [*answers, fused.answers] if fused else answers
+    title = f"CCC [95 % bootstrap interval over videos], {evaluation.title}"
+    console.print(results.scores_table(shown, truth, title, paper=paper))
+    if fused:
+        console.print(f"late fusion: each video by weights fitted on other videos; mean weights {fused.weights}")
+    tables = [results.differences(shown, truth), results.ablations(answers, truth), results.trust(answers)]
+    if folder and len(truth.videos) <= MAX_VIDEOS_SHOWN:
+        tables.append(results.videos_table(shown, truth))
+    for table in tables:
+        if table is not None:
+            console.print(table)
+    if folder:
+        details = {"scores": results.scores(shown, truth), "videos": results.per_video(shown, truth)}
+        details |= {"gates": results.per_second(answers, time_s)}
+        for name, rows in details.items():
+            files.write(files.join(files.absolute(folder), f"{name}.csv"), encode_csv(rows))
+        say(f"per system, video and second: {files.absolute(folder)}/{{{','.join(details)}}}.csv")
+
+
+def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, Any]]:
+    """What jobs/predict.py wrote.
+
+    Returns:
+        The answers of each system, NaN in a track that it has no evidence of; the video of each track; the note about
+        the run.
 
     Raises:
         ValueError: there is none.
     """
-    found = {}
+    try:
+        note = json.loads(files.read(files.join(out, "run.json")))
+    except FileNotFoundError:
+        raise ValueError(f"{out}: no predictions; run jobs/predict.py first") from None
+    tracks: dict[str, dict[str, ndarray]] = {system: {} for system in note["models"]}
+    videos = {}
     for name, _, _ in files.walk(out):
         if not name.endswith(".parquet"):
             continue
         rows = pq.read_table(io.BytesIO(files.read(files.join(out, name))))
         for track in rows["track"].unique().to_pylist():
             own = rows.filter(rows["track"].to_numpy(zero_copy_only=False) == track)
-            systems = {s: _two(own, f"{s}_valence", f"{s}_arousal") for s in schema.SYSTEMS}
-            answered = {s: values for s, values in systems.items() if np.isfinite(values).all()}
-            found[track] = Predicted(_two(own, "valence", "arousal"), answered)
-    if not found:
-        raise ValueError(f"{out}: no predictions; run jobs/predict.py first")
-    return found
+            videos[track] = own["video"][0].as_py()
+            for system, answered in tracks.items():
+                answered[track] = _two(own, f"{system}_valence", f"{system}_arousal")
+    systems = [Answers(s, tuple(note["modalities"][s]), found) for s, found in tracks.items()]
+    return systems, videos, note
 
 
-def _two(rows: object, valence: str, arousal: str) -> Float[ndarray, "frames 2"]:
-    columns = [rows[name].to_numpy(zero_copy_only=False) for name in (valence, arousal)]  # type: ignore[index]
+def _two(rows: pa.Table, valence: str, arousal: str) -> Float[ndarray, "frames 2"]:
+    columns = [rows[name].to_numpy(zero_copy_only=False) for name in (valence, arousal)]
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def score_systems(
-    predictions: Mapping[str, Predicted], truth: Mapping[str, Float[ndarray, "frames 2"]]
-) -> dict[str, Score]:
-    """Score every system on the tracks that it answers.
-
-    Args:
-        predictions: by track.
-        truth: annotations by track.
-
-    Raises:
-        ValueError: a track of the truth was not predicted.
-    """
-    missing = sorted(truth.keys() - predictions.keys())
-    if missing:
-        raise ValueError(
-            f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
-        )
-    moments: dict[str, list[Moments]] = {}
-    for track, gold in truth.items():
-        for system, values in predictions[track].systems.items():
-            frames = np.minimum(np.arange(len(gold)), len(values) - 1)  # containers may lack a label's last frames
-            moments.setdefault(system, []).append(Moments.of(gold, values[frames]))
-    return {system: score(moments[system]) for system in schema.SYSTEMS if system in moments}
+def _filled(tracks: Mapping[str, ndarray], mean: Sequence[float]) -> dict[str, ndarray]:
+    """Tracks without any answer get the training mean, as in a submission."""
+    return {name: np.where(np.isnan(values).all(), np.array(mean), values) for name, values in tracks.items()}
 
 
-def table(scores: Mapping[str, Score], where: str) -> Table:
-    """Scores for a terminal."""
-    result = Table(title=f"CCC [95 % bootstrap interval over tracks], {where}", title_justify="left")
-    for column in ("system", "valence", "arousal", "mean", "tracks", "frames"):
-        result.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
-    for system, s in scores.items():
-        cells = [_with_interval(s.ccc[i], s.low[i], s.high[i]) for i in range(3)]
-        result.add_row(system, *cells, str(s.num_tracks), f"{s.num_frames:,}")
-    return result
+def _unseen(tracks: Mapping[str, ndarray]) -> list[str]:
+    """Names of tracks without any answer."""
+    return sorted(name for name, values in tracks.items() if np.isnan(values).all())
 
 
-def _with_interval(value: float, low: float, high: float) -> str:
-    interval = f"[{low:.3f}, {high:.3f}]" if np.isfinite(low) else "[one track]"
-    return escape(f"{value:.3f} {interval}")
+def _answers_of(model: Model, judged: Mapping[str, Judged]) -> Answers:
+    """What a model says of tracks, from :func:`affect.pipeline.judge.judge`."""
+    mean = model.training_mean
+    without = {
+        m: _filled({name: each.without[m] for name, each in judged.items()}, mean)
+        for m in (model.modalities if model.upstream else ())
+    }
+    gates = {name: each.gates for name, each in judged.items()} if model.upstream else {}
+    tracks = _filled({name: each.prediction for name, each in judged.items()}, mean)
+    return Answers(model.title, model.modalities, tracks, without, gates, sources_of(model))

@@ -20,12 +20,13 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from affect import schema, weights
-from affect.config import MODALITIES, Modality, Run
+from affect import weights
+from affect.config import Modality, Run
 from affect.corpus import affwild2
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
 from affect.pipeline import plan
+from affect.pipeline.features import SCHEMAS
 from affect.pipeline.plan import Unit, Video
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Store
@@ -72,9 +73,6 @@ def extractor(modality: Modality, run: Run) -> Callable[[Clip], Extracted]:
     from affect.audio.clip import AudioClip
 
     return AudioClip(run.audio)
-
-
-SCHEMAS = {"face": schema.FACE, "behavior": schema.BEHAVIOR, "audio": schema.AUDIO}
 
 
 class Stage:
@@ -182,7 +180,7 @@ def extract(
     if not units:
         say(f"extract: 0 of {num_clips} clips to do" + (f", everything is in {store.uri}" if num_clips else ""))
         return summary
-    modalities = [m for m in MODALITIES if any(m in unit.missing for unit in units)]
+    modalities = [m for m in run.extracted if any(m in unit.missing for unit in units)]
     plan.check_pools(run, modalities)
     if "face" in modalities:
         weights.file(run.face.landmarker)  # said here in one line where it cannot be had, and not by every actor

@@ -28,7 +28,7 @@ from affect.corpus.video import MediaError, Probe
 from affect.face.overlay import Shown, draw, size_of
 from affect.face.tracks import Faces, Person, names
 from affect.pipeline import plan
-from affect.pipeline.assemble import load_table, who_is_who
+from affect.pipeline.features import load_table, who_is_who
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode_csv, slug

@@ -12,7 +12,7 @@ import ray
 import ray.data
 
 from affect import files, schema, weights
-from affect.config import MODALITIES, Modality, Pool, Run, address
+from affect.config import Modality, Pool, Run, address
 from affect.corpus import affwild2, video
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
@@ -60,19 +60,24 @@ class Unit:
 
 
 def addresses(run: Run) -> dict[Modality, str]:
-    """Address of each modality's features: everything that changes their numbers.
+    """Address of each extracted modality's features: everything that changes their numbers.
 
     Raises:
         WeightsError: weights that a setting names cannot be had.
     """
-    face = [weights.identity(run.face.weights), weights.identity(run.face.landmarker)]
-    if run.face.detector == "yolo":
-        face.append(weights.identity(run.face.yolo_weights))
-    behavior = (weights.identity(run.behavior.weights, run.behavior.revision), *_prompt_texts())
-    audio: tuple[str, ...] = ()
-    settings = {"face": (run.face, face), "behavior": (run.behavior, behavior), "audio": (run.audio, audio)}
+    settings = {m: getattr(run, m) for m in run.extracted}
     # a folder's path says nothing about its numbers, its content does
-    return {name: address(schema.VERSION, name, run.grid, _unnamed(s), list(i)) for name, (s, i) in settings.items()}  # type: ignore[misc]
+    return {m: address(schema.VERSION, m, run.grid, _unnamed(s), _content(m, run)) for m, s in settings.items()}
+
+
+def _content(modality: Modality, run: Run) -> list[str]:
+    """What weights and prompts a modality's numbers come from."""
+    if modality == "face":
+        names = [run.face.weights, run.face.landmarker]
+        return [weights.identity(name) for name in names + [run.face.yolo_weights] * (run.face.detector == "yolo")]
+    if modality == "behavior":
+        return [weights.identity(run.behavior.weights, run.behavior.revision), *_prompt_texts()]
+    return []
 
 
 def _prompt_texts() -> list[str]:
@@ -216,14 +221,14 @@ def missing_units(
         store: the store.
         retry_failed: whether units that failed are to be done again.
     """
-    present = {key for modality in MODALITIES for key in store.keys(modality)}
+    present = {key for modality in where for key in store.keys(modality)}
     outcomes: list[Outcome] = []
     units = []
     for index, entry in enumerate(videos):
         if entry.probe is None:
             continue
         missing: dict[int, list[Modality]] = {}
-        for modality in MODALITIES:
+        for modality in where:
             for number, key in enumerate(keys_of(entry, run, where, modality)):
                 outcome = store.outcome(key) if key in present else None
                 if outcome is None or (retry_failed and outcome.status == "failed"):

@@ -2,12 +2,14 @@
 
 OUT/<video>.parquet, <video>.csv      one row per frame and person
 OUT/videos.csv                        one row per video: status, people, reason
+OUT/run.json                          the models, and the training mean: it stands for people that nothing is known of
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,61 +18,66 @@ import torch
 from numpy import ndarray
 from ray.data import ActorPoolStrategy
 
-from affect import files, learning, schema
-from affect.config import MODALITIES, Modality, Run
+from affect import batches, files, schema
+from affect.config import MODALITIES, SYSTEMS, Modality, Run, System
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
 from affect.corpus.track import Series, Track
 from affect.face.tracks import names
 from affect.pipeline import plan
-from affect.pipeline.assemble import Features, load_features, make_track, tell_unknown
+from affect.pipeline.assemble import make_track, tell_unknown
+from affect.pipeline.features import Features, load_features
+from affect.pipeline.models import Model, embed, load_model, read_run, run_name, settings_address
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode, encode_csv
-from affect.pipeline.train import (
-    FUSIONS,
-    SYSTEMS,
-    Model,
-    System,
-    embed,
-    load_model_card,
-    make_task,
-    settings_address,
-)
-from affect.tasks import TrackTask, load_weights
-
-MAIN: System = "raav"
-"""The system whose answer is the answer: the paper's best."""
+from affect.tasks.track import TrackTask
 
 
-def load_models(run: Run, runs: str) -> dict[System, Model]:
-    """The latest trained model of every system.
+def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
+    """The latest trained model of each of a run's systems.
+
+    Args:
+        run: the run.
+        runs: where models are.
+        folds: of the training that is meant.
 
     Raises:
         ValueError: one is missing, or was trained with settings or features other than the run's.
     """
-    runs = files.absolute(runs)
-    models: dict[System, Model] = {}
-    for system in SYSTEMS:
-        try:
-            mark = json.loads(files.read(files.join(runs, f"{system}.json")))["address"]
-            models[system] = load_model_card(files.join(runs, system, mark))
-        except FileNotFoundError:
-            raise ValueError(f"{runs}: no trained {system} model; run jobs/train.py {run.name} first") from None
-        if models[system].settings != settings_address(run, system):
-            raise ValueError(f"{models[system].uri} was trained with other {system} settings than this run has")
+    runs, name = files.absolute(runs), run_name(run.name, folds)
+    known = read_run(runs, name)
+    if missing := [system for system in run.systems if system not in known]:
+        flags = f" --folds {folds}" if folds else ""
+        raise ValueError(
+            f"{runs}/{name}.json names no trained {missing[0]} model; run jobs/train.py {run.name}{flags} first"
+        )
+    models = {system: load_model(files.join(runs, system, known[system])) for system in run.systems}
     features = plan.addresses(run)
     for model in models.values():
+        check_settings(model, run)
         other = [m for m, mark in model.features.items() if features[m] != mark]  # type: ignore[index]
         if other:
             raise ValueError(f"{model.uri} was trained on other {', '.join(other)} features than this run extracts")
-    for system in FUSIONS:
-        stale = [m for m, mark in models[system].upstream.items() if models[m].address != mark]  # type: ignore[index]
+        stale = [m for m, mark in model.upstream.items() if models[m].address != mark]  # type: ignore[index]
         if stale:
-            raise ValueError(
-                f"{models[system].uri} was trained on older {', '.join(stale)} models; train {system} again"
-            )
+            raise ValueError(f"{model.uri} was trained on older {', '.join(stale)} models; train {model.system} again")
     return models
+
+
+def check_settings(model: Model, run: Run) -> None:
+    """See that a model was trained with a run's settings.
+
+    Raises:
+        ValueError: it was not; names the settings that differ.
+    """
+    if model.settings_address == settings_address(run, model.system):
+        return
+    own = json.loads(json.dumps(dataclasses.asdict(run.settings_of(model.system))))
+    theirs = model.settings
+    differing = [f"{n} {theirs.get(n)} (this run: {value})" for n, value in own.items() if theirs.get(n) != value]
+    what = ", ".join(differing) or "other pretrained weights"
+    raise ValueError(f"{model.uri} was trained with other {model.system} settings than this run has: {what}")
 
 
 class Predictor:
@@ -102,11 +109,8 @@ class Predictor:
         self._run, self._videos, self._store, self._out = run, videos, store, out
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._where = plan.addresses(run)
-        self._tasks: dict[System, TrackTask] = {s: make_task(run, s, models[s].widths) for s in SYSTEMS}
-        self._models = {}
-        for system, task in self._tasks.items():
-            content = files.read(files.join(models[system].uri, "model.safetensors"))
-            self._models[system] = load_weights(task.build(), content).to(self._device)
+        self._tasks: dict[System, TrackTask] = {system: model.task() for system, model in models.items()}
+        self._networks = {system: model.network(self._device) for system, model in models.items()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Predict one video; its row is the outcome."""
@@ -144,29 +148,27 @@ class Predictor:
 
     def _person(self, video: Video, features: Features, name: str, person: str) -> pa.Table:
         track = make_track(name, person, video, features, None, self._run, self._hints.get(name, ()))
-        answers: dict[str, ndarray] = {}
+        answers: dict[System, ndarray] = {}
         series: dict[Modality, Series] = {}
-        for modality in MODALITIES:
-            task, model = self._tasks[modality], self._models[modality]
-            outputs = learning.run(task, model, track, self._device)
-            answers[modality] = task.predict(track, outputs)
-            series[modality], blocks = embed(task, track, outputs)
-            if blocks is not None:
-                track = replace(track, blocks=blocks)
-        track = replace(track, series=series)
-        for system in FUSIONS:
-            task, model = self._tasks[system], self._models[system]
-            answers[system] = task.predict(track, learning.run(task, model, track, self._device))
-        return _table(track, answers)
+        for system, task in self._tasks.items():
+            if self._run.reads(system):
+                track = replace(track, series=series)
+            outputs = batches.run(task, self._networks[system], track, self._device)
+            answers[system] = task.predict(track, outputs)
+            if system in MODALITIES:
+                series[system], blocks = embed(task, track, outputs)
+                track = replace(track, blocks=blocks or track.blocks)
+        return _table(replace(track, series=series), answers)
 
 
-def _table(track: Track, answers: Mapping[str, ndarray]) -> pa.Table:
-    seen = np.stack([track.series[m].valid for m in MODALITIES])
-    valid = seen.any(axis=0)
-    names = np.array(["no " + " or ".join(MODALITIES) + " evidence at this frame", ""])
+def _table(track: Track, answers: Mapping[System, ndarray]) -> pa.Table:
+    """Rows of a person: the last system's answer is the run's, systems that the run has not are null."""
+    seen = {m: series.valid for m, series in track.series.items()}
+    valid: ndarray = np.any(list(seen.values()), axis=0)
+    names = np.array(["no " + " or ".join(seen) + " evidence at this frame", ""])
     num = track.num_frames
     nothing = pa.nulls(num, pa.float32())
-    main = np.clip(answers[MAIN], -1, 1) if valid.any() else None
+    main = np.clip(list(answers.values())[-1], -1, 1) if valid.any() else None
     columns: dict[str, Any] = {
         "video": [track.video] * num,
         "person": [track.person] * num,
@@ -181,8 +183,8 @@ def _table(track: Track, answers: Mapping[str, ndarray]) -> pa.Table:
     for system in SYSTEMS:
         for i, name in enumerate(("valence", "arousal")):
             # a modality that never saw the person has no answer of its own, nor a fusion without any modality
-            saw = track.series[system].valid if system in MODALITIES else valid
-            columns[f"{system}_{name}"] = answers[system][:, i] if saw.any() else nothing
+            saw = system in answers and seen.get(cast(Modality, system), valid).any()
+            columns[f"{system}_{name}"] = answers[system][:, i] if saw else nothing
     return pa.table(columns).cast(schema.PREDICTIONS)
 
 
@@ -229,6 +231,13 @@ def predict(
     rows.sort(key=lambda row: row["video"])
     summary = encode_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES))
     files.write(files.join(files.absolute(out), "videos.csv"), summary)
+    note = {
+        "recipe": run.name,
+        "models": {system: model.address for system, model in models.items()},
+        "modalities": {system: model.modalities for system, model in models.items()},
+        "training_mean": models[run.systems[-1]].training_mean,
+    }
+    files.write(files.join(files.absolute(out), "run.json"), json.dumps(note, indent=1).encode())
     for row in rows:
         if row["reason"]:
             say(f"{row['video']}: {row['status']}, {row['people']} people, {row['reason']}")

@@ -22,12 +22,13 @@ class Meter:
         name: what is being done.
         total: amount of work.
         unit: what the amount counts, e.g. ``s of video``.
+        start: work that was done before, which says nothing of the rate.
     """
 
-    def __init__(self, name: str, total: float, unit: str) -> None:
+    def __init__(self, name: str, total: float, unit: str, start: float = 0.0) -> None:
         """Start the clock."""
         self._name, self._total, self._unit = name, total, unit
-        self._done = 0.0
+        self._before = self._done = start
         self._note = ""
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
@@ -63,7 +64,7 @@ class Meter:
 
     def _line(self) -> str:
         elapsed = time.monotonic() - self._start
-        rate = self._done / max(elapsed, 1e-9)
+        rate = (self._done - self._before) / max(elapsed, 1e-9)
         left = (self._total - self._done) / max(rate, 1e-9)
         eta = f", {left:.0f} s left" if self._done < self._total and self._done else ""
         note = f", {self._note}" if self._note else ""

@@ -1,205 +1,282 @@
-"""Training: assembled tracks, one system after the other, on this process or on Ray Train workers.
+"""Training: assembled tracks, one system after the other, on this process, Ray Train workers or Ray tasks.
 
 tracks --> face | behavior | audio --> embedded/<model address>/<track> --> dcmmoe | raav
 
-RUNS/<system>/<address:16>/model.safetensors, model.json        a model is complete when its model.json is there
-RUNS/<system>.json                                              the address of the system's latest model
+What a fusion learns from has been said either by models that were trained on the same frames, or, in k folds, by models
+that never saw the track's video; development tracks are always embedded by the model of all training tracks.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import ray
 import torch
 
-from affect import files, learning, schema, weights
-from affect.config import MODALITIES, Modality, Run, address
-from affect.corpus.clip import Extracted
-from affect.corpus.track import Blocks, Series, Track
-from affect.learning import Fitted, Outputs
+from affect import distributed, files, learning, schema
+from affect.checkpoint import save_weights
+from affect.config import MODALITIES, Modality, Run, System, address
+from affect.corpus.track import Track
+from affect.learning import Fitted, Keeper
 from affect.pipeline import plan
-from affect.pipeline.assemble import TrackRef, load_track, matrix, rows_of
+from affect.pipeline.assemble import TrackRef, load_track
+from affect.pipeline.models import (
+    Model,
+    embedded_key,
+    load_model,
+    make_task,
+    note_run,
+    put_embedded,
+    run_name,
+    settings_address,
+    with_embeddings,
+)
 from affect.pipeline.progress import say
-from affect.pipeline.store import Store, slug
-from affect.pipeline.workers import device_of, on_workers, open_many_files, teller
-from affect.tasks import AudioTask, BehaviorTask, DcmmoeTask, FaceTask, RaavTask, TrackTask, load_weights, save_weights
+from affect.pipeline.store import Store
+from affect.pipeline.workers import Observer, device_of, on_workers, open_many_files
 
-System = Literal["face", "behavior", "audio", "dcmmoe", "raav"]
-SYSTEMS = cast(tuple[System, ...], schema.SYSTEMS)
-FUSIONS: tuple[System, ...] = ("dcmmoe", "raav")
+MAX_FAILURES = 3
+"""Times that a fold's training is started again after its process died; it goes on where it was."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained model on disk.
-
-    Args:
-        system: which system it is.
-        uri: its folder.
-        address: of everything that decided its numbers.
-        settings: address of its settings.
-        features: addresses of the features it was trained on, by modality.
-        widths: widths of what it reads.
-        upstream: addresses of the models whose embeddings it reads.
-        best: epoch, CCC valence, arousal and mean on the development tracks it was selected on.
-    """
-
-    system: System
-    uri: str
-    address: str
-    settings: str
-    features: dict[str, str]
-    widths: dict[str, int]
-    upstream: dict[str, str]
-    best: dict[str, int | float]
-
-
-def settings_of(run: Run, system: System) -> Any:  # noqa: ANN401 -- one of five dataclasses
-    """The settings of a system in a run."""
-    names = {"face": "face_transformer", "behavior": "mamba", "audio": "wavlm", "dcmmoe": "dcmmoe", "raav": "raav"}
-    return getattr(run, names[system])
-
-
-def settings_address(run: Run, system: System) -> str:
-    """Address of a system's settings, the content of pretrained weights included."""
-    settings = settings_of(run, system)
-    if system != "audio":
-        return address(settings)
-    content = weights.identity(run.wavlm.weights, run.wavlm.revision)
-    return address(dataclasses.replace(settings, weights="", revision=""), content)
-
-
-def make_task(run: Run, system: System, widths: Mapping[str, int]) -> TrackTask:
-    """A system's task.
+class Training:
+    """One model to be trained.
 
     Args:
         run: the run.
-        system: which.
-        widths: of the face embedding and the behaviour state, or of the modalities' embeddings for a fusion.
+        system: which system.
+        refs: tracks to learn from and to select on.
+        embeds: tracks that it then embeds.
+        upstream: address of the model that embeds a track for it, by modality and track.
+        models: address of the models that embed new tracks for it, by modality.
+        folds: as in :class:`affect.pipeline.models.Model`.
+        store: where tracks are and embeddings go.
+        runs: where models go.
+        label: what is said of it.
     """
-    settings = settings_of(run, system)
-    sizes = cast(Mapping[Modality, int], widths)
-    match system:
-        case "face":
-            return FaceTask(settings, widths["face"])
-        case "behavior":
-            return BehaviorTask(settings, widths["behavior"])
-        case "audio":
-            return AudioTask(settings, round(run.grid.segment_s * run.audio.sample_rate_hz))
-        case "dcmmoe":
-            return DcmmoeTask(settings, sizes)
-        case "raav":
-            return RaavTask(settings, sizes)
+
+    run: Run
+    system: System
+    refs: tuple[TrackRef, ...]
+    embeds: tuple[TrackRef, ...]
+    upstream: Mapping[Modality, Mapping[str, str]]
+    models: Mapping[Modality, str]
+    folds: int
+    store: Store
+    runs: str
+    label: str
+
+    @property
+    def own(self) -> tuple[Modality, ...]:
+        """The features that it reads itself."""
+        return tuple(m for m in MODALITIES if m == self.system)
+
+    @cached_property
+    def address(self) -> str:
+        """Address of everything that decides its numbers."""
+        read = sorted((ref.mark(*self.own), ref.split) for ref in self.refs)
+        said = {m: sorted(of.items()) for m, of in self.upstream.items()}
+        return address(schema.VERSION, self.system, settings_address(self.run, self.system), read, said)
+
+    @property
+    def uri(self) -> str:
+        """Its folder."""
+        return files.join(self.runs, self.system, self.address)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model is there."""
+        return files.exists(files.join(self.uri, "model.json"))
 
 
-def widths_of(run: Run, system: System, tracks: list[Track]) -> dict[str, int]:
-    """Widths of what a system reads, from the tracks that have it."""
-    if system in FUSIONS:
-        hidden = {"face": run.face_transformer.hidden, "behavior": run.mamba.hidden, "audio": run.wavlm.hidden}
-        return {m: hidden[m] for m in (run.dcmmoe.modalities if system == "dcmmoe" else MODALITIES)}
-    face = max(track.face_embedding.shape[1] for track in tracks)
-    return {"face": face, "behavior": max(track.segments.multimodal.shape[1] for track in tracks)}
-
-
-def train(
-    run: Run, refs: list[TrackRef], store: Store, runs: str, systems: tuple[System, ...] = SYSTEMS
-) -> list[Model]:
-    """Train what is missing of the systems, modalities before fusions.
+def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int = 0) -> list[Model]:
+    """Train what is missing of a run's systems, modalities before fusions.
 
     Args:
         run: the run.
         refs: assembled tracks.
         store: where they are and where embeddings go.
         runs: where models go.
-        systems: which systems.
+        folds: in how many folds the tracks that fusions learn from are embedded; 0: in the sample.
 
     Returns:
         The models, in order.
 
     Raises:
-        ValueError: a fusion is asked for without the modalities' models, or a split has no track.
+        ValueError: a split has no track, or there are fewer videos than folds.
     """
     for split in ("train", "development"):
         if not any(ref.split == split for ref in refs):
             raise ValueError(f"no usable track in the {split} split")
+    parts = fold_videos(refs, folds, store) if folds else []
     runs = files.absolute(runs)
-    upstream: dict[str, str] = {}
-    models = []
-    for system in SYSTEMS:
-        if system not in systems:
-            continue
-        needed = upstream if system in FUSIONS else {}
-        if system in FUSIONS and (absent := [m for m in MODALITIES if m not in upstream]):
-            raise ValueError(f"{system} reads the embeddings of {', '.join(absent)}: train them too")
-        mark = address(
-            schema.VERSION, system, settings_address(run, system), sorted((r.key, r.split) for r in refs), needed
-        )
-        uri = files.join(runs, system, mark)
-        if files.exists(files.join(uri, "model.json")):
-            say(f"train {system}: there already, {uri}")
-        else:
-            job: dict[str, Any] = {
-                "run": run,
-                "system": system,
-                "refs": refs,
-                "store": store,
-                "uri": uri,
-                "address": mark,
-            }
-            job |= {"upstream": dict(needed), "features": dict(plan.addresses(run))}
-            on_workers(_train, job, run.workers, f"{system}-{mark}", uri)
-        model = load_model_card(uri)
-        _embed_missing(run, model, refs, store)
-        files.write(files.join(runs, f"{system}.json"), json.dumps({"address": mark}).encode())
-        models.append(model)
+    models: dict[System, Model] = {}
+    upstream: dict[Modality, dict[str, str]] = {}
+    for system in run.systems:
+        read = {m: upstream[m] for m in run.reads(system)}
+        at = {m: models[m].address for m in read}
+        whole = Training(run, system, tuple(refs), tuple(refs), read, at, folds if read else 0, store, runs, system)
+        todo = [whole]
+        if not read and parts and _is_read(run, system):
+            whole = dataclasses.replace(whole, embeds=tuple(ref for ref in refs if ref.split != "train"))
+            todo = [
+                whole,
+                *(_without(whole, part, f"{system} without fold {i}") for i, part in enumerate(parts, start=1)),
+            ]
+        _train_all(todo)
+        models[system] = load_model(whole.uri)
         if system in MODALITIES:
-            upstream[system] = mark
-    return models
+            for training in todo:
+                _embed_missing(training)
+            upstream[system] = {ref.name: training.address for training in todo for ref in training.embeds}
+        note_run(runs, run_name(run.name, folds), {system: models[system]})
+    return list(models.values())
 
 
-def _embed_missing(run: Run, model: Model, refs: list[TrackRef], store: Store) -> None:
+def fold_videos(refs: Iterable[TrackRef], folds: int, store: Store) -> list[set[str]]:
+    """Deal the training videos out to folds of about the same number of frames; tracks of one video stay together.
+
+    Args:
+        refs: tracks; those of other splits are left out.
+        folds: two or more.
+        store: where the tracks are.
+
+    Returns:
+        Stems of each fold's videos.
+
+    Raises:
+        ValueError: there are fewer videos than folds.
+    """
+    sizes: dict[str, int] = {}
+    for ref in refs:
+        if ref.split == "train":
+            sizes[ref.video] = sizes.get(ref.video, 0) + load_track(store, ref, ()).num_frames
+    if folds < 2 or len(sizes) < folds:
+        raise ValueError(f"{folds} folds of {len(sizes)} training videos: give 2 to {len(sizes)} folds")
+    parts: list[set[str]] = [set() for _ in range(folds)]
+    frames = [0] * folds
+    for video in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        lightest = frames.index(min(frames))
+        parts[lightest].add(video)
+        frames[lightest] += sizes[video]
+    return parts
+
+
+def _is_read(run: Run, system: System) -> bool:
+    """Whether a fusion of the run reads it."""
+    return any(system in run.reads(other) for other in run.systems)
+
+
+def _without(whole: Training, videos: set[str], label: str) -> Training:
+    """The same training without some videos, which it then embeds."""
+    held_out = tuple(ref for ref in whole.refs if ref.split == "train" and ref.video in videos)
+    kept = tuple(ref for ref in whole.refs if ref not in held_out)
+    return dataclasses.replace(whole, refs=kept, embeds=held_out, label=label)
+
+
+def _train_all(trainings: list[Training]) -> None:
+    """Train what is not there: one model on the run's workers, several as Ray tasks at once."""
+    todo = []
+    for training in trainings:
+        if training.finished:
+            say(f"train {training.label}: there already, {training.uri}")
+        else:
+            todo.append(training)
+    workers = trainings[0].run.workers
+    if len(trainings) == 1:
+        for training in todo:
+            on_workers(_train, training, workers, f"{training.system}-{training.address}", training.uri)
+    elif todo:
+        say(f"train {trainings[0].system}: {len(todo)} models, one for each fold and one of all")
+        remote: Any = ray.remote(_train).options(
+            num_cpus=workers.num_cpus, num_gpus=int(workers.use_gpu), max_retries=MAX_FAILURES
+        )
+        alone = dataclasses.replace(workers, num_workers=0)
+        runs = [dataclasses.replace(t, run=dataclasses.replace(t.run, workers=alone)) for t in todo]
+        ray.get([remote.remote(training) for training in runs])
+
+
+def _embed_missing(training: Training) -> None:
     """Write what a finished model says of tracks that this store does not have it of."""
-    if model.system not in MODALITIES:
-        return
-    present = store.keys(f"embedded/{model.address}")
-    missing = [ref for ref in refs if _embedded_key(model.address, ref.name, "frames") not in present]
+    modality: Modality = training.own[0]
+    mark, store = training.address, training.store
+    present = store.keys(f"embedded/{mark}")
+    missing = [ref for ref in training.embeds if embedded_key(mark, modality, ref) not in present]
     if not missing:
         return
-    task = make_task(run, model.system, model.widths)
-    network = load_weights(task.build(), files.read(files.join(model.uri, "model.safetensors")))
+    model = load_model(training.uri)
+    network, task = model.network(torch.device("cpu")), model.task()
     for ref in missing:
-        track = load_track(store, ref)
-        outputs = learning.run(task, network, track, torch.device("cpu"))
-        put_embeddings(store, model.address, track, *embed(task, track, outputs))
+        put_embedded(store, modality, mark, task, network, load_track(store, ref, training.own), ref)
 
 
-def _train(job: dict[str, Any]) -> None:
-    """One process' share of a system's training; the first one writes the model, each its share of embeddings."""
-    run, system, store = cast(Run, job["run"]), cast(System, job["system"]), cast(Store, job["store"])
+def _train(training: Training) -> None:
+    """One process' share of a training; the first one writes the model, each its share of embeddings."""
+    run, system, store = training.run, training.system, training.store
     open_many_files()
-    rank, processes = learning.world()
-    refs: list[TrackRef] = job["refs"]
-    tracks = {ref.name: with_embeddings(load_track(store, ref), store, job["upstream"]) for ref in refs}
-    widths = widths_of(run, system, list(tracks.values()))
-    task = make_task(run, system, widths)
-    split = {s: [tracks[ref.name] for ref in refs if ref.split == s] for s in ("train", "development")}
+    rank, processes = distributed.world()
+    tracks = {ref.name: _load(training, ref) for ref in training.refs}
+    widths = _widths(training, list(tracks.values()))
+    samples = round(run.grid.segment_s * run.audio.sample_rate_hz)
+    task = make_task(system, run.settings_of(system), widths, samples)
+    split = {s: [tracks[ref.name] for ref in training.refs if ref.split == s] for s in ("train", "development")}
     device = device_of(run.workers)
-    fitted = learning.fit(task, split["train"], split["development"], device=device, on_epoch=teller(system, rank))
+    keeper = Keeper(files.join(training.uri, "checkpoint.safetensors"), run.workers.checkpoint_steps)
+    with Observer(training.label, training.uri, task.settings.max_epochs, rank) as observer:
+        fitted = learning.fit(
+            task,
+            split["train"],
+            split["development"],
+            device=device,
+            on_epoch=observer.epoch,
+            on_step=observer.step,
+            keeper=keeper,
+        )
     if system in MODALITIES:
-        for track in list(tracks.values())[rank::processes]:
-            outputs = learning.run(task, fitted.model, track, device)
-            put_embeddings(store, job["address"], track, *embed(task, track, outputs))
-    if processes > 1:
-        torch.distributed.barrier()  # a model.json says that everything before it is there
+        for ref in training.embeds[rank::processes]:
+            track = tracks.get(ref.name) or _load(training, ref)
+            put_embedded(store, training.own[0], training.address, task, fitted.model, track, ref)
+    distributed.wait_for_all()  # a model.json says that everything before it is there
     if rank == 0:
-        _save(job, fitted, widths, settings_address(run, system))
+        mean = np.nanmean(np.concatenate([track.gold for track in split["train"]]), axis=0)
+        _save(training, fitted, widths, samples, mean.tolist())
+        files.delete(keeper.uri)
 
 
-def _save(job: dict[str, Any], fitted: Fitted, widths: dict[str, int], settings: str) -> None:
+def _load(training: Training, ref: TrackRef) -> Track:
+    track = load_track(training.store, ref, training.own)
+    upstream = {m: of[ref.name] for m, of in training.upstream.items()}
+    return with_embeddings(track, ref, training.store, upstream) if upstream else track
+
+
+def _widths(training: Training, tracks: list[Track]) -> dict[str, int]:
+    """Widths of what a system reads; tracks without evidence have none.
+
+    Raises:
+        ValueError: tracks differ, so that their tables were not made alike, or none has any evidence.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for track in tracks:
+        widths = {"face": track.face_embedding.shape[1], "behavior": track.segments.multimodal.shape[1]}
+        if training.upstream:
+            widths = {m: series.embedding.shape[1] for m, series in track.series.items()}
+        for name, width in widths.items():
+            if width:
+                found.setdefault(name, {})[width] = track.name
+    for name, of in found.items():
+        if len(of) > 1:
+            raise ValueError(f"{name} is not equally wide in all tracks: {of}; they come from different models")
+    if training.system in ("face", "behavior") and training.system not in found:
+        raise ValueError(f"no track has any {training.system} features: nothing to train {training.system} on")
+    return {name: width for name, of in found.items() for width in of}
+
+
+def _save(training: Training, fitted: Fitted, widths: dict[str, int], samples: int, mean: list[float]) -> None:
     names = ("valence", "arousal", "mean")
     history = [
         {"epoch": e.number, "loss": e.loss, "learning_rate": e.learning_rate, "skipped": e.skipped}
@@ -207,86 +284,28 @@ def _save(job: dict[str, Any], fitted: Fitted, widths: dict[str, int], settings:
         for e in fitted.history
     ]
     best = {"epoch": fitted.best.number} | dict(zip(names, map(float, fitted.best.ccc), strict=True))
-    card = {
-        "system": job["system"],
-        "address": job["address"],
-        "settings": settings,
-        "features": job["features"],
-        "widths": widths,
-        "upstream": job["upstream"],
-        "best": best,
-    }
-    files.write(files.join(job["uri"], "model.safetensors"), save_weights(fitted.model))
-    files.write(files.join(job["uri"], "history.json"), json.dumps(history, indent=1).encode())
-    files.write(files.join(job["uri"], "model.json"), json.dumps(card, indent=1).encode())
+    run, system, uri = training.run, training.system, training.uri
+    where = plan.addresses(run)
+    heard: Iterable[Modality] = training.own or training.models
+    model = Model(
+        system=system,
+        uri=uri,
+        address=training.address,
+        settings=dataclasses.asdict(run.settings_of(system)),
+        settings_address=settings_address(run, system),
+        segment_samples=samples,
+        features={m: where[m] for m in heard},
+        widths=widths,
+        upstream={str(m): mark for m, mark in training.models.items()},
+        folds=training.folds,
+        training_mean=mean,
+        best=best,
+    )
+    card = {name: value for name, value in dataclasses.asdict(model).items() if name != "uri"}
+    files.write(files.join(uri, "model.safetensors"), save_weights(fitted.model))
+    files.write(files.join(uri, "history.json"), json.dumps(history, indent=1).encode())
+    files.write(files.join(uri, "model.json"), json.dumps(card, indent=1).encode())
     say(
-        f"train {job['system']}: best of {len(fitted.history)} epochs is {fitted.best.number}, development CCC "
+        f"train {training.label}: best of {len(fitted.history)} epochs is {fitted.best.number}, development CCC "
         f"{best['valence']:.3f} valence, {best['arousal']:.3f} arousal, {best['mean']:.3f} mean (selected on it)"
     )
-
-
-def load_model_card(uri: str) -> Model:
-    """What is known of a trained model.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    card = json.loads(files.read(files.join(uri, "model.json")))
-    return Model(uri=uri, **card)
-
-
-def embed(task: TrackTask, track: Track, outputs: Outputs) -> tuple[Series, Blocks | None]:
-    """What a trained unimodal model says of a track, from its windows' outputs."""
-    blocks = task.blocks(track, outputs) if isinstance(task, AudioTask) else None
-    return task.series(track, outputs), blocks
-
-
-def _embedded_key(model: str, track: str, name: str) -> str:
-    return f"embedded/{model}/{slug(track)}-{address(track)}/{name}.arrow"
-
-
-def put_embeddings(store: Store, model: str, track: Track, series: Series, blocks: Blocks | None) -> None:
-    """Write what a unimodal model says of a track, blocks first: present frames mean that all is there."""
-    if blocks is not None:
-        num, per_segment, width = blocks.embedding.shape
-        columns = {
-            "segment": np.repeat(np.arange(num), per_segment),
-            "block": np.tile(np.arange(per_segment), num),
-            "embedding": rows_of(blocks.embedding.reshape(-1, width), pa.float32()),
-            "valence": blocks.prediction[..., 0].reshape(-1),
-            "arousal": blocks.prediction[..., 1].reshape(-1),
-            "valid": blocks.valid.reshape(-1),
-        }
-        table = pa.table(columns).cast(schema.EMBEDDED_BLOCKS)
-        store.put(_embedded_key(model, track.name, "blocks"), Extracted(table))
-    columns = {
-        "frame": np.arange(track.num_frames),
-        "embedding": rows_of(series.embedding, pa.float32()),
-        "valence": series.prediction[:, 0],
-        "arousal": series.prediction[:, 1],
-        "valid": series.valid,
-    }
-    table = pa.table(columns).cast(schema.EMBEDDED_FRAMES)
-    store.put(_embedded_key(model, track.name, "frames"), Extracted(table))
-
-
-def with_embeddings(track: Track, store: Store, models: Mapping[str, str]) -> Track:
-    """A track with what the unimodal models say of it."""
-    series = {}
-    blocks = track.blocks
-    for modality, model in models.items():
-        table = store.get(_embedded_key(model, track.name, "frames")).table
-        series[cast(Modality, modality)] = Series(
-            matrix(table["embedding"]), _two(table).astype(np.float32), table["valid"].to_numpy()
-        )
-        if modality == "audio":
-            table = store.get(_embedded_key(model, track.name, "blocks")).table
-            embedding = matrix(table["embedding"])
-            shape = (len(track.segments.ranges), -1)
-            valid = table["valid"].to_numpy().reshape(shape)
-            blocks = Blocks(embedding.reshape(*valid.shape, -1), _two(table).reshape(*valid.shape, 2), valid)
-    return dataclasses.replace(track, series=series, blocks=blocks)
-
-
-def _two(table: pa.Table) -> np.ndarray:
-    return np.stack([table["valence"].to_numpy(), table["arousal"].to_numpy()], axis=1)

@@ -1,28 +1,30 @@
-"""Where a training runs: in this process, or in Ray Train's workers; and what it says meanwhile."""
+"""Where a training runs: in this process, or in Ray Train's workers; and what it shows meanwhile."""
 
 import resource
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import TrainingFailedError
+from ray.train import FailureConfig, TrainingFailedError
 
 from affect import files
 from affect.config import Workers
-from affect.learning import Epoch
-from affect.pipeline.progress import LINE_EVERY_S, say
+from affect.learning import Epoch, Step
+from affect.pipeline.progress import Meter
+
+MAX_FAILURES = 3
+"""Times that the workers are started again after one of them died; they go on from the last checkpoint."""
 
 
-def on_workers(
-    train: Callable[[dict[str, Any]], None], job: dict[str, Any], workers: Workers, name: str, folder: str
-) -> None:
+def on_workers(train: Callable[[Any], None], job: Any, workers: Workers, name: str, folder: str) -> None:  # noqa: ANN401
     """Run a training.
 
     Args:
-        train: one process' share of it.
+        train: one process' share of it; called again after a worker died.
         job: its argument.
         workers: how many processes; 0 is this one.
         name: what is trained.
@@ -40,17 +42,23 @@ def on_workers(
         resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
     )
     trainer = ray.train.torch.TorchTrainer(
-        train,
-        train_loop_config=job,
+        _unwrapped,
+        train_loop_config={"train": train, "job": job},
         scaling_config=scaling,
         run_config=ray.train.RunConfig(
-            name=f"affect-{name}-{int(time.time())}", storage_path=f"{files.absolute(folder)}.ray"
+            name=f"affect-{name}-{int(time.time())}",
+            storage_path=f"{files.absolute(folder)}.ray",
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
         raise ValueError(f"training {name} failed: {error}") from error
+
+
+def _unwrapped(config: dict[str, Any]) -> None:
+    config["train"](config["job"])
 
 
 def open_many_files() -> None:
@@ -66,18 +74,63 @@ def device_of(workers: Workers) -> torch.device:
     return torch.device("cuda" if workers.use_gpu else "cpu")
 
 
-def teller(name: str, rank: int) -> Callable[[Epoch], None]:
-    """Say how it goes: now and then, and the first process only."""
-    last = time.monotonic()
+class Observer:
+    """Shows how a training goes: progress with the time that is left, and curves for TensorBoard beside the model.
 
-    def tell(epoch: Epoch) -> None:
-        nonlocal last
-        if rank == 0 and (epoch.number == 1 or time.monotonic() - last >= LINE_EVERY_S):
-            last = time.monotonic()
-            valence, arousal, mean = epoch.ccc
-            say(
-                f"train {name}: epoch {epoch.number}, loss {epoch.loss:.3f}, development CCC {valence:.3f} valence, "
-                f"{arousal:.3f} arousal, {mean:.3f} mean, {epoch.seconds:.1f} s an epoch"
-            )
+    Args:
+        name: what is trained.
+        folder: the model's; curves go to ``tensorboard`` below it.
+        max_epochs: epochs at most.
+        rank: this process' number; the first one shows.
+    """
 
-    return tell
+    def __init__(self, name: str, folder: str, max_epochs: int, rank: int) -> None:
+        """Show nothing yet."""
+        self._name, self._folder, self._max_epochs, self._silent = name, folder, max_epochs, rank != 0
+        self._meter: Meter | None = None
+        self._curves: Any = None
+        self._note = ""
+        self._step = 0
+
+    def __enter__(self) -> "Observer":
+        """Open the curves."""
+        if not self._silent:
+            from torch.utils.tensorboard import SummaryWriter  # 1.5 s to import, which jobs that only read need not pay
+
+            self._curves = SummaryWriter(files.join(self._folder, "tensorboard"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what is left."""
+        if self._curves:
+            self._curves.close()
+        if self._meter:
+            self._meter.__exit__(kind, error, trace)
+
+    def step(self, step: Step) -> None:
+        """Count a step; training may stop before the last epoch, so the time left is the most that it can be."""
+        if self._silent:
+            return
+        done = (step.epoch - 1) * step.steps + step.number
+        if self._meter is None:
+            total = float(self._max_epochs * step.steps)
+            self._meter = Meter(f"train {self._name}", total, "steps at most", start=done - 1).__enter__()
+        self._step = done
+        self._meter.advance(1.0, f"epoch {step.epoch}{self._note}")
+        if step.loss is not None:
+            self._curves.add_scalar("loss/step", step.loss, done)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Note an epoch's scores."""
+        if self._silent:
+            return
+        valence, arousal, mean = epoch.ccc
+        self._note = (
+            f", loss {epoch.loss:.3f}, development CCC {valence:.3f} valence, {arousal:.3f} arousal, {mean:.3f} mean"
+        )
+        curves = {"loss/epoch": epoch.loss, "learning_rate": epoch.learning_rate, "skipped_steps": epoch.skipped}
+        curves |= {"development_ccc/valence": valence, "development_ccc/arousal": arousal, "development_ccc/mean": mean}
+        for name, value in curves.items():
+            self._curves.add_scalar(name, value, self._step)

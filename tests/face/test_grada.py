@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from affect.config import Face, GradaShape
 from affect.face import grada
 from affect.face.crop import normalise
-from affect.face.grada import Encoder, Grada, fill, load_trunk
+from affect.face.grada import Encoder, Grada, load_trunk
+from affect.layers import fill
 
 TINY = GradaShape(width=0.1, depth=0.1, embedding=8, crop_px=32)
 

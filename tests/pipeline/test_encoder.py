@@ -21,16 +21,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from affect import learning
+from affect.batches import Batch, Share, Task, load_here
 from affect.concordance import ccc
 from affect.config import EXPRESSIONS, CropAugment, EncoderRun, Fit, GradaShape, Loss, Workers
 from affect.corpus.images import ImageError, Images, read_manifest
 from affect.face import grada
 from affect.face.crop import letterbox
 from affect.face.grada import Encoded, Grada
-from affect.learning import Batch, Share, Task, load_here
 from affect.pipeline import encoder
 from affect.pipeline.encoder import MAX_NAMED, RayLoader, judge, train_encoder, train_on
-from affect.tasks import GradaTask
+from affect.tasks.encoder import GradaTask
 
 CPU = torch.device("cpu")
 SIDE = 24
@@ -149,7 +149,7 @@ def test_the_encoder_learns_both_tasks_and_does_better_than_a_random_one_on_unse
         assert after["expression_loss"] < 0.7 * before["expression_loss"]
         assert after["macro_f1"] > before["macro_f1"]
         assert after["score"]["ccc"][2] > 0.5 > before["score"]["ccc"][2] + 0.2
-        assert after["score"]["num_tracks"] == people and after["score"]["num_frames"] == 8 * people
+        assert after["score"]["num_units"] == people and after["score"]["num_frames"] == 8 * people
 
 
 def test_the_history_has_every_epoch_and_the_report_the_best_of_them(trained: Trained):
@@ -336,7 +336,7 @@ def test_a_broken_picture_is_left_out_of_the_loss_and_said_once(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"left out: {cut}: ")
     with pytest.raises(ImageError, match=r"cut\.png"):
-        task.example(item, (1, 2), 1)
+        task.example(item, (1, 2))
     prediction = torch.randn(4, 1, 10)
     kept = task.loss(batch.gold[keep], prediction[keep], batch.annotated[keep])
     assert kept is not None and task.loss(batch.gold, prediction, batch.annotated) == kept
@@ -453,11 +453,11 @@ def test_a_face_is_cut_out_by_its_grown_box_and_without_one_the_whole_picture_is
     item = group([str(tmp_path / "a.png")] * 3, [[0.5, -0.5], [np.nan, np.nan], [0.1, 0.2]], [-1, 4, 0])
     box = np.array([[10.0, 5.0, 26.0, 21.0], [np.nan] * 4, [56.0, 0.0, 64.0, 8.0]])
     task = GradaTask(replace(RUN, box_growth=0.125))
-    examples = [task.example(replace(item, box=box), (i, i + 1), 1) for i in range(3)]
+    examples = [task.example(replace(item, box=box), (i, i + 1)) for i in range(3)]
     shares = [[8 / 64, 3 / 32, 28 / 64, 23 / 32], [0.0, 0.0, 1.0, 1.0], [55 / 64, 0.0, 1.0, 9 / 32]]
     for example, share in zip(examples, shares, strict=True):
         expected = letterbox(rgb, np.array([share]), SIDE)[0]
-        assert np.array_equal(example.inputs["crops"], expected)
+        assert np.array_equal(example.whole["crops"], expected)
         assert example.annotated.tolist() == [True]
     gold = np.concatenate([example.gold for example in examples])
     assert np.array_equal(gold, [[0.5, -0.5, np.nan], [np.nan, np.nan, 4.0], [0.1, 0.2, 0.0]], equal_nan=True)
@@ -593,7 +593,7 @@ def test_a_model_is_judged_by_ccc_over_all_pictures_and_by_the_mean_f1_of_expres
     predicted = 2 * said[:, [0, 2]] / 255 - 1
     expected = ccc(gold, predicted)
     assert judged.score.ccc == pytest.approx([*expected, expected.mean()], abs=1e-5)
-    assert (judged.score.num_tracks, judged.score.num_frames) == (3, 8)
+    assert (judged.score.num_units, judged.score.num_frames) == (3, 8)
     # neutral: 2 of 3 found, 4 said of 8; anger: 2 of 3 found, 4 said; disgust: never found
     assert judged.macro_f1 == pytest.approx((2 * 2 / (3 + 4) + 2 * 2 / (3 + 4) + 0) / 3)
     wrong = np.nanmean((gold - predicted) ** 2)

@@ -10,15 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 from _pytest.capture import CaptureFixture
 
-from affect import files, schema
+from affect import concordance, files, schema
+from affect.config import SYSTEMS
 from affect.corpus import affwild2
 from affect.corpus.clip import Extracted
 from affect.pipeline import plan
-from affect.pipeline.assemble import TrackRef, assemble, load_features, load_track, make_track, matrix, to_tables
-from affect.pipeline.evaluate import read_predictions, score_systems
+from affect.pipeline.assemble import TrackRef, assemble, load_track, make_track, to_tables
+from affect.pipeline.columns import matrix
+from affect.pipeline.evaluate import score_predictions
+from affect.pipeline.features import load_features
 from affect.pipeline.predict import load_models
 from affect.pipeline.store import Store
-from affect.pipeline.train import SYSTEMS, train
+from affect.pipeline.train import train
 from affect.submission import fill, read_template
 from jobs.predict import Predict
 from jobs.predict import work as predict_job
@@ -36,10 +39,9 @@ def refs(trained: Micro) -> list[TrackRef]:
 def test_a_track_survives_its_tables(trained: Micro, refs: list[TrackRef]):
     store = Store(trained.places.store)
     track = load_track(store, refs[0])
-    frames, segments = to_tables(track)
-    assert frames.equals(store.get(f"{refs[0].key}/frames.arrow").table.replace_schema_metadata())
-    assert segments.equals(store.get(f"{refs[0].key}/segments.arrow").table.replace_schema_metadata())
-    assert frames.schema.equals(schema.TRACK_FRAMES) and segments.schema.equals(schema.TRACK_SEGMENTS)
+    for part, table in to_tables(track).items():
+        assert table.equals(store.get(refs[0].keys[part]).table.replace_schema_metadata())
+        assert table.schema.equals(schema.TRACK[part])
     labels = affwild2.read_splits(trained.places.labels)["train"][refs[0].name]
     assert np.isnan(labels).any() and track.gold == pytest.approx(labels, abs=1e-6, nan_ok=True)
     assert track.face_valid.all() and np.isfinite(track.face_embedding).all() and track.segments.behavior_valid.all()
@@ -79,9 +81,9 @@ def test_training_again_does_nothing(trained: Micro, refs: list[TrackRef], capsy
     assert capsys.readouterr().out.count("there already") == 5
 
 
-def test_a_fusion_without_its_modalities_is_an_error(trained: Micro, refs: list[TrackRef]):
-    with pytest.raises(ValueError, match="raav reads the embeddings of face, behavior, audio"):
-        train(trained.run, refs, Store(trained.places.store), trained.places.runs, ("raav",))
+def test_a_fusion_without_its_modalities_is_an_error(trained: Micro):
+    with pytest.raises(ValueError, match="raav reads the embeddings of behavior, audio: add them to systems"):
+        replace(trained.run, systems=("face", "raav"))
 
 
 def test_new_people_are_predicted_scored_and_submitted(trained: Micro, predicted: str):
@@ -94,22 +96,25 @@ def test_new_people_are_predicted_scored_and_submitted(trained: Micro, predicted
     [outcome] = csv.DictReader((Path(predicted) / "videos.csv").open())
     assert (outcome["status"], outcome["people"], outcome["frames"]) == ("ok", "1", "50")
 
-    predictions = read_predictions(predicted)
-    scores = score_systems(predictions, affwild2.read_folder(trained.places.truth))
-    assert list(scores) == list(SYSTEMS) and all(s.num_frames == 50 for s in scores.values())
+    judged = score_predictions(predicted, trained.places.truth)
+    assert [answers.title for answers in judged.answers] == list(SYSTEMS)
+    for answers in judged.answers:
+        assert concordance.merge(judged.truth.moments(answers.tracks)).count == 50
     template = read_template(Path(trained.places.template).read_text(), trained.places.template)
-    lines = fill(template, {name: p.main for name, p in predictions.items()}).splitlines()
+    lines = fill(template, judged.main).splitlines()
     assert len(lines) == 51 and [line.split(",")[0] for line in lines[1:]] == [row.location for row in template]
 
 
 def test_models_of_other_settings_are_refused(trained: Micro):
     other = replace(trained.run, raav=replace(trained.run.raav, hidden=128))
-    with pytest.raises(ValueError, match="trained with other raav settings"):
+    with pytest.raises(
+        ValueError, match=r"trained with other raav settings than this run has: hidden 64 \(this run: 128\)"
+    ):
         load_models(other, trained.places.runs)
     other = replace(trained.run, face=replace(trained.run.face, box_growth=0.2))
     with pytest.raises(ValueError, match="trained on other face features"):
         load_models(other, trained.places.runs)
-    with pytest.raises(ValueError, match=r"no trained face model; run jobs/train\.py"):
+    with pytest.raises(ValueError, match=r"names no trained face model; run jobs/train\.py demo first"):
         load_models(trained.run, files.join(trained.places.runs, "nowhere"))
 
 
@@ -117,30 +122,26 @@ def test_models_of_other_settings_are_refused(trained: Micro):
 def test_two_ray_train_workers_learn_what_this_process_learns(trained: Micro, refs: list[TrackRef], tmp_path: Path):
     """Without dropout the numbers of processes and windows of a batch change the speed alone."""
     settings = replace(trained.run.face_transformer, dropout=0.0)
-    run = replace(trained.run, face_transformer=settings)
+    run = replace(trained.run, face_transformer=settings, systems=("face",))
     store = Store(trained.places.store)
-    [alone] = train(run, refs, store, str(tmp_path / "alone"), ("face",))
+    [alone] = train(run, refs, store, str(tmp_path / "alone"))
     shared_run = replace(run, workers=replace(run.workers, num_workers=2, num_cpus=0.5))
-    [shared] = train(shared_run, refs, store, str(tmp_path / "shared"), ("face",))
+    [shared] = train(shared_run, refs, store, str(tmp_path / "shared"))
     assert shared.address == alone.address
     for name in ("valence", "arousal", "mean"):
         assert shared.best[name] == pytest.approx(alone.best[name], abs=1e-4)
 
 
-def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micro):
+def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micro, refs: list[TrackRef]):
     from affect.corpus.track import Series
     from affect.pipeline.predict import _table
 
-    track = load_track(Store(trained.places.store), TrackRef("x", "train", "x", "main", _first_key(trained)))
+    track = load_track(Store(trained.places.store), refs[0])
     unseen = Series(np.zeros((50, 4)), np.zeros((50, 2)), np.zeros(50, dtype=bool))
     track = replace(track, series={"face": unseen, "behavior": unseen, "audio": unseen})
     table = _table(track, {system: np.zeros((50, 2)) for system in SYSTEMS})
     assert table["valence"].null_count == table["raav_arousal"].null_count == table["face_valence"].null_count == 50
     assert set(table["reason"].to_pylist()) == {"no face or behavior or audio evidence at this frame"}
-
-
-def _first_key(trained: Micro) -> str:
-    return sorted(Store(trained.places.store).keys("tracks"))[0].rpartition("/")[0]
 
 
 def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list[TrackRef], tmp_path: Path):
@@ -153,7 +154,8 @@ def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list
     labels = affwild2.read_splits(trained.places.labels)
     again = {ref.name: ref for ref in assemble(trained.run, videos, labels, store)}
     before = {ref.name: ref for ref in refs}
-    assert again["video01"].key != before["video01"].key and again["video02"] == before["video02"]
+    changed = {part for part, key in again["video01"].keys.items() if key != before["video01"].keys[part]}
+    assert changed == {"face", "audio"} and again["video02"] == before["video02"]  # the mouth is the face's
     assert not load_track(store, again["video01"]).face_valid[:20].any()
 
 
@@ -193,6 +195,7 @@ def test_a_finished_model_embeds_the_tracks_of_a_new_store(trained: Micro, tmp_p
     refs = assemble(trained.run, videos, affwild2.read_splits(trained.places.labels), store)
     train(trained.run, refs, store, trained.places.runs)
     old = Store(trained.places.store)
+    assert store.keys("embedded") == old.keys("embedded")
     for key in store.keys("embedded"):
         new_values, old_values = store.get(key).table, old.get(key).table
         assert matrix(new_values["embedding"]) == pytest.approx(matrix(old_values["embedding"]), abs=1e-4)

@@ -1,0 +1,100 @@
+"""What was extracted of a video: clips joined, and who is who."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from affect import schema
+from affect.config import Modality, Run
+from affect.corpus.clip import Extracted
+from affect.corpus.video import Probe
+from affect.face.mesh import FIRST
+from affect.face.tracks import Faces, Person, persons
+from affect.pipeline import plan
+from affect.pipeline.columns import array, matrix
+from affect.pipeline.plan import Video
+from affect.pipeline.store import Store
+
+SCHEMAS: dict[Modality, pa.Schema] = {"face": schema.FACE, "behavior": schema.BEHAVIOR, "audio": schema.AUDIO}
+"""Rows of each modality."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything extracted of one video.
+
+    Args:
+        probe: what the video holds.
+        faces: every face.
+        face_table: the same rows, all columns.
+        persons: who is seen, from left to right.
+        behavior: rows by prompt.
+        audio: rows; a modality that was not asked for has none.
+        reasons: why something is missing.
+        failed: whether no clip of any modality could be used.
+    """
+
+    probe: Probe
+    faces: Faces
+    face_table: pa.Table
+    persons: list[Person]
+    behavior: pa.Table
+    audio: pa.Table
+    reasons: list[str]
+    failed: bool
+
+
+def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: Store) -> Features:
+    """Read and join a video's clips.
+
+    Raises:
+        FileNotFoundError: a clip has not been extracted.
+    """
+    assert video.probe is not None
+    tables = {modality: rows.empty_table() for modality, rows in SCHEMAS.items()}
+    found = []
+    for modality in where:
+        tables[modality], parts = load_table(video, run, where, modality, store)
+        found += [(modality, part) for part in parts]
+    reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.reason})
+    failed = all(part.status == "failed" for _, part in found)
+    faces, table, people = who_is_who(tables["face"], run)
+    return Features(video.probe, faces, table, people, tables["behavior"], tables["audio"], reasons, failed)
+
+
+def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]]:
+    """A video's faces, its rows in their order, and the persons they make."""
+    table = table.sort_by([("frame", "ascending"), ("face", "ascending")])
+    faces = faces_of(table)
+    return faces, table, persons(faces, run.tracking)
+
+
+def load_table(
+    video: Video, run: Run, where: Mapping[Modality, str], modality: Modality, store: Store
+) -> tuple[pa.Table, list[Extracted]]:
+    """Read a modality's rows of all of a video's clips, and the clips.
+
+    Raises:
+        FileNotFoundError: a clip has not been extracted.
+    """
+    parts = [store.get(key) for key in plan.keys_of(video, run, where, modality)]
+    return pa.concat_tables([part.table.replace_schema_metadata() for part in parts]), parts
+
+
+def faces_of(table: pa.Table) -> Faces:
+    """The faces of a video, from its rows of :data:`affect.schema.FACE` in order."""
+    num = table.num_rows
+    meshed = table["shape"].is_valid().to_numpy(zero_copy_only=False)
+    proportions = np.full((num, len(FIRST)), np.nan)
+    proportions[meshed] = matrix(table["shape"].drop_null(), len(FIRST))
+    return Faces(
+        frame=array(table["frame"]),
+        time_s=array(table["time_s"]),
+        box=matrix(table["box"], 4).astype(np.float64),
+        score=array(table["score"]).astype(np.float64),
+        colors=matrix(table["colors"]).astype(np.float64),
+        shape=proportions,
+        thumbnail=matrix(table["thumbnail"]),
+    )

@@ -1,0 +1,189 @@
+"""What trained models say of labelled tracks, as they are and with each modality taken away.
+
+RUNS/<system>/<address>/judged/<track>-<address:16>.parquet     one row per frame
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from ray.data import ActorPoolStrategy
+from torch import nn
+
+from affect import batches, files, schema
+from affect.config import MODALITIES, Modality, Run
+from affect.corpus.track import Blocks, Series, Track
+from affect.pipeline import plan
+from affect.pipeline.assemble import TrackRef, load_track
+from affect.pipeline.columns import matrix, rows_of
+from affect.pipeline.models import Model, embed, load_model
+from affect.pipeline.progress import Meter, say
+from affect.pipeline.store import Store, encode, slug
+from affect.tasks.fusion import FusionTask, without
+from affect.tasks.track import TrackTask
+
+
+class Judged(NamedTuple):
+    """What a model says of a track.
+
+    Args:
+        prediction: valence and arousal of every frame; NaN if the model has no evidence of the person at all.
+        gates: weight of each source of a fusion; no columns for a modality.
+        without: the prediction with a modality taken away, by modality; of a fusion.
+    """
+
+    prediction: Float[ndarray, "frames 2"]
+    gates: Float[ndarray, "frames sources"]
+    without: Mapping[Modality, Float[ndarray, "frames 2"]]
+
+
+def usable(models: Sequence[Model], run: Run) -> list[Model]:
+    """Models whose features this run extracts; the others are said."""
+    features, kept = plan.addresses(run), []
+    for model in models:
+        other = [m for m, mark in model.features.items() if features.get(m) != mark]  # type: ignore[call-overload]
+        if other:
+            say(f"left out: {model.title} {model.uri}: it was trained on other {', '.join(other)} features")
+        else:
+            kept.append(model)
+    return kept
+
+
+def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: Store) -> dict[str, dict[str, Judged]]:
+    """What every model says of every track; what has been said before is read.
+
+    Args:
+        run: the run, for its workers.
+        models: from :func:`usable`.
+        refs: assembled tracks.
+        store: where they are.
+
+    Returns:
+        By model address and track.
+    """
+    there = {model.address: {name for name, _, _ in files.walk(files.join(model.uri, "judged"))} for model in models}
+    todo = [
+        {"track": number}
+        for number, ref in enumerate(refs)
+        if any(_name(model, ref) not in there[model.address] for model in models)
+    ]
+    if todo:
+        say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions with each modality taken away too")
+        _run(run, todo, models, refs, store)
+    return {model.address: {ref.name: read_judged(model, ref) for ref in refs} for model in models}
+
+
+def _run(run: Run, todo: list[dict[str, Any]], models: Sequence[Model], refs: Sequence[TrackRef], store: Store) -> None:
+    stream = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+        Judge,
+        fn_constructor_args=(list(models), list(refs), store),
+        batch_size=1,
+        num_cpus=min(1.0, run.workers.num_cpus),
+        num_gpus=1 if run.workers.use_gpu else None,
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, run.workers.num_workers)),
+    )
+    stream.context.enable_progress_bars = False
+    with Meter("evaluate", float(len(todo)), "tracks") as meter:
+        for _ in stream.iter_rows():
+            meter.advance(1.0)
+
+
+class Judge:
+    """An actor that lets models speak of tracks.
+
+    Args:
+        models: those that are judged.
+        refs: all tracks.
+        store: where they are.
+    """
+
+    def __init__(self, models: list[Model], refs: list[TrackRef], store: Store) -> None:
+        """Load the models, and those whose embeddings they read."""
+        torch.set_num_threads(1)
+        self._models, self._refs, self._store = models, refs, store
+        known = {model.address: model for model in models}
+        for model in models:
+            runs = model.uri.removesuffix(f"/{model.system}/{model.address}")
+            for modality, mark in model.upstream.items():
+                known.setdefault(mark, load_model(files.join(runs, modality, mark)))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._known, self._device = known, device
+        self._tasks: dict[str, TrackTask] = {mark: model.task() for mark, model in known.items()}
+        self._networks: dict[str, nn.Module] = {mark: model.network(device) for mark, model in known.items()}
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Write what all models say of one track."""
+        ref = self._refs[int(batch["track"][0])]
+        track = load_track(self._store, ref, [m for m in MODALITIES if m in ref.keys])
+        said: dict[str, tuple[Series, Blocks | None]] = {}
+        for mark, model in sorted(self._known.items(), key=lambda item: bool(item[1].upstream)):
+            if model.upstream:
+                judged = self._fusion(model, track, said)
+            else:
+                task = self._tasks[mark]
+                outputs = batches.run(task, self._networks[mark], track, self._device)
+                said[mark] = embed(task, track, outputs)
+                prediction = task.predict(track, outputs) if outputs.windows else np.full((track.num_frames, 2), np.nan)
+                judged = Judged(prediction, np.zeros((track.num_frames, 0)), {})
+            if model in self._models:
+                files.write(files.join(model.uri, "judged", _name(model, ref)), encode(_to_table(judged)))
+        return batch
+
+    def _fusion(self, model: Model, track: Track, said: Mapping[str, tuple[Series, Blocks | None]]) -> Judged:
+        task = self._tasks[model.address]
+        assert isinstance(task, FusionTask)
+        own = {m: said[model.upstream[m]] for m in model.modalities}
+        heard = next((blocks for _, blocks in own.values() if blocks is not None), None)
+        whole = replace(track, series={m: series for m, (series, _) in own.items()}, blocks=heard)
+        prediction, gates = self._fused(task, model, whole)
+        removed = {m: self._fused(task, model, without(whole, m))[0] for m in model.modalities}
+        return Judged(prediction, gates, removed)
+
+    def _fused(self, task: FusionTask, model: Model, track: Track) -> tuple[ndarray, ndarray]:
+        outputs = batches.run(task, self._networks[model.address], track, self._device)
+        if not outputs.windows:
+            return np.full((track.num_frames, 2), np.nan), np.zeros((track.num_frames, len(task.sources)))
+        return task.predict(track, outputs), task.gates(track, outputs)
+
+
+def _name(model: Model, ref: TrackRef) -> str:
+    return f"{slug(ref.name)}-{ref.mark(*model.modalities)}.parquet"
+
+
+def _to_table(judged: Judged) -> pa.Table:
+    num = len(judged.prediction)
+    columns: dict[str, Any] = {
+        "frame": np.arange(num),
+        "valence": judged.prediction[:, 0],
+        "arousal": judged.prediction[:, 1],
+        "gates": rows_of(judged.gates, pa.float32()),
+    }
+    for modality in MODALITIES:
+        values = judged.without.get(modality, np.full((num, 2), np.nan))
+        columns |= {f"without_{modality}_{name}": values[:, i] for i, name in enumerate(("valence", "arousal"))}
+    return pa.table(columns).cast(schema.JUDGED)
+
+
+def read_judged(model: Model, ref: TrackRef) -> Judged:
+    """What a model said of a track."""
+    table = pq.read_table(io.BytesIO(files.read(files.join(model.uri, "judged", _name(model, ref)))))
+
+    def two(prefix: str) -> ndarray:
+        return np.stack([table[prefix + name].to_numpy() for name in ("valence", "arousal")], axis=1).astype(np.float64)
+
+    removed = {m: two(f"without_{m}_") for m in (model.modalities if model.upstream else ())}
+    return Judged(two(""), matrix(table["gates"]), removed)
+
+
+def sources_of(model: Model) -> tuple[str, ...]:
+    """What a fusion's gates weigh; nothing for a modality."""
+    task = model.task()
+    return task.sources if isinstance(task, FusionTask) else ()

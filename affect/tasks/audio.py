@@ -1,0 +1,111 @@
+"""How WavLM is fed."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor, nn
+
+from affect import timeline
+from affect.audio.augment import augment
+from affect.audio.wavlm import WavlmRegressor, load_backbone, parameter_groups
+from affect.batches import Arrays, Batch, Example, Outputs, Window
+from affect.config import Wavlm
+from affect.corpus.track import FULL_SCALE, Blocks, Series, Track
+from affect.layers import Output
+from affect.tasks.track import TrackTask, covered_series, joined
+
+
+class AudioTask(TrackTask):
+    """WavLM on waveforms of segments; a window is the four blocks of one segment, each a second long.
+
+    Args:
+        settings: of the model.
+        segment_samples: samples of a full segment.
+    """
+
+    def __init__(self, settings: Wavlm, segment_samples: int) -> None:
+        """Remember the settings."""
+        self._model, self._samples, self.settings = settings, segment_samples, settings.fit
+
+    def build(self) -> WavlmRegressor:
+        """Fresh head on the pretrained backbone."""
+        return WavlmRegressor(self._model, load_backbone(self._model.weights, self._model.revision))
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The backbone's top at its own rate; pooling and head at the other."""
+        assert isinstance(model, WavlmRegressor)
+        return parameter_groups(model)
+
+    def windows(self, track: Track) -> list[Window]:
+        """The blocks of every segment with a waveform."""
+        blocks = self._model.blocks
+        return [(int(i) * blocks, (int(i) + 1) * blocks) for i in np.flatnonzero(track.segments.audio_valid)]
+
+    def trains_on(self, track: Track, window: Window) -> bool:
+        """Kept segments with enough annotated blocks."""
+        segment = window[0] // self._model.blocks
+        num_annotated = int((~np.isnan(track.block_gold[segment, :, 0])).sum())
+        return bool(track.segments.kept[segment]) and num_annotated >= self._model.min_blocks
+
+    def example(self, track: Track, window: Window) -> Example:
+        """The waveform in [-1, 1] and its true length."""
+        segment = window[0] // self._model.blocks
+        samples = track.segments.waveforms[segment][: self._samples]
+        wave = np.zeros(self._samples, dtype=np.float32)
+        wave[: len(samples)] = samples / FULL_SCALE
+        gold = track.block_gold[segment]
+        whole: dict[str, Arrays] = {"waveform": wave, "num_samples": np.array(len(samples))}
+        return Example({}, gold, ~np.isnan(gold).any(axis=1), whole)
+
+    def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Gain, noise, band limits and reverb on the waveform."""
+        wave = augment(inputs["waveform"], inputs["num_samples"], self._model.augment, generator)
+        return {**inputs, "waveform": wave}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Output:
+        """Every segment has all its blocks: nothing is padded."""
+        return model(**batch.inputs)
+
+    def predict(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
+        """Every segment's blocks as frames, kept or not."""
+        return self._frames(track, outputs, np.ones(len(track.segments.kept), dtype=bool)).prediction
+
+    def series(self, track: Track, outputs: Outputs) -> Series:
+        """Blocks as frames, averaged over kept segments; valid where a kept segment covers the frame."""
+        if not (track.segments.kept & track.segments.audio_valid).any():
+            heard = self._frames(track, outputs, np.ones(len(track.segments.kept), dtype=bool))
+            return Series(heard.embedding, heard.prediction, np.zeros(track.num_frames, dtype=bool))
+        return self._frames(track, outputs, track.segments.kept)
+
+    def blocks(self, track: Track, outputs: Outputs) -> Blocks:
+        """Blocks as RAAV's tokens; valid where the segment was kept and the block has frames."""
+        num, blocks = len(track.segments.kept), self._model.blocks
+        values = np.zeros((num, blocks, self._model.hidden + 2), dtype=np.float32)
+        valid = np.zeros((num, blocks), dtype=bool)
+        for (start, _), said in zip(outputs.windows, joined(outputs), strict=True):
+            segment = start // blocks
+            values[segment] = said
+            valid[segment] = track.segments.kept[segment] & (np.arange(blocks) < self._num_blocks(track, segment))
+        return Blocks(values[..., :-2], values[..., -2:], valid)
+
+    def _num_blocks(self, track: Track, segment: int) -> int:
+        """Blocks of a segment that have a frame."""
+        first, end = track.segments.ranges[segment]
+        return int((track.segments.block_edges[segment, : self._model.blocks] < end).sum()) if end > first else 0
+
+    def _frames(self, track: Track, outputs: Outputs, used: Bool[ndarray, " segments"]) -> Series:
+        fps = timeline.Timestamps(track.time_s).fps
+        parts = []
+        for (start, _), said in zip(outputs.windows, joined(outputs), strict=True):
+            segment = start // self._model.blocks
+            first, end = (int(v) for v in track.segments.ranges[segment])
+            num = self._num_blocks(track, segment)
+            if not used[segment] or not num:
+                continue
+            full = bool(track.segments.full[segment])
+            positions = timeline.block_positions(end - first, num, fps, full=full)
+            parts.append((first, timeline.interpolate_blocks(said[:num], positions)))
+        return covered_series(*timeline.overlap_mean(track.num_frames, parts, self._model.hidden + 2))
