@@ -73,7 +73,7 @@ class Batch(NamedTuple):
 
     def like(self, model: nn.Module) -> "Batch":
         """The same with numbers as wide as the model's."""
-        kind = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         inputs = {n: value.to(kind) if value.is_floating_point() else value for n, value in self.inputs.items()}
         return self._replace(inputs=inputs, gold=self.gold.to(kind))
 

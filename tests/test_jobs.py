@@ -119,7 +119,7 @@ def test_evaluation_prints_a_row_per_system_and_writes_the_submission(run: Run, 
     code, out, _ = run("evaluate", "demo", *flags)
     assert code == 0
     for system in ("face", "behavior", "audio", "dcmmoe", "raav"):
-        assert re.search(rf"{system}\s.*\d\.\d{{3}} \[one track\].*\b50\b", out), out
+        assert re.search(rf"{system}\s.*\d\.\d{{3}} \[one video\].*\b50\b", out), out
     assert (Path(predicted) / "submission.txt").is_file()
 
 

@@ -116,7 +116,7 @@ class Observer:
         done = (step.epoch - 1) * step.steps + step.number
         if self._meter is None:
             total = float(self._max_epochs * step.steps)
-            self._meter = Meter(f"train {self._name}", total, "steps at most", start=done - 1).__enter__()
+            self._meter = Meter(f"train {self._name}", total, "steps at most", start=float(done - 1)).__enter__()
         self._step = done
         self._meter.advance(1.0, f"epoch {step.epoch}{self._note}")
         if step.loss is not None:

@@ -6,7 +6,7 @@ from numpy import ndarray
 
 from affect.config import Tracking
 from affect.face.tracks import Person, persons
-from affect.pipeline.assemble import faces_of
+from affect.pipeline.features import faces_of
 from tests.face.crossing import BACK, FPS, FRONT, Crossing, crossing, extract, extractor, film
 
 

@@ -12,7 +12,7 @@ from affect.corpus import video
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError
 from affect.face.clip import FaceClip
-from affect.pipeline.assemble import matrix
+from affect.pipeline.columns import matrix
 from tests.corpus.test_video import turned
 from tests.face.crossing import add_person, extract, extractor, film, to_bytes, wall
 

@@ -11,7 +11,7 @@ from affect.config import Speaking, Tracking
 from affect.corpus import video
 from affect.face.clip import FaceClip
 from affect.face.tracks import choose, persons
-from affect.pipeline.assemble import faces_of
+from affect.pipeline.features import faces_of
 from tests.assets import clip
 from tests.face.crossing import extract, extractor, lip_area
 

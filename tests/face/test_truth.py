@@ -17,7 +17,7 @@ from affect.corpus.demo import VideoSpec, video_specs
 from affect.corpus.film import TICKS, write_film
 from affect.face.clip import FaceClip
 from affect.face.tracks import choose, persons
-from affect.pipeline.assemble import faces_of
+from affect.pipeline.features import faces_of
 from tests.face.crossing import extract, extractor, film, lip_area
 
 SIDE, FPS, SECONDS = 512, 20, 4

@@ -10,7 +10,7 @@ import pytest
 from affect import files
 from affect.config import Behavior, Face, address
 from affect.corpus.clip import Extracted
-from affect.pipeline.assemble import matrix, rows_of
+from affect.pipeline.columns import matrix, rows_of
 from affect.pipeline.store import Attempts, Store, slug, unit_key
 
 TABLE = pa.table({"frame": [1, 2, 3]})
