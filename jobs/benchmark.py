@@ -7,233 +7,30 @@ preparation  boxes to a normalised batch / a loop over frames with PIL that writ
 face         frames per second of the face stage, decoding and all / of its models alone on what was cut out beforehand
 memory       resident memory of the face stage along a long video
 pipeline     frames per second through the Ray pipeline / the same model calls in a plain loop on the same cores
+experts      DCMMOE's batched experts / a loop over six stacks, one training step at the paper's size; needs torch alone
+step         a training step of both fusions in float32 / in bfloat16 and compiled; needs torch alone
+loader       windows per second into batches / a loader of one dictionary per frame; needs torch alone
+corpus       a corpus of Aff-Wild2's size with random features: assembly, and a DCMMOE epoch's data against its steps
 """
 
 import argparse
-import shutil
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
-import torch
+from benchmarks import extraction, training
 
-
-def rate(work: Callable[[], int], repeats: int = 3) -> float:
-    """Things a second, the best of some repeats after a warm-up."""
-    best = 0.0
-    for repeat in range(repeats + 1):
-        start = time.perf_counter()
-        done = work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        if repeat:
-            best = max(best, done / (time.perf_counter() - start))
-    return best
-
-
-def say_ratio(name: str, unit: str, ours: float, other: str, theirs: float) -> None:
-    """Print both sides and their ratio."""
-    print(f"{name}: {ours:.1f} {unit} a second, {other} {theirs:.1f}, ratio {ours / theirs:.2f}", flush=True)
-
-
-def true_size_encoder(folder: Path) -> Path:
-    """A GRADA checkpoint of the true size with random weights."""
-    from affect.config import GradaShape
-    from affect.face import grada
-
-    torch.manual_seed(0)
-    grada.save(grada.Grada(GradaShape()).eval(), folder)
-    return folder
-
-
-def encoder() -> None:
-    """The frame encoder at its true size, random weights."""
-    from affect.config import Face
-    from affect.face.grada import Encoder, load
-
-    cuda = torch.cuda.is_available()
-    device, count, micro_batch = ("cuda", 4096, 256) if cuda else ("cpu", 32, Face().micro_batch)
-    crops = np.random.default_rng(0).integers(0, 256, (count, 240, 240, 3), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as name:
-        folder = true_size_encoder(Path(name))
-        shipped = Encoder(folder, Face(micro_batch=micro_batch))
-        eager = load(folder).to(device)
-    pixels = torch.rand(32, 3, 240, 240, device=device)
-
-    def plain() -> int:
-        with torch.no_grad():
-            for _ in range(0, count, 32):
-                eager(pixels)
-        return count
-
-    def ours() -> int:
-        shipped(crops)
-        return count
-
-    say_ratio(f"encoder on {device}", "crops", rate(ours), "eager float32 in batches of 32", rate(plain))
-
-
-def preparation() -> None:
-    """Boxes of 720p pictures to normalised batches."""
-    from PIL import Image
-
-    from affect.config import Face
-    from affect.face.crop import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalise
-
-    mean, std = (np.array(values, dtype=np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (64, 45, 80, 3), dtype=np.uint8)
-    pictures = [np.repeat(np.repeat(picture, 16, axis=0), 16, axis=1) for picture in coarse]
-    boxes = [np.array([[0.3, 0.2, 0.3 + w, 0.2 + h]]) for w, h in rng.uniform((0.15, 0.3), (0.3, 0.6), (64, 2))]
-    size = Face().micro_batch
-
-    def ours() -> int:
-        for i in range(0, len(pictures), size):
-            pairs = zip(pictures[i : i + size], boxes[i : i + size], strict=True)
-            normalise(torch.from_numpy(np.concatenate([letterbox(p, b, 240) for p, b in pairs])))
-        return len(pictures)
-
-    def one(picture: np.ndarray, box: np.ndarray, path: Path) -> torch.Tensor:
-        Image.fromarray(picture).crop(tuple((box[0] * [1280, 720, 1280, 720]).astype(int))).save(path, quality=95)
-        face = Image.open(path).convert("RGB")
-        scale = 240 / max(face.size)
-        face = face.resize((round(face.width * scale), round(face.height * scale)), Image.Resampling.BILINEAR)
-        square = Image.new("RGB", (240, 240))
-        square.paste(face, ((240 - face.width) // 2, (240 - face.height) // 2))
-        values = (np.asarray(square, dtype=np.float32) / 255 - mean) / std
-        return torch.from_numpy(values.transpose(2, 0, 1).copy())
-
-    with tempfile.TemporaryDirectory() as folder:
-
-        def loop() -> int:
-            paths = [Path(folder) / f"{i}.jpg" for i in range(len(pictures))]
-            made = [one(*each) for each in zip(pictures, boxes, paths, strict=True)]
-            for i in range(0, len(made), size):
-                torch.stack(made[i : i + size])
-            return len(made)
-
-        say_ratio("preparation", "faces", rate(ours), "PIL and JPEG", rate(loop))
-
-
-def face() -> None:
-    """The face stage on a demo video, with an encoder of the true size."""
-    from affect.config import Face, Grid
-    from affect.corpus import video
-    from affect.corpus.clip import Clip
-    from affect.face.clip import FaceClip, Finder
-    from affect.face.crop import letterbox
-
-    uri = str(_demo_video())
-    info = video.probe(uri, Path(uri).name)
-    clip = Clip(uri, info, 0.0, 5.0, Grid())
-    with tempfile.TemporaryDirectory() as name:
-        stage = FaceClip(Face(weights=str(true_size_encoder(Path(name)))))
-    finder = stage._find
-    assert isinstance(finder, Finder)
-    pictures = [picture for _, picture in video.decode(uri, info, *clip.frames)]
-    found = finder(range(len(pictures)), pictures)[0]
-    crops = np.concatenate([letterbox(pictures[row.frame], row.box[None], 240) for row in found])
-
-    def models() -> int:
-        finder._detect(pictures)
-        for crop in crops:
-            finder._mesh(crop)
-        stage._encode(crops)
-        return len(pictures)
-
-    def whole() -> int:
-        stage(clip)
-        return len(pictures)
-
-    say_ratio("face stage", "frames", rate(whole), "its models alone", rate(models))
-
-
-def memory(minutes: int = 30, fps: int = 5) -> None:
-    """Resident memory after every few minutes of one long video."""
-    from affect.config import Face, Grid
-    from affect.corpus import video
-    from affect.corpus.clip import Clip
-    from affect.corpus.film import TICKS, write_film
-    from affect.face import grada
-    from affect.face.clip import FaceClip
-
-    short = str(_demo_video())
-    source = video.probe(short, Path(short).name)
-    pictures = [picture for _, picture in video.decode(short, source, 0, 60)]
-    frames = np.arange(minutes * 60 * fps)
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "long.mp4"
-        write_film(path, (pictures[i % 60] for i in frames), frames * (TICKS // fps), None, fps)
-        grada.save(grada.load(Path(_demo_weights())), name)
-        info = video.probe(str(path), path.name)
-        stage = FaceClip(Face(weights=name, crop_px=96))
-        for minute in range(minutes):
-            stage(Clip(str(path), info, minute * 60.0, minute * 60.0 + 60.0, Grid()))
-            if minute + 1 in (1, 2, 5, 10, 20, minutes):
-                lines = Path("/proc/self/status").read_text().splitlines()
-                resident = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-                print(f"memory: {resident / 1024:.0f} MiB resident after {minute + 1} min of video", flush=True)
-
-
-def _demo_weights() -> str:
-    from affect import recipes
-
-    return recipes.demo().face.weights
-
-
-def _demo_video() -> Path:
-    """The first video of the demo, which is made if it is missing."""
-    from affect import recipes
-    from affect.pipeline import demo
-    from affect.pipeline.job import start_ray
-
-    places = recipes.demo_places()
-    if not Path(places.videos).is_dir() or not Path(_demo_weights()).is_dir():
-        start_ray()
-        demo.prepare(recipes.demo(), places)
-    return min(Path(places.videos).iterdir())
-
-
-def pipeline(copies: int = 2) -> None:
-    """The demo's labelled videos, several times under different names, through all three stages."""
-    from affect import recipes
-    from affect.config import MODALITIES
-    from affect.pipeline import demo, plan
-    from affect.pipeline.extract import extract, extractor
-    from affect.pipeline.job import start_ray
-    from affect.pipeline.store import Store
-
-    cores = start_ray().num_cpus
-    run, places = recipes.demo(), recipes.demo_places()
-    demo.prepare(run, places)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        (root / "videos").mkdir()
-        for copy in range(copies):
-            for path in sorted(Path(places.videos).iterdir()):
-                shutil.copy(path, root / "videos" / f"{path.stem}-{copy}{path.suffix}")
-        store = Store(str(root / "store"))
-        videos = plan.probe_videos(str(root / "videos"), store, {})
-        frames = sum(len(video.probe.time_s) for video in videos if video.probe)
-        start = time.perf_counter()
-        extract(run, str(root / "videos"), store)
-        through = frames / (time.perf_counter() - start)  # start of the actors included
-        torch.set_num_threads(int(cores))
-        extractors = {modality: extractor(modality, run) for modality in MODALITIES}
-        plain, start = Store(str(root / "plain")), time.perf_counter()
-        for video in videos:
-            assert video.probe is not None
-            for number in range(plan.num_clips(video.probe, run)):
-                for modality in MODALITIES:
-                    made = extractors[modality](plan.make_clip(video, video.probe, number, run))
-                    plain.put(f"{modality}/{video.stem}/{number:05d}.parquet", made)
-        loop = frames / (time.perf_counter() - start)  # models loaded beforehand
-    say_ratio(f"pipeline on {cores:g} cores", "frames", through, "plain loop", loop)
-
-
-PARTS = {part.__name__: part for part in (encoder, preparation, face, memory, pipeline)}
+PARTS = {
+    part.__name__: part
+    for part in (
+        extraction.encoder,
+        extraction.preparation,
+        extraction.face,
+        extraction.memory,
+        extraction.pipeline,
+        training.experts,
+        training.step,
+        training.loader,
+        training.corpus,
+    )
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,14 +1,11 @@
 """Batch normalisation over the shares of all processes: two of them do what torch does with the whole batch."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.distributed.nn
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from affect import learning
@@ -17,6 +14,7 @@ from affect.config import Fit, GradaShape, Loss
 from affect.distributed import GlobalBatchNorm, synchronise
 from affect.face.grada import Grada
 from affect.layers import Output
+from tests.processes import spawn
 
 CPU = torch.device("cpu")
 PROCESSES = 2
@@ -80,21 +78,6 @@ def trace(layer: Any, inputs: list[Tensor], weights: list[Tensor]) -> Trace:
     return Trace(outputs, gradients, layer.weight.grad.numpy(), layer.bias.grad.numpy(), state)
 
 
-def _spawn(work: Callable[..., Any], *args: object) -> list[Any]:
-    """Run work(rank, ...) in processes that gloo joins; their results by rank."""
-    queue = mp.get_context("spawn").SimpleQueue()
-    port = int(np.random.default_rng().integers(20_000, 60_000))
-    mp.spawn(_enter, args=(work, port, queue, *args), nprocs=PROCESSES)
-    return [value for _, value in sorted((queue.get() for _ in range(PROCESSES)), key=lambda pair: pair[0])]
-
-
-def _enter(rank: int, work: Callable[..., Any], port: int, queue: Any, *args: object) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=PROCESSES)
-    queue.put((rank, work(rank, *args)))
-    dist.destroy_process_group()
-
-
 def _traces(rank: int) -> list[Trace]:
     """A process' shares, every second sample, of batches of two, three and four axes."""
     found = []
@@ -106,7 +89,7 @@ def _traces(rank: int) -> list[Trace]:
 
 
 def test_two_processes_normalise_as_one_does_with_the_whole_batch():
-    results = _spawn(_traces)
+    results = spawn(_traces, PROCESSES)
     for number, (axes, kind) in enumerate([(2, nn.BatchNorm1d), (3, nn.BatchNorm1d), (4, nn.BatchNorm2d)]):
         whole = batches(axes)
         expected = trace(layer_of(kind), whole, [batch.sin() for batch in whole])
@@ -222,7 +205,7 @@ def _fit(rank: int) -> tuple[list[list[float]], dict[str, np.ndarray]]:
 def test_two_processes_learn_weights_and_statistics_that_one_process_learns():
     history, state = _fit(0)
     assert history[0][0] - history[-1][0] > 0.1 and history[-1][3] > 0.1
-    for shared_history, shared_state in _spawn(_fit):
+    for shared_history, shared_state in spawn(_fit, PROCESSES):
         assert np.array(shared_history) == pytest.approx(np.array(history), abs=1e-6)
         assert list(shared_state) == list(state)
         assert all(shared_state[name] == pytest.approx(value, abs=1e-6) for name, value in state.items())

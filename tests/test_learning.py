@@ -2,20 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from affect import learning
-from affect.batches import Example, Outputs, Task, Window
+from affect import checkpoint, learning
+from affect.batches import Batch, Example, Outputs, Task, Window
 from affect.concordance import Moments, ccc
 from affect.config import Fit, Loss
 from affect.layers import Output
+from affect.learning import Keeper
+from tests.processes import spawn
 
 CPU = torch.device("cpu")
 
@@ -121,27 +122,109 @@ def test_losses_that_are_not_finite_are_skipped_and_three_in_a_row_end_the_run()
     assert fitted.history[0].skipped == 1 and np.isfinite(fitted.history[0].loss)
 
 
+def test_development_labels_that_are_constant_are_an_error_since_their_ccc_is_undefined():
+    [flat] = items(1, 0)
+    flat.gold[:, 1] = 0.3
+    with pytest.raises(ValueError, match="arousal is constant in the development tracks"):
+        learning.fit(LinearTask(FIT), items(1, 0), [flat], device=CPU)
+
+
+class KilledError(Exception):
+    """What ends a training in the middle."""
+
+
+def _killed_after(steps: int) -> Callable[[learning.Step], None]:
+    left = iter(range(steps))
+
+    def tell(_: learning.Step) -> None:
+        if next(left, None) is None:
+            raise KilledError
+
+    return tell
+
+
+class Noisy(LinearTask):
+    """Every source of chance that a training has: dropout, numpy's, and the task's own noise."""
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.3), Linear())
+
+    def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        x = inputs["x"] + 0.1 * torch.randn(inputs["x"].shape, generator=generator)
+        return {"x": x + 0.1 * torch.from_numpy(np.random.normal(size=tuple(x.shape))).float()}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Output:
+        return model(batch.inputs["x"])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_training_that_was_killed_anywhere_ends_as_if_it_had_not_been(seed: int, tmp_path: Path):
+    """Bit by bit: weights, averaged weights, learning rates and scores, however often it is killed."""
+    rng = np.random.default_rng(seed)
+    settings = replace(FIT, ema_decay=0.9 if seed % 2 else None, plateau_factor=0.5, plateau_patience=0, clip_norm=1.0)
+    training, development = items(6, 0), items(3, 1)
+    whole = learning.fit(Noisy(settings), training, development, device=CPU)
+    keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), int(rng.integers(1, 4)))
+    kills = 0
+    for _ in range(20):
+        try:
+            steps = _killed_after(int(rng.integers(2, 12)))
+            resumed = learning.fit(Noisy(settings), training, development, device=CPU, keeper=keeper, on_step=steps)
+            break
+        except KilledError:
+            kills += 1
+    assert kills >= 2
+    assert [e._replace(seconds=0.0, ccc=None) for e in resumed.history] == [
+        e._replace(seconds=0.0, ccc=None) for e in whole.history
+    ]
+    assert np.array_equal([e.ccc for e in resumed.history], [e.ccc for e in whole.history])
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value)
+
+
+def test_a_checkpoint_leaves_out_what_is_frozen(tmp_path: Path):
+    class Frozen(LinearTask):
+        def build(self) -> nn.Module:
+            model = Linear()
+            model.map.bias.requires_grad_(False)
+            return model
+
+        def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+            return [{"params": [model.map.weight], "lr": 0.05}]
+
+    keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), 2)
+    fitted = learning.fit(Frozen(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper)
+    tensors, note = checkpoint.decode(Path(keeper.uri).read_bytes())
+    assert "model.map.weight" in tensors and not any("bias" in name for name in tensors)
+    assert len(note["history"]) == len(fitted.history)
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path):
+    keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), 100)
+    once = learning.fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper)
+    again = learning.fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper, on_step=_killed_after(0))
+    assert torch.equal(once.model.map.weight, again.model.map.weight)
+
+
+def test_bfloat16_learns_with_a_loss_and_weights_in_float32():
+    seen: list[torch.dtype] = []
+
+    class Watched(LinearTask):
+        def loss(self, gold: Tensor, prediction: Tensor, annotated: Tensor) -> Tensor | None:
+            value = super().loss(gold, prediction, annotated)
+            seen.extend([prediction.dtype, value.dtype])
+            return value
+
+    fitted = learning.fit(Watched(replace(FIT, precision="bfloat16")), items(6, 0), items(3, 1), device=CPU)
+    assert set(seen[::2]) == {torch.bfloat16} and set(seen[1::2]) == {torch.float32}
+    assert fitted.model.map.weight.dtype == torch.float32 and fitted.best.ccc[2] > 0.9
+
+
 def test_nothing_to_train_or_to_select_on_is_an_error():
     blank = [Sequence("blank", np.zeros((10, 4)), np.full((10, 2), np.nan))]
     for training, development in ((blank, items(1, 0)), (items(1, 0), blank)):
         with pytest.raises(ValueError, match="nothing to fit"):
             learning.fit(LinearTask(FIT), training, development, device=CPU)
-
-
-def _spawn(work: Callable[..., Any], processes: int, *args: object) -> list[Any]:
-    """Run work(rank, ...) in processes that gloo joins; their results by rank."""
-    context = mp.get_context("spawn")
-    queue = context.SimpleQueue()
-    port = int(np.random.default_rng().integers(20_000, 60_000))
-    mp.spawn(_enter, args=(work, processes, port, queue, *args), nprocs=processes)
-    return [value for _, value in sorted((queue.get() for _ in range(processes)), key=lambda pair: pair[0])]
-
-
-def _enter(rank: int, work: Callable[..., Any], processes: int, port: int, queue: Any, *args: object) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
-    queue.put((rank, work(rank, *args)))
-    dist.destroy_process_group()
 
 
 def _score(rank: int, golds: list[np.ndarray], predictions: list[np.ndarray]) -> np.ndarray:
@@ -160,7 +243,7 @@ def test_two_workers_score_what_one_scores_every_frame_once():
     predictions = [0.6 * g + rng.normal(0, 0.2, g.shape) for g in golds]
     expected = ccc(np.concatenate(golds), np.concatenate(predictions))
     one = learning.score([Moments.of(g, p) for g, p in zip(golds, predictions, strict=True)])
-    for value in (one, *_spawn(_score, 2, golds, predictions)):
+    for value in (one, *spawn(_score, 2, golds, predictions)):
         assert value[:2] == pytest.approx(expected, abs=1e-12) and value[2] == pytest.approx(expected.mean(), abs=1e-12)
 
 
@@ -169,6 +252,6 @@ def test_two_workers_learn_what_one_learns(over: str):
     """Batches of an odd size, windows of different lengths: the loss is that of the whole batch all the same."""
     settings = replace(FIT, batch_size=5, max_epochs=3, loss=Loss(ccc_over=over, error_weight=0.1))  # type: ignore[arg-type]
     weights, scores = _fit(0, settings)
-    for shared_weights, shared_scores in _spawn(_fit, 2, settings):
+    for shared_weights, shared_scores in spawn(_fit, 2, settings):
         assert shared_weights == pytest.approx(weights, abs=1e-5)
         assert shared_scores == pytest.approx(scores, abs=1e-5)

@@ -1,0 +1,103 @@
+"""Tracks of features with known answers, for checks and benchmarks: every modality sees the truth through own noise."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from affect import timeline
+from affect.config import MODALITIES, Modality
+from affect.corpus.track import Blocks, Segments, Series, Track
+
+NOISE: dict[Modality, float] = {"face": 0.3, "behavior": 0.45, "audio": 0.45}
+"""Deviation of what a modality sees from the truth, whose own deviation is .4."""
+DROPOUT: dict[Modality, float] = {"face": 0.1, "behavior": 0.1, "audio": 0.4}
+"""Share of a track that a modality does not see, in runs of about two seconds."""
+SPREAD = 0.4
+BLOCKS = 4
+
+
+def curve(num_frames: int, fps: float, rng: np.random.Generator) -> Float[ndarray, "frames 2"]:
+    """Valence and arousal that wander: sums of sines with periods of 3 to 20 s and random phases."""
+    period = np.exp(rng.uniform(np.log(3), np.log(20), (4, 2)))
+    phase = rng.uniform(0, 2 * np.pi, (4, 2))
+    time_s = np.arange(num_frames)[:, None, None] / fps
+    return SPREAD * np.sin(2 * np.pi * time_s / period + phase).sum(axis=1) / np.sqrt(2)
+
+
+def make_track(name: str, num_frames: int, rng: np.random.Generator, *, fps: float = 30.0, width: int = 256) -> Track:
+    """A track of one person.
+
+    What a modality says of a frame is the truth plus a curve of noise of the same kind, so that no look at other frames
+    tells them apart, and only modalities together can.
+
+    Args:
+        name: of the track and its video.
+        num_frames: its length.
+        rng: source of everything.
+        fps: frames per second.
+        width: of the embeddings.
+    """
+    gold = np.clip(curve(num_frames, fps, rng), -1, 1)
+    clock = timeline.Timestamps(np.arange(num_frames) / fps)
+    segments = _segments(clock)
+    series = {m: _series(m, gold, fps, width, rng) for m in MODALITIES}
+    heard = series["audio"]
+    edges = np.minimum(segments.block_edges, segments.ranges[:, 1:])[:, :BLOCKS]
+    at = np.minimum(edges, num_frames - 1)
+    blocks = Blocks(heard.embedding[at], heard.prediction[at], heard.valid[at] & (edges < segments.ranges[:, 1:]))
+    return Track(
+        name=name,
+        video=name,
+        person="main",
+        time_s=clock.time_s,
+        gold=gold,
+        face_valid=series["face"].valid,
+        bridged=np.zeros(num_frames, dtype=bool),
+        box=np.full((num_frames, 4), np.nan),
+        face_embedding=series["face"].embedding,
+        face_affect=series["face"].prediction,
+        lip_area=np.full(num_frames, np.nan),
+        segments=segments,
+        series=series,
+        blocks=blocks,
+    )
+
+
+def _series(
+    modality: Modality, gold: Float[ndarray, "frames 2"], fps: float, width: int, rng: np.random.Generator
+) -> Series:
+    seen = gold + NOISE[modality] / SPREAD * curve(len(gold), fps, rng)
+    valid = _runs(len(gold), DROPOUT[modality], fps, rng)
+    seen = seen[timeline.nearest_valid(valid)] if valid.any() else np.zeros_like(seen)
+    mixing = np.random.default_rng(MODALITIES.index(modality)).normal(
+        size=(2, width)
+    )  # a modality's own, in all tracks
+    embedding = np.tanh(seen @ mixing + 0.1 * rng.normal(size=(len(gold), width)))
+    return Series(embedding.astype(np.float32), seen.astype(np.float32), valid)
+
+
+def _runs(num_frames: int, share: float, fps: float, rng: np.random.Generator) -> Bool[ndarray, " frames"]:
+    """True but for a share of the frames, in runs of two seconds."""
+    length = max(1, round(2 * fps))
+    dropped = rng.random(num_frames // length + 1) < share
+    return ~np.repeat(dropped, length)[:num_frames]
+
+
+def _segments(clock: timeline.Timestamps) -> Segments:
+    ranges_s = timeline.segments(clock.duration_s)
+    start_s, end_s = np.array(ranges_s).T
+    num, nothing = len(ranges_s), np.zeros(len(ranges_s), dtype=bool)
+    return Segments(
+        start_s=start_s,
+        end_s=end_s,
+        ranges=timeline.frame_ranges(clock, ranges_s),
+        full=np.isclose(end_s - start_s, 4.0),
+        block_edges=np.array([clock.block_edges(start, BLOCKS) for start in start_s]),
+        behavior_valid=nothing,
+        multimodal=np.zeros((num, 0), dtype=np.float32),
+        vision=np.zeros((num, 0), dtype=np.float32),
+        audio_valid=nothing,
+        kept=nothing,
+        verdict=["no audio"] * num,
+        waveforms=[np.empty(0, dtype=np.int16)] * num,
+    )

@@ -1,0 +1,215 @@
+"""A corpus of Aff-Wild2's size with random features: 356 + 76 tracks, 2.07 M frames, one person each."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from affect import schema
+from affect.batches import load_here
+from affect.config import MODALITIES, Modality, Run
+from affect.corpus.clip import Clip, Extracted
+from affect.corpus.synthetic import curve
+from affect.corpus.video import Probe
+from affect.learning import _batches, _share
+from affect.pipeline import plan
+from affect.pipeline.assemble import TrackRef, assemble, load_track
+from affect.pipeline.columns import rows_of
+from affect.pipeline.models import embedded_key, with_embeddings
+from affect.pipeline.plan import Video
+from affect.pipeline.store import Store
+from affect.pipeline.workers import open_many_files
+from affect.tasks.fusion import DcmmoeTask
+from benchmarks.measure import resident_mib
+
+SIZES = {"train": (356, 1_682_057), "development": (76, 383_814)}
+FPS = 30.0
+EMBEDDING, STATE, MODEL, COLORS = 256, 2560, 256, 294
+RUN = Run(name="scale")
+WHERE: dict[Modality, str] = {m: f"random-{m}" for m in MODALITIES}
+EMBEDDED = {m: f"random-{m}" for m in MODALITIES}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One video and its label."""
+
+    split: str
+    name: str
+    num_frames: int
+    seed: int
+
+
+def parts() -> list[Part]:
+    """Videos whose lengths add up to the corpus' frames, a few long and many short."""
+    made = []
+    for split, (count, frames) in SIZES.items():
+        share = np.random.default_rng(len(split)).lognormal(0, 0.9, count)
+        lengths = np.maximum(200, (share / share.sum() * frames).astype(int))
+        lengths[lengths.argmax()] += frames - lengths.sum()
+        made += [Part(split, f"{split}{i:03d}", int(n), 1000 * len(split) + i) for i, n in enumerate(lengths)]
+    return made
+
+
+def video_of(part: Part) -> Video:
+    """As a probe would say."""
+    time_s = np.arange(part.num_frames) / FPS
+    probe = Probe(part.name + ".mp4", 1, f"{part.seed:012d}", 640, 360, 0, True, 0.0, time_s)
+    return Video(part.name, f"/nowhere/{part.name}.mp4", f"videos/{part.name}.parquet", probe, "")
+
+
+def write_features(part: Part, store: Store) -> int:
+    """Write what an extraction would: every clip of every modality."""
+    rng, entry = np.random.default_rng(part.seed), video_of(part)
+    assert entry.probe is not None
+    keys = {m: plan.keys_of(entry, RUN, WHERE, m) for m in MODALITIES}
+    look = rng.random(COLORS) * 0.1
+    for number in range(plan.num_clips(entry.probe, RUN)):
+        clip = plan.make_clip(entry, entry.probe, number, RUN)
+        store.put(keys["face"][number], Extracted(_faces(clip, look, rng)))
+        store.put(keys["behavior"][number], Extracted(_behavior(clip, rng)))
+        store.put(keys["audio"][number], Extracted(_audio(clip, rng)))
+    return part.num_frames
+
+
+def _faces(clip: Clip, look: np.ndarray, rng: np.random.Generator) -> pa.Table:
+    first, end = clip.frames
+    num = end - first
+    box = np.array([0.3, 0.2, 0.5, 0.6]) + 0.01 * np.sin(np.arange(num) / 30)[:, None]
+    floats = {"box": box, "embedding": rng.normal(size=(num, EMBEDDING)), "expression": rng.normal(size=(num, 8))}
+    floats |= {"blendshapes": rng.random((num, 52)), "shape": rng.normal(0, 0.01, (num, _shape_width()))}
+    columns = {name: rows_of(values.astype(np.float32), pa.float32()) for name, values in floats.items()}
+    columns |= {"colors": rows_of((look + rng.random((num, len(look))) * 0.01).astype(np.float16), pa.float16())}
+    columns |= {"thumbnail": rows_of(np.full((num, 192), 90, dtype=np.uint8), pa.uint8())}
+    lip = rng.random(num) * 0.01
+    plain = {"frame": np.arange(first, end), "time_s": clip.probe.time_s[first:end], "face": np.zeros(num, dtype=int)}
+    plain |= {"score": np.full(num, 0.9), "valence": lip, "arousal": lip, "lip_area": lip}
+    return pa.table({**plain, **columns}).select(schema.FACE.names).cast(schema.FACE)
+
+
+def _shape_width() -> int:
+    from affect.face.mesh import FIRST
+
+    return len(FIRST)
+
+
+def _behavior(clip: Clip, rng: np.random.Generator) -> pa.Table:
+    number, start_s, end_s = (np.array(column) for column in zip(*clip.segments, strict=True))
+    states = {n: rng.standard_normal((len(number), STATE), dtype=np.float32) for n in ("multimodal", "vision")}
+    columns = {name: rows_of(values.astype(np.float16), pa.float16()) for name, values in states.items()}
+    patches: list[list[float]] = [[] for _ in number]  # not read yet
+    plain = {"segment": number, "prompt": ["neutral"] * len(number), "start_s": start_s, "end_s": end_s}
+    return pa.table({**plain, **columns, "patches": patches}).select(schema.BEHAVIOR.names).cast(schema.BEHAVIOR)
+
+
+def _audio(clip: Clip, rng: np.random.Generator) -> pa.Table:
+    number, start_s, end_s = (np.array(column) for column in zip(*clip.segments, strict=True))
+    waves = [
+        rng.integers(-3000, 3000, round((b - a) * 16_000), dtype=np.int16) for a, b in zip(start_s, end_s, strict=True)
+    ]
+    return pa.table({"segment": number, "start_s": start_s, "end_s": end_s, "waveform": waves}).cast(schema.AUDIO)
+
+
+def write_embedded(ref: TrackRef, store: Store) -> int:
+    """Write what three unimodal models would say of a track."""
+    track = load_track(store, ref, ())
+    rng, num = np.random.default_rng(len(ref.name)), track.num_frames
+    for modality in MODALITIES:
+        columns = {
+            "frame": np.arange(num),
+            "embedding": rows_of(rng.standard_normal((num, MODEL), dtype=np.float32), pa.float32()),
+            "valence": rng.random(num),
+            "arousal": rng.random(num),
+            "valid": rng.random(num) < 0.9,
+        }
+        table = pa.table(columns).cast(schema.EMBEDDED_FRAMES)
+        store.put(embedded_key(EMBEDDED[modality], modality, ref), Extracted(table))
+    num_blocks = 4 * len(track.segments.ranges)
+    blocks = {
+        "segment": np.repeat(np.arange(num_blocks // 4), 4),
+        "block": np.tile(np.arange(4), num_blocks // 4),
+        "embedding": rows_of(rng.standard_normal((num_blocks, MODEL), dtype=np.float32), pa.float32()),
+        "valence": rng.random(num_blocks),
+        "arousal": rng.random(num_blocks),
+        "valid": rng.random(num_blocks) < 0.5,
+    }
+    table = pa.table(blocks).cast(schema.EMBEDDED_BLOCKS)
+    store.put(embedded_key(EMBEDDED["audio"], "audio", ref, "blocks"), Extracted(table))
+    return num
+
+
+def _gold(part: Part) -> np.ndarray:
+    return np.clip(curve(part.num_frames, FPS, np.random.default_rng(part.seed)), -1, 1)
+
+
+def _seconds(start: float) -> float:
+    return time.perf_counter() - start
+
+
+def measure(folder: str, step_s: float) -> None:
+    """Write the features, then measure what training does with them.
+
+    Args:
+        folder: for about 25 GiB.
+        step_s: seconds of a training step.
+    """
+    plan.addresses = lambda run: WHERE  # nothing here has weights
+    store, corpus = Store(folder), parts()
+    frames = sum(part.num_frames for part in corpus)
+    start = time.perf_counter()
+    features: object = ray.remote(num_cpus=1)(write_features)
+    ray.get([features.remote(part, store) for part in corpus])  # type: ignore[attr-defined]
+    print(f"corpus: {len(corpus)} tracks, {frames:,} frames, features written in {_seconds(start):.0f} s", flush=True)
+    labels = {s: {p.name: _gold(p) for p in corpus if p.split == s} for s in SIZES}
+    start = time.perf_counter()
+    refs = assemble(RUN, [video_of(part) for part in corpus], labels, store)  # type: ignore[arg-type]
+    print(f"corpus: assembled in {_seconds(start):.0f} s", flush=True)
+    start = time.perf_counter()
+    assemble(RUN, [video_of(part) for part in corpus], labels, store)  # type: ignore[arg-type]
+    print(f"corpus: assembled again, everything there, in {_seconds(start):.1f} s", flush=True)
+    embedded: object = ray.remote(num_cpus=1)(write_embedded)
+    ray.get([embedded.remote(ref, store) for ref in refs])  # type: ignore[attr-defined]
+    _epoch([ref for ref in refs if ref.split == "train"], store, step_s)
+
+
+def _epoch(refs: list[TrackRef], store: Store, step_s: float) -> None:
+    """All training windows of an epoch through the loader, in the order of training."""
+    open_many_files()
+    before, start = resident_mib("RssAnon"), time.perf_counter()
+    tracks = [with_embeddings(load_track(store, ref, ()), ref, store, EMBEDDED) for ref in refs]
+    print(f"corpus: {len(tracks)} tracks opened in {_seconds(start):.1f} s", flush=True)
+    task = DcmmoeTask(RUN.dcmmoe, dict.fromkeys(MODALITIES, MODEL))
+    windows: list[tuple[object, tuple[int, int]]] = [
+        (t, w) for t in tracks for w in task.windows(t) if task.trains_on(t, w)
+    ]
+    batches = list(_batches(windows, task.settings.batch_size, torch.Generator().manual_seed(0)))
+    for state in ("from a cold disk", "from memory"):
+        if state == "from a cold disk":
+            _forget(store)
+        start = time.perf_counter()
+        steps = sum(1 for _ in load_here(task, [_share(batch, 0, 1) for batch in batches], torch.device("cpu")))
+        data_s = _seconds(start)
+        share = data_s / (steps * step_s)
+        print(
+            f"corpus: an epoch's {len(windows):,} windows, {steps:,} batches in {data_s:.1f} s {state}; a step takes "
+            f"{step_s:.2f} s, so data takes {share:.2%} of an epoch's compute if nothing overlaps",
+            flush=True,
+        )
+    print(
+        f"corpus: memory of a worker after it: {resident_mib('RssAnon') - before:.0f} MiB its own, "
+        f"{resident_mib():.0f} MiB with the mapped files that all workers of a node share",
+        flush=True,
+    )
+
+
+def _forget(store: Store) -> None:
+    """Ask the system to drop the tables from memory."""
+    for top, _, names in os.walk(f"{store.uri}/embedded"):
+        for name in names:
+            handle = os.open(os.path.join(top, name), os.O_RDONLY)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)
