@@ -79,6 +79,40 @@ def test_the_interval_holds_the_score_and_needs_annotation():
         concordance.score([Moments.of(np.full((3, 2), np.nan), np.zeros((3, 2)))])
 
 
+def test_the_bootstrap_is_that_of_merged_moments():
+    parts = [Moments.of(*pair(seed, n)) for seed, n in enumerate((50, 7, 120, 33))]
+    drawn = np.random.default_rng(5).integers(0, 4, (200, 4))
+    slow = [concordance.merge([parts[i] for i in draw]).ccc() for draw in drawn]
+    slow = [[v, a, (v + a) / 2] for v, a in slow]
+    result = concordance.score(parts, num_resamples=200, seed=5)
+    assert result.low == pytest.approx(np.percentile(slow, 2.5, axis=0), abs=1e-12)
+    assert result.high == pytest.approx(np.percentile(slow, 97.5, axis=0), abs=1e-12)
+
+
+def test_a_difference_is_paired():
+    """Two systems that differ by a hair everywhere differ surely, though each one's own interval is wide."""
+    pairs = [pair(seed) for seed in range(8)]
+    ours = [Moments.of(gold, predicted) for gold, predicted in pairs]
+    theirs = [Moments.of(gold, predicted + 0.02 * np.sign(predicted - gold)) for gold, predicted in pairs]
+    gain, alone = concordance.difference(ours, theirs), concordance.score(ours)
+    assert gain.ccc == pytest.approx(alone.ccc - concordance.score(theirs).ccc)
+    assert (gain.low > 0).all() and (gain.high - gain.low < 0.2 * (alone.high - alone.low)).all()
+    assert concordance.difference(ours, ours).high == pytest.approx([0, 0, 0])
+    with pytest.raises(ValueError, match="judged on different frames"):
+        concordance.difference(ours, theirs[:-1])
+
+
+def test_constant_labels_have_no_ccc_and_take_no_part_in_the_interval():
+    gold, predicted = pair(0)
+    gold[:, 1] = 0.1 + 0.2
+    valence, arousal = ccc(gold, predicted)
+    assert np.isfinite(valence) and np.isnan(arousal)
+    result = concordance.score([Moments.of(gold, predicted), Moments.of(*pair(1)), Moments.of(gold, predicted)])
+    assert np.isfinite(result.low).all()
+    flat = concordance.score([Moments.of(gold, predicted), Moments.of(gold, predicted)])
+    assert np.isnan([flat.ccc[1], flat.low[1], flat.high[1], flat.ccc[2]]).all() and np.isfinite(flat.low[0])
+
+
 @given(seeds)
 def test_the_loss_is_the_metric_where_it_is_masked_in(seed: int):
     gold, predicted = pair(seed)

@@ -1,11 +1,14 @@
 """Settings: ranges are checked where they are made, addresses follow what changes numbers."""
 
-from dataclasses import fields, replace
+import json
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
 
 from affect.config import (
+    SETTINGS_OF,
+    SYSTEMS,
     Audio,
     Augment,
     Behavior,
@@ -20,9 +23,11 @@ from affect.config import (
     Raav,
     Run,
     Speaking,
+    System,
     Wavlm,
     Workers,
     address,
+    from_plain,
 )
 
 NAN = float("nan")
@@ -120,6 +125,25 @@ def test_an_address_follows_order_and_nesting_of_its_parts():
 
 def test_an_address_is_the_same_in_every_process():
     assert address(Grid(), "a", 1, None) == "5f18808ed5b181a0"
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_settings_survive_json(system: System):
+    changed = Raav(dropout=0.3, fit=Fit(learning_rate=1e-3, loss=Loss(error="mae")))
+    run = Run(name="a", raav=changed, dcmmoe=Dcmmoe(modalities=("audio", "face")))
+    settings = run.settings_of(system)
+    assert from_plain(SETTINGS_OF[system], json.loads(json.dumps(asdict(settings)))) == settings
+    with pytest.raises(ValueError, match="has no setting nonsense"):
+        from_plain(SETTINGS_OF[system], {"nonsense": 1})
+
+
+def test_a_run_knows_what_its_systems_need():
+    assert Run(name="a", systems=("audio",)).extracted == ("face", "audio")
+    assert Run(name="a", systems=("behavior",)).extracted == ("behavior",)
+    with pytest.raises(ValueError, match="dcmmoe reads the embeddings of behavior: add them to systems"):
+        Run(name="a", systems=("face", "audio", "dcmmoe"))
+    two = Run(name="a", systems=("face", "audio", "dcmmoe"), dcmmoe=Dcmmoe(modalities=("face", "audio")))
+    assert two.modalities == two.extracted == ("face", "audio")
 
 
 def test_what_json_cannot_say_has_no_address():

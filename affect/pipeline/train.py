@@ -113,7 +113,7 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
     for split in ("train", "development"):
         if not any(ref.split == split for ref in refs):
             raise ValueError(f"no usable track in the {split} split")
-    parts = fold_videos(refs, folds, store) if folds else []
+    parts = fold_videos(_sizes(refs, store), folds) if folds else []
     runs = files.absolute(runs)
     models: dict[System, Model] = {}
     upstream: dict[Modality, dict[str, str]] = {}
@@ -138,24 +138,19 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
     return list(models.values())
 
 
-def fold_videos(refs: Iterable[TrackRef], folds: int, store: Store) -> list[set[str]]:
-    """Deal the training videos out to folds of about the same number of frames; tracks of one video stay together.
+def fold_videos(sizes: Mapping[str, int], folds: int) -> list[set[str]]:
+    """Deal videos out to folds of about the same number of frames.
 
     Args:
-        refs: tracks; those of other splits are left out.
+        sizes: frames of each video, of all its tracks together, which so stay in one fold.
         folds: two or more.
-        store: where the tracks are.
 
     Returns:
-        Stems of each fold's videos.
+        The videos of each fold.
 
     Raises:
         ValueError: there are fewer videos than folds.
     """
-    sizes: dict[str, int] = {}
-    for ref in refs:
-        if ref.split == "train":
-            sizes[ref.video] = sizes.get(ref.video, 0) + load_track(store, ref, ()).num_frames
     if folds < 2 or len(sizes) < folds:
         raise ValueError(f"{folds} folds of {len(sizes)} training videos: give 2 to {len(sizes)} folds")
     parts: list[set[str]] = [set() for _ in range(folds)]
@@ -165,6 +160,15 @@ def fold_videos(refs: Iterable[TrackRef], folds: int, store: Store) -> list[set[
         parts[lightest].add(video)
         frames[lightest] += sizes[video]
     return parts
+
+
+def _sizes(refs: Iterable[TrackRef], store: Store) -> dict[str, int]:
+    """Frames of each training video, of all its tracks together."""
+    sizes: dict[str, int] = {}
+    for ref in refs:
+        if ref.split == "train":
+            sizes[ref.video] = sizes.get(ref.video, 0) + load_track(store, ref, ()).num_frames
+    return sizes
 
 
 def _is_read(run: Run, system: System) -> bool:

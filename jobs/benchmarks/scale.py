@@ -98,7 +98,7 @@ def _shape_width() -> int:
 
 
 def _behavior(clip: Clip, rng: np.random.Generator) -> pa.Table:
-    number, start_s, end_s = (np.array(column) for column in zip(*clip.segments, strict=True))
+    number, start_s, end_s = np.array(clip.segments).reshape(-1, 3).T
     states = {n: rng.standard_normal((len(number), STATE), dtype=np.float32) for n in ("multimodal", "vision")}
     columns = {name: rows_of(values.astype(np.float16), pa.float16()) for name, values in states.items()}
     patches: list[list[float]] = [[] for _ in number]  # not read yet
@@ -107,7 +107,7 @@ def _behavior(clip: Clip, rng: np.random.Generator) -> pa.Table:
 
 
 def _audio(clip: Clip, rng: np.random.Generator) -> pa.Table:
-    number, start_s, end_s = (np.array(column) for column in zip(*clip.segments, strict=True))
+    number, start_s, end_s = np.array(clip.segments).reshape(-1, 3).T
     waves = [
         rng.integers(-3000, 3000, round((b - a) * 16_000), dtype=np.int16) for a, b in zip(start_s, end_s, strict=True)
     ]

@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,7 +171,7 @@ def corpus() -> None:
     from affect.pipeline.job import start_ray
 
     start_ray()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         from benchmarks.scale import measure
 
         free = shutil.disk_usage(folder).free >> 30

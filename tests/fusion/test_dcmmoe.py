@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from affect import config
 from affect.fusion.dcmmoe import DCMMOE
-from affect.layers import FusionOutput, sinusoids
+from affect.layers import ExpertNorm, FusionOutput, sinusoids
 
 SMALL = config.Dcmmoe(hidden=16, layers=2, heads=4)
 WIDTHS = {"face": 10, "behavior": 7, "audio": 9}
@@ -30,10 +30,24 @@ def make_windows(batch: int = 3, length: int = 8) -> tuple[dict[str, Tensor], Te
     return features, valid, padding
 
 
+def normed(norm: ExpertNorm, e: int, x: Tensor) -> Tensor:
+    return functional.layer_norm(x, (16,), norm.weight[e, 0, 0], norm.bias[e, 0, 0])
+
+
+def double_model(seed: int) -> DCMMOE:
+    """In float64, and without parameters that start as identities, which would hide a mistake."""
+    torch.manual_seed(seed)
+    model = DCMMOE(SMALL, WIDTHS).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
 def reference(model: DCMMOE, features: dict[str, Tensor], valid: Tensor, padding: Tensor) -> FusionOutput:
     """One window (T, D_m), (M, T), (T), pair by pair with plain matrix products on the stacked weights."""
     seen = valid & ~padding
-    h = [functional.layer_norm(model.project[m][0](features[m]), (16,)) for m in WIDTHS]
+    h = [model.project[m](features[m]) for m in WIDTHS]
     length = len(padding)
     positions = sinusoids(length, like=h[0])
     experts = []
@@ -49,20 +63,21 @@ def reference(model: DCMMOE, features: dict[str, Tensor], valid: Tensor, padding
                 scores = query[:, part] @ key[seen[k_of], part].T / math.sqrt(4)
                 heads.append(scores.softmax(dim=-1) @ value[seen[k_of], part])
             attended = torch.cat(heads, dim=-1) @ layer.out.weight[e] + layer.out.bias[e]
-            y = functional.layer_norm(u + positions + attended, (16,))
+            y = normed(layer.attention_norm, e, u + positions + attended)
             inner = functional.gelu(y @ layer.expand.weight[e] + layer.expand.bias[e])
-            u = u + functional.layer_norm(y + inner @ layer.contract.weight[e] + layer.contract.bias[e], (16,))
+            u = u + normed(layer.feedforward_norm, e, y + inner @ layer.contract.weight[e] + layer.contract.bias[e])
         experts.append(u)
-    z, gates = torch.zeros(length, 16).double(), torch.zeros(length, 6).double()
+    frames, gates = [], torch.zeros(length, 6).double()
     for t in range(length):
         there = [m for m in range(3) if seen[m, t]]
-        if there:
-            z[t] = torch.stack([h[m][t] for m in there]).mean(dim=0)
+        z = torch.stack([h[m][t] for m in there]).mean(dim=0) if there else torch.zeros(16).double()
         allowed = [e for e, pair in enumerate(PAIRS) if set(pair) <= set(there)]
         if allowed:
-            gates[t, allowed] = model.gate(z[t])[allowed].softmax(dim=0)
-            z[t] = sum(gates[t, e] * experts[e][t] for e in allowed)
-    prediction, embedding = model.head(z[None])
+            weights = model.gate(z)[allowed].softmax(dim=0)
+            gates[t, allowed] = weights.detach()
+            z = sum(w * experts[e][t] for w, e in zip(weights, allowed, strict=True))
+        frames.append(z)
+    prediction, embedding = model.head(torch.stack(frames)[None])
     return FusionOutput(prediction, embedding, gates[None])
 
 
@@ -76,8 +91,7 @@ def test_it_has_as_many_parameters_as_published(modalities: tuple[config.Modalit
 
 @pytest.mark.parametrize("seed", range(3))
 def test_all_experts_at_once_are_the_loop_over_pairs(seed: int) -> None:
-    torch.manual_seed(seed)
-    model = DCMMOE(SMALL, WIDTHS).double().eval()
+    model = double_model(seed)
     features, valid, padding = make_windows()
     features = {m: x.double() for m, x in features.items()}
     valid[0, 2] = False  # a modality that is missing throughout
@@ -86,6 +100,25 @@ def test_all_experts_at_once_are_the_loop_over_pairs(seed: int) -> None:
         slow = reference(model, {m: x[b] for m, x in features.items()}, valid[b], padding[b])
         for ours, theirs in zip(fast, slow, strict=True):
             torch.testing.assert_close(ours[b], theirs[0])
+
+
+def test_gradients_of_all_experts_at_once_are_those_of_the_loop_over_pairs() -> None:
+    model = double_model(3)
+    features, valid, padding = make_windows()
+    features = {m: x.double().requires_grad_() for m, x in features.items()}
+    weight = torch.randn(3, 8, 2).double()
+    wanted = [*model.parameters(), *features.values()]
+
+    def gradients(predictions: list[Tensor]) -> list[Tensor]:
+        loss = (torch.stack(predictions) * weight)[~padding].sum()
+        return list(torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True))
+
+    fast = gradients(list(model(features, valid, padding).prediction))
+    rows = [reference(model, {m: x[b] for m, x in features.items()}, valid[b], padding[b]) for b in range(3)]
+    slow = gradients([row.prediction[0] for row in rows])
+    assert all(bool(gradient.any()) for gradient in slow)
+    for ours, theirs in zip(fast, slow, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-9)
 
 
 def test_modalities_are_read_in_the_order_of_the_settings() -> None:

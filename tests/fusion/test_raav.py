@@ -102,6 +102,26 @@ def test_a_batch_is_the_equations_frame_by_frame(seed: int) -> None:
             torch.testing.assert_close(ours[b], theirs)
 
 
+def test_gradients_of_a_batch_are_those_of_the_equations_frame_by_frame() -> None:
+    torch.manual_seed(4)
+    model = RAAV(SMALL, WIDTHS).double().eval()
+    inputs = {name: x.double() if x.is_floating_point() else x for name, x in make_segments().items()}
+    inputs["audio_valid"][0] = False
+    inputs |= {name: inputs[name].requires_grad_() for name in WIDTHS}
+    weight = torch.randn(3, 8, 2).double()
+    wanted = [*model.parameters(), *(inputs[name] for name in WIDTHS)]
+
+    def gradients(predictions: list[Tensor]) -> list[Tensor]:
+        loss = (torch.stack(predictions) * weight)[~inputs["padding"]].sum()
+        return list(torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True))
+
+    fast = gradients(list(model(**inputs).prediction))
+    slow = gradients([reference(model, b, inputs)[0] for b in range(3)])
+    assert all(bool(gradient.any()) for gradient in slow[-3:])
+    for ours, theirs in zip(fast, slow, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-9)
+
+
 def test_evaluation_without_gradients_gives_the_same_numbers(model: RAAV) -> None:
     inputs = make_segments()
     with torch.inference_mode():

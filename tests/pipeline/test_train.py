@@ -1,0 +1,264 @@
+"""Training on the micro corpus: what recipes share, folds, killed trainings, and what is said when something lacks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _pytest.capture import CaptureFixture
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from affect import files
+from affect.checkpoint import decode
+from affect.config import Run
+from affect.corpus import affwild2
+from affect.corpus.track import Track
+from affect.pipeline import plan
+from affect.pipeline.assemble import TrackRef, assemble, load_track
+from affect.pipeline.columns import matrix
+from affect.pipeline.evaluate import score_runs
+from affect.pipeline.models import all_models, embedded_key, load_model, read_run, with_embeddings
+from affect.pipeline.store import Store
+from affect.pipeline.train import fold_videos, train
+from tests.conftest import Micro
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def refs(trained: Micro) -> list[TrackRef]:
+    """The micro corpus' assembled tracks."""
+    return assembled(trained, trained.run)
+
+
+def assembled(micro: Micro, run: Run) -> list[TrackRef]:
+    store = Store(micro.places.store)
+    videos = plan.probe_videos(micro.places.videos, store, {})
+    return assemble(run, videos, affwild2.read_splits(micro.places.labels), store)
+
+
+def test_recipes_share_tracks_features_and_models(trained: Micro, refs: list[TrackRef], capsys: CaptureFixture[str]):
+    """A chain of recipes does each thing once: face alone, face and audio fused, and all three are already there."""
+    demo, runs = trained.run, trained.places.runs
+    before = Store(trained.places.store).keys("tracks")
+    two = replace(demo.dcmmoe, modalities=("face", "audio"))
+    alone = replace(demo, name="face", systems=("face",))
+    pair = replace(demo, name="dcmmoe_face_audio", systems=("face", "audio", "dcmmoe"), dcmmoe=two)
+    for run in (alone, pair):
+        own = assembled(trained, run)
+        assert [set(ref.keys) for ref in own] == [{"frames", "segments", *run.extracted}] * 2
+        assert all(ref.keys.items() <= all_of.keys.items() for ref, all_of in zip(own, refs, strict=True))
+        models = train(run, own, Store(trained.places.store), runs)
+    said = capsys.readouterr().out
+    assert said.count("there already") == 3 and "train dcmmoe: best of" in said
+    assert Store(trained.places.store).keys("tracks") == before
+    assert models[-1].title == "dcmmoe (face + audio)" and set(models[-1].upstream) == {"face", "audio"}
+    assert read_run(runs, "face").keys() == {"face"} and read_run(runs, pair.name).keys() == set(pair.systems)
+
+
+def test_folds_keep_videos_together_and_are_about_equal():
+    sizes = {"a": 100, "b": 90, "c": 60, "d": 50, "e": 40, "f": 10}
+    parts = fold_videos(sizes, 3)
+    assert sorted(video for part in parts for video in part) == sorted(sizes)
+    frames = [sum(sizes[video] for video in part) for part in parts]
+    assert max(frames) - min(frames) <= 20
+    assert sorted(map(len, fold_videos(sizes, 6))) == [1] * 6  # a fold may hold one video
+    for folds in (1, 7):
+        with pytest.raises(ValueError, match=f"{folds} folds of 6 training videos: give 2 to 6 folds"):
+            fold_videos(sizes, folds)
+
+
+@pytest.fixture(scope="module")
+def three(trained: Micro, predicted: str, refs: list[TrackRef]) -> list[TrackRef]:
+    """Two tracks to learn from and one to select on."""
+    store = Store(trained.places.store)
+    videos = plan.probe_videos(trained.places.new_videos, store, {})
+    labels = affwild2.read_folder(trained.places.truth)
+    return [
+        *(replace(ref, split="train") for ref in refs),
+        *assemble(trained.run, videos, {"development": labels}, store),
+    ]
+
+
+def test_in_folds_every_frame_is_embedded_by_a_model_that_never_saw_its_video(
+    trained: Micro, three: list[TrackRef], tmp_path: Path, capsys: CaptureFixture[str]
+):
+    run = replace(trained.run, systems=("face", "behavior", "audio", "raav"))
+    store, runs = Store(trained.places.store), str(tmp_path / "runs")
+    in_sample = {model.system: model for model in train(run, three, store, runs)}
+    folded = {model.system: model for model in train(run, three, store, runs, folds=2)}
+    assert folded["raav"].address != in_sample["raav"].address and folded["raav"].folds == 2
+    assert folded["raav"].upstream == in_sample["raav"].upstream  # new people are embedded by the models of all
+    assert folded["face"].address == in_sample["face"].address
+    held_out = {}
+    for uri in (Path(runs) / "face").iterdir():
+        if uri.name != folded["face"].address:
+            names = {
+                ref.name for ref in three if embedded_key(uri.name, "face", ref) in store.keys(f"embedded/{uri.name}")
+            }
+            held_out[uri.name] = names
+    assert sorted(map(sorted, held_out.values())) == [["video01"], ["video02"]]
+    for model, [name] in held_out.items():
+        [ref] = [ref for ref in three if ref.name == name]
+        ours, theirs = (
+            matrix(store.get(embedded_key(mark, "face", ref)).table["embedding"])
+            for mark in (model, folded["face"].address)
+        )
+        assert np.abs(ours - theirs).max() > 1e-3
+    assert read_run(runs, "demo").keys() == read_run(runs, "demo-2folds").keys()
+    capsys.readouterr()
+    train(run, three, store, runs, folds=2)
+    assert capsys.readouterr().out.count("there already") == 3 * 3 + 1
+    titles = [model.title for model in all_models(runs)]
+    assert titles == ["face", "behavior", "audio", "raav", "raav, 2 folds"]
+    with pytest.raises(ValueError, match="3 folds of 2 training videos"):
+        train(run, three, store, runs, folds=3)
+
+
+def test_all_models_are_judged_with_and_without_each_modality_once(
+    trained: Micro, predicted: str, capsys: CaptureFixture[str]
+):
+    places = trained.places
+    where = (places.new_videos, places.truth, Store(places.store), places.runs, {})
+    judged = score_runs(trained.run, *where)
+    titles = [answers.title for answers in judged.answers]
+    assert [t for t in titles if "+" not in t] == ["face", "behavior", "audio", "dcmmoe", "raav"]
+    assert "5" in capsys.readouterr().out or len(titles) == 6
+    for answers in judged.answers:
+        assert np.isfinite(answers.tracks["video03"]).all()
+        fusion = answers.title.startswith(("dcmmoe", "raav"))
+        assert answers.without.keys() == (set(answers.modalities) if fusion else set())
+        for removed in answers.without.values():
+            assert np.isfinite(removed["video03"]).all()
+    score_runs(trained.run, *where)
+    assert "evaluate:" not in capsys.readouterr().out  # what was said before is read
+
+
+def test_what_lacks_is_said_with_the_job_that_makes_it(trained: Micro, refs: list[TrackRef], tmp_path: Path):
+    store = Store(trained.places.store)
+    track = load_track(store, refs[0])
+    with pytest.raises(ValueError, match=r"no behavior embeddings of model nothing; jobs/train.py with behavior"):
+        with_embeddings(track, refs[0], store, {"behavior": "nothing"})
+    only_training = [replace(ref, split="train") for ref in refs]
+    with pytest.raises(ValueError, match="no usable track in the development split"):
+        train(trained.run, only_training, store, str(tmp_path))
+    with pytest.raises(ValueError, match=r"no trained model; run jobs/train.py first"):
+        all_models(str(tmp_path / "nowhere"))
+
+
+def test_weights_of_another_model_are_said_with_both_shapes(trained: Micro, tmp_path: Path):
+    known = read_run(trained.places.runs, "demo")
+    model = load_model(files.join(trained.places.runs, "raav", known["raav"]))
+    other = replace(model, settings={**model.settings, "feedforward": 64})
+    with pytest.raises(ValueError, match=r"tensor layers.0.linear1.weight is \[128, 64\], \[64, 64\] is wanted"):
+        other.network(torch.device("cpu"))
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(ValueError, match="no safetensors"):
+        replace(model, uri=str(tmp_path)).network(torch.device("cpu"))
+
+
+def test_tracks_whose_embeddings_differ_in_width_are_refused(
+    trained: Micro, refs: list[TrackRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from affect.pipeline import train as module
+
+    def load(training: module.Training, ref: TrackRef) -> Track:
+        track = load_track(training.store, ref)
+        width = 3 if ref.name == "video01" else 4
+        return replace(track, face_embedding=np.zeros((track.num_frames, width), dtype=np.float32))
+
+    monkeypatch.setattr(module, "_load", load)
+    run = replace(trained.run, systems=("face",))
+    with pytest.raises(ValueError, match="face is not equally wide in all tracks"):
+        train(run, refs, Store(trained.places.store), str(tmp_path))
+
+
+def test_curves_are_written_beside_the_model(trained: Micro):
+    mark = read_run(trained.places.runs, "demo")["dcmmoe"]
+    folder = Path(trained.places.runs) / "dcmmoe" / mark
+    assert {p.name for p in folder.iterdir()} - {"judged"} == {
+        "model.safetensors",
+        "model.json",
+        "history.json",
+        "tensorboard",
+    }
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert "development_ccc/mean" in events.Tags()["scalars"]
+    history = json.loads((folder / "history.json").read_text())
+    assert [e.value for e in events.Scalars("loss/epoch")] == pytest.approx([row["loss"] for row in history], abs=1e-6)
+
+
+def _command(micro: Micro, runs: Path, workers: int) -> list[str]:
+    script = ROOT / "tests" / "pipeline" / "train_micro.py"
+    return [sys.executable, str(script), str(micro.root), micro.places.store, str(runs), str(workers)]
+
+
+def _model(runs: Path) -> tuple[bytes, list[dict[str, float]]]:
+    [folder] = [p for p in (runs / "face").iterdir() if not p.name.endswith(".ray")]
+    return (folder / "model.safetensors").read_bytes(), json.loads((folder / "history.json").read_text())
+
+
+def _wait_for_epochs(runs: Path, number: int) -> None:
+    """Wait until a checkpoint says that epochs are done."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for path in runs.glob("face/*/checkpoint.safetensors"):
+            if len(decode(path.read_bytes())[1]["history"]) >= number:
+                return
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.slow
+def test_a_driver_killed_while_it_trains_ends_where_it_would_have(trained: Micro, local_ray: str, tmp_path: Path):
+    """kill -9 at two random steps, the same command again: the same weights, bit by bit, and the same curve."""
+    rng = np.random.default_rng()
+    environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
+    whole, killed = _command(trained, tmp_path / "whole", 0), _command(trained, tmp_path / "killed", 0)
+    assert subprocess.run(whole, env=environment, check=False).returncode == 0
+    epochs = len(_model(tmp_path / "whole")[1])
+    for share in sorted(rng.uniform(0.1, 0.8, 2)):
+        driver = subprocess.Popen(killed, env=environment)
+        _wait_for_epochs(tmp_path / "killed", int(share * epochs))
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        assert not list((tmp_path / "killed").glob("face/*/model.json")), "the kill came too late to mean anything"
+    assert subprocess.run(killed, env=environment, check=False).returncode == 0
+    assert _model(tmp_path / "killed") == _model(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_ray_train_worker_that_is_killed_is_replaced_and_ends_where_it_would_have(
+    trained: Micro, local_ray: str, tmp_path: Path
+):
+    environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
+    whole, killed = _command(trained, tmp_path / "whole", 2), _command(trained, tmp_path / "killed", 2)
+    assert subprocess.run(whole, env=environment, check=False).returncode == 0
+    driver = subprocess.Popen(killed, env=environment)
+    _wait_for_epochs(tmp_path / "killed", 10)
+    victim = int(np.random.default_rng().choice(_train_workers()))
+    os.kill(victim, signal.SIGKILL)
+    assert driver.wait(timeout=240) == 0
+    assert _model(tmp_path / "killed") == _model(tmp_path / "whole")
+
+
+def _train_workers() -> list[int]:
+    """Processes of Ray Train's workers."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue  # it ended meanwhile
+            if title.startswith(b"ray::") and b"TrainWorker" in title:
+                found.append(int(folder.name))
+    assert len(found) == 2
+    return found
