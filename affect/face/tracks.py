@@ -104,8 +104,23 @@ def _similarity(a: _Looks, b: _Looks) -> Float[ndarray, "n m"]:
     """
     squares = np.square(a.shape).sum(axis=1)[:, None] + np.square(b.shape).sum(axis=1)
     apart = (squares - 2 * a.shape @ b.shape.T).clip(min=0)
-    alike = (a.face @ b.face.T, a.shoulders @ b.shoulders.T, np.exp(-0.5 * apart / SHAPE_SCALE**2))
-    weights = [w * np.outer(a.seen[:, k], b.seen[:, k]) for k, w in enumerate(WEIGHTS)]
+    seen = [np.outer(a.seen[:, k], b.seen[:, k]) for k in range(len(WEIGHTS))]
+    return _weighted(a.face @ b.face.T, a.shoulders @ b.shoulders.T, apart, seen)
+
+
+def _like_before(looks: _Looks) -> Float[ndarray, " n"]:
+    """How much each face looks like the row before it: the diagonal of :func:`_similarity`; 0 for the first."""
+    if not len(looks.face):
+        return np.zeros(0)
+    a, b = looks.take(np.arange(len(looks.face) - 1)), looks.take(np.arange(1, len(looks.face)))
+    dots = ((x * y).sum(axis=1) for x, y in ((a.face, b.face), (a.shoulders, b.shoulders)))
+    apart = np.square(a.shape - b.shape).sum(axis=1)
+    return np.append(0.0, _weighted(*dots, apart, list((a.seen * b.seen).T)))
+
+
+def _weighted(face: ndarray, shoulders: ndarray, apart: ndarray, seen: Sequence[ndarray]) -> ndarray:
+    alike = (face, shoulders, np.exp(-0.5 * apart / SHAPE_SCALE**2))
+    weights = [w * known for w, known in zip(WEIGHTS, seen, strict=True)]
     total = sum(weight * value for weight, value in zip(weights, alike, strict=True))
     return np.asarray(total / np.maximum(sum(weights), 1e-12))
 
@@ -220,6 +235,7 @@ def _tracklets(
     Source: ByteTrack (arXiv 2110.06864), for the two rounds.
     """
     looks = _Looks.of(faces.colors, faces.shape)
+    follows = sure & _follows(faces, looks, settings)
     done: list[_Tracklet] = []
     alive: list[_Tracklet] = []
     starts = np.flatnonzero(np.diff(faces.frame, prepend=-1)).tolist()
@@ -228,6 +244,9 @@ def _tracklets(
         goes_on = [now - faces.time_s[t.rows[-1]] <= settings.max_gap_s and t.scene == here for t in alive]
         done += [t for t, on in zip(alive, goes_on, strict=True) if not on]
         alive = [t for t, on in zip(alive, goes_on, strict=True) if on]
+        if end - start == 1 and len(alive) == 1 and follows[start] and alive[0].rows[-1] == alive[0].clear == start - 1:
+            _add(alive[0], start, faces, crowded=False)  # nobody else to choose from
+            continue
         rows = np.arange(start, end)
         crowded = _crowded(faces.box[rows])
         left = alive
@@ -238,6 +257,12 @@ def _tracklets(
         taken = {t.rows[-1] for t in alive}
         alive += [_Tracklet([row], here, row, np.zeros(4)) for row in rows[sure[rows]].tolist() if row not in taken]
     return done + alive
+
+
+def _follows(faces: Faces, looks: _Looks, settings: Tracking) -> Bool[ndarray, " faces"]:
+    """Which faces are near and like the row before, so that a tracklet which ends there may go on with them."""
+    before = np.concatenate([faces.box[:1], faces.box[:-1]])
+    return (_nearness(before, faces.box) > 0) & (_like_before(looks) >= settings.min_link)
 
 
 def _crowded(box: Float[ndarray, "n 4"]) -> Bool[ndarray, " n"]:
