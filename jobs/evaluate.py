@@ -50,7 +50,7 @@ class Evaluate:
 
 def work(args: Evaluate) -> int:
     """Score, print the tables, write the submission."""
-    console = Console(width=120)
+    console = Console(width=160)  # a log has no width of its own
     if args.runs and args.truth:
         where = (args.new_videos, args.truth, Store(args.store), args.runs, hints.read(args.hints))
         report(score_runs(args.run, *where), console, paper=args.paper, folder=files.join(args.runs, "evaluation"))

@@ -18,7 +18,6 @@ from affect.pipeline.extract import extract
 from affect.pipeline.overlay import overlay
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store
-from affect.recipes import demo_places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +40,8 @@ class Extract:
 
 def work(args: Extract) -> int:
     """Extract and say what came of it."""
-    places, labels = demo_places(), args.labels
-    if args.run.name == "demo" and args.videos == places.videos:
-        demo.prepare(args.run, places)
+    labels = args.labels
+    if places := demo.prepare_default(args.run, args.videos):
         labels = places.labels
     tracks = affwild2.track_names(affwild2.read_splits(labels)) if labels else []
     store = Store(args.store)

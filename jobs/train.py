@@ -14,7 +14,7 @@ import tyro
 from affect import recipes
 from affect.config import EncoderRun, Run
 from affect.corpus import affwild2, hints
-from affect.pipeline import encoder, job
+from affect.pipeline import demo, encoder, job
 from affect.pipeline.assemble import assemble
 from affect.pipeline.extract import extract
 from affect.pipeline.progress import say
@@ -64,6 +64,7 @@ def work(args: Train | TrainEncoder) -> int:
         folder = encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
         say(f"grada: use it with --face.weights {folder} --face.crop-px {args.run.shape.crop_px}")
         return 0
+    demo.prepare_default(args.run, args.videos)
     store = Store(args.store)
     labels = affwild2.read_splits(args.labels)
     videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos

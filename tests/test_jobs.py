@@ -1,5 +1,6 @@
 """The jobs' command lines: usage, one clear line for what a user can mend, and Ray's own job submission."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 from _pytest.capture import CaptureFixture
 
@@ -121,6 +125,41 @@ def test_evaluation_prints_a_row_per_system_and_writes_the_submission(run: Run, 
     for system in ("face", "behavior", "audio", "dcmmoe", "raav"):
         assert re.search(rf"{system}\s.*\d\.\d{{3}} \[one video\].*\b50\b", out), out
     assert (Path(predicted) / "submission.txt").is_file()
+
+
+def test_a_person_that_nothing_is_known_of_gets_the_training_mean_and_is_named(
+    run: Run, micro: Micro, predicted: str, tmp_path: Path
+):
+    out = tmp_path / "predictions"
+    shutil.copytree(predicted, out)
+    table = pq.read_table(out / "video03.parquet")
+    unknown = [n for n in table.column_names if n.endswith(("valence", "arousal"))]
+    for name in unknown:
+        table = table.set_column(table.column_names.index(name), name, pa.nulls(table.num_rows, pa.float32()))
+    pq.write_table(table, out / "video03.parquet")
+    flags = ["--predictions", str(out), "--labels", "None", "--template", micro.places.template]
+    code, said, _ = run("evaluate", "demo", *flags)
+    mean = json.loads((out / "run.json").read_text())["training_mean"]
+    assert code == 0 and f"nothing is known of track video03: it is given the training mean {mean[0]:.3f}" in said
+    rows = (out / "submission.txt").read_text().splitlines()[1:]
+    assert {row.split(",", 1)[1] for row in rows} == {f"{mean[0]:.6f},{mean[1]:.6f}"}
+
+
+def test_all_trained_models_are_evaluated_side_by_side(run: Run, micro: Micro, predicted: str):
+    places = ["--videos", micro.places.new_videos, "--store", micro.places.store, "--labels", micro.places.truth]
+    weights = ["--face.weights", micro.run.face.weights, "--behavior.weights", micro.run.behavior.weights]
+    weights += ["--wavlm.weights", micro.run.wavlm.weights, "--grid.clip-s", "2.0"]
+    code, out, err = run("evaluate", "demo", "--runs", micro.places.runs, "--paper", *places, *weights)
+    assert code == 0, err
+    assert "people that nothing was trained or selected on" in out
+    assert re.search(r"raav\s.*\[one video\].*0\.608, 0\.707, 0\.658, 0\.62", out), out
+    for part in ("no late fusion", "no face", "face asks audio", "audio in all", "mean CCC of each video"):
+        assert part in out
+    folder = Path(micro.places.runs) / "evaluation"
+    scores = pyarrow.csv.read_csv(folder / "scores.csv").to_pylist()
+    assert {row["without"] for row in scores if row["system"] == "dcmmoe"} == {"", "face", "behavior", "audio"}
+    gates = pyarrow.csv.read_csv(folder / "gates.csv").to_pylist()
+    assert {row["second"] for row in gates} == set(range(5)) and {"face asks audio"} < {row["source"] for row in gates}
 
 
 @pytest.fixture

@@ -255,3 +255,11 @@ def test_two_workers_learn_what_one_learns(over: str):
     for shared_weights, shared_scores in spawn(_fit, 2, settings):
         assert shared_weights == pytest.approx(weights, abs=1e-5)
         assert shared_scores == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_what_it_learns_as_it_is():
+    settings = replace(FIT, max_epochs=3, precision="float64")
+    tasks = [LinearTask(replace(settings, compile=on)) for on in (False, True)]
+    plain, compiled = (learning.fit(task, items(6, 0), items(3, 1), device=CPU).model.map.weight for task in tasks)
+    assert compiled.detach().numpy() == pytest.approx(plain.detach().numpy(), abs=1e-9)

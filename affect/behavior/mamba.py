@@ -99,6 +99,8 @@ class MambaBlock(nn.Module):
         x = F.silu(self.conv1d(x.mT)[..., : u.shape[1]].mT)  # the tail of the convolution would see the future
         r, b, c = self.x_proj(x).split([self.rank, self.state, self.state], dim=-1)
         dt = F.softplus(self.dt_proj(r))
+        # Under autocast these are of several types, which the kernel refuses; the recurrence runs in the weights' own.
+        x, dt, b, c = (value.to(self.A_log.dtype) for value in (x, dt, b, c))
         y = selective_scan(x, dt, -self.A_log.exp(), b, c, self.D)
         return u + self.dropout(self.out_proj(y * F.silu(z)))
 

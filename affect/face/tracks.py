@@ -113,9 +113,9 @@ def _like_before(looks: _Looks) -> Float[ndarray, " n"]:
     if not len(looks.face):
         return np.zeros(0)
     a, b = looks.take(np.arange(len(looks.face) - 1)), looks.take(np.arange(1, len(looks.face)))
-    dots = ((x * y).sum(axis=1) for x, y in ((a.face, b.face), (a.shoulders, b.shoulders)))
+    face, shoulders = ((x * y).sum(axis=1) for x, y in ((a.face, b.face), (a.shoulders, b.shoulders)))
     apart = np.square(a.shape - b.shape).sum(axis=1)
-    return np.append(0.0, _weighted(*dots, apart, list((a.seen * b.seen).T)))
+    return np.append(0.0, _weighted(face, shoulders, apart, list((a.seen * b.seen).T)))
 
 
 def _weighted(face: ndarray, shoulders: ndarray, apart: ndarray, seen: Sequence[ndarray]) -> ndarray:

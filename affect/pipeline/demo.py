@@ -27,6 +27,23 @@ FRAME_STEP = 3
 SPLITS: tuple[demo.Split, ...] = ("train", "development", "held_out")
 
 
+def prepare_default(run: Run, videos: str) -> Places | None:
+    """Make what the demo needs at its usual place, if that is what a job was asked for.
+
+    Args:
+        run: the job's run.
+        videos: the job's videos.
+
+    Returns:
+        The demo's places; None if the job is about something else.
+    """
+    places = recipes.demo_places()
+    if run.name != "demo" or videos != places.videos:
+        return None
+    prepare(run, places)
+    return places
+
+
 def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
     """Make the corpus and the checkpoints that are missing.
 

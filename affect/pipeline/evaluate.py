@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from numpy import ndarray
 from rich.console import Console
+from rich.markup import escape
 
 from affect import files
 from affect.config import Run
@@ -122,12 +123,16 @@ def report(evaluation: Evaluation, console: Console, *, paper: bool = False, fol
         folder: for tables per system, video and second.
     """
     _, answers, truth, _, time_s = evaluation
-    fused = results.late_fusion(answers, truth)
-    shown = [*answers, fused.answers] if fused else answers
+    shown = list(answers)
+    try:
+        fused = results.late_fusion(answers, truth)
+        shown.append(fused.answers)
+        note = f"late fusion: each video by weights fitted on other videos; mean weights {fused.weights}"
+    except ValueError as error:
+        note = f"no late fusion: {error}"
     title = f"CCC [95 % bootstrap interval over videos], {evaluation.title}"
     console.print(results.scores_table(shown, truth, title, paper=paper))
-    if fused:
-        console.print(f"late fusion: each video by weights fitted on other videos; mean weights {fused.weights}")
+    console.print(escape(note))
     tables = [results.differences(shown, truth), results.ablations(answers, truth), results.trust(answers)]
     if folder and len(truth.videos) <= MAX_VIDEOS_SHOWN:
         tables.append(results.videos_table(shown, truth))

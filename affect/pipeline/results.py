@@ -18,7 +18,7 @@ from affect.fusion import late
 from affect.recipes import PUBLISHED, Published
 
 LATE = "late fusion"
-LATE_FOLDS = 5
+LATE_FOLDS, MIN_LATE_VIDEOS = 5, 4
 DIMENSIONS = ("valence", "arousal", "mean")
 
 
@@ -85,25 +85,24 @@ class LateFusion(NamedTuple):
     weights: str
 
 
-def late_fusion(answers: Sequence[Answers], truth: Truth) -> LateFusion | None:
+def late_fusion(answers: Sequence[Answers], truth: Truth) -> LateFusion:
     """Late fusion of all systems, each video with weights that were fitted on others.
 
-    None where there are fewer than two systems or four videos, or labels that leave nothing to fit on.
+    Raises:
+        ValueError: there are fewer than two systems or four videos, or the labels leave nothing to fit on.
     """
     videos = truth.videos
-    if len(answers) < 2 or len(videos) < 4:
-        return None
+    if len(answers) < 2 or len(videos) < MIN_LATE_VIDEOS:
+        raise ValueError(f"late fusion of {len(answers)} systems on {len(videos)} videos: it needs 2 and 4")
     names = {video: [name for name in truth.gold if truth.video[name] == video] for video in videos}
     golds = {video: np.concatenate([truth.gold[name] for name in own]) for video, own in names.items()}
     said = {
         video: np.stack([np.concatenate([at_labels(a.tracks[n], len(truth.gold[n])) for n in own]) for a in answers])
         for video, own in names.items()
     }
-    folds = [set(videos[i :: min(LATE_FOLDS, len(videos))]) for i in range(min(LATE_FOLDS, len(videos)))]
-    try:
-        fused, weights = late.combine_unseen(golds, said, folds)
-    except ValueError:
-        return None
+    num_folds = min(LATE_FOLDS, len(videos))
+    folds = [set(videos[i::num_folds]) for i in range(num_folds)]
+    fused, weights = late.combine_unseen(golds, said, folds)
     tracks: dict[str, ndarray] = {}
     for video, own in names.items():
         edges = np.cumsum([len(truth.gold[name]) for name in own])[:-1]
@@ -114,7 +113,7 @@ def late_fusion(answers: Sequence[Answers], truth: Truth) -> LateFusion | None:
 
 def scores_table(answers: Sequence[Answers], truth: Truth, title: str, *, paper: bool = False) -> Table:
     """Scores for a terminal, the published ones beside them where they are asked for."""
-    columns = ["system", *DIMENSIONS, "videos", "frames"] + ["published (V, A, mean, test)"] * paper
+    columns = ["system", *DIMENSIONS, "videos", "frames"] + ["published on Aff-Wild2: V, A, mean, test"] * paper
     table = _table(title, columns)
     for system in answers:
         score = concordance.score(truth.moments(system.tracks))

@@ -1,7 +1,7 @@
 """Rates, ratios and memory."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -9,20 +9,26 @@ import torch
 
 def rate(work: Callable[[], int], repeats: int = 3) -> float:
     """Things a second, the best of some repeats after a warm-up."""
-    best = 0.0
+    return rates([work], repeats)[0]
+
+
+def rates(works: Sequence[Callable[[], int]], repeats: int = 3) -> list[float]:
+    """The same of several, by turns: what else the machine does meets all of them."""
+    best = [0.0] * len(works)
     for repeat in range(repeats + 1):
-        start = time.perf_counter()
-        done = work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        if repeat:
-            best = max(best, done / (time.perf_counter() - start))
+        for i, work in enumerate(works):
+            start = time.perf_counter()
+            done = work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if repeat:
+                best[i] = max(best[i], done / (time.perf_counter() - start))
     return best
 
 
 def say_ratio(name: str, unit: str, ours: float, other: str, theirs: float) -> None:
     """Print both sides and their ratio."""
-    print(f"{name}: {ours:.1f} {unit} a second, {other} {theirs:.1f}, ratio {ours / theirs:.2f}", flush=True)
+    print(f"{name}: {ours:.3g} {unit} a second, {other} {theirs:.3g}, ratio {ours / theirs:.2f}", flush=True)
 
 
 def resident_mib(kind: str = "VmRSS") -> float:

@@ -200,8 +200,8 @@ def _epoch(refs: list[TrackRef], store: Store, step_s: float) -> None:
             flush=True,
         )
     print(
-        f"corpus: memory of a worker after it: {resident_mib('RssAnon') - before:.0f} MiB its own, "
-        f"{resident_mib():.0f} MiB with the mapped files that all workers of a node share",
+        f"corpus: memory of a worker after it: {resident_mib('RssAnon'):.0f} MiB its own, {before:.0f} of them before, "
+        f"and {resident_mib('RssFile'):.0f} MiB of mapped files, which all workers of a node share",
         flush=True,
     )
 

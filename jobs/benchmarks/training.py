@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import rate, say_ratio
+from benchmarks.measure import rate, rates, say_ratio
 
 BATCH, FRAMES, WIDTH = 8, 400, 258
 MODALITIES = ("face", "behavior", "audio")
@@ -99,8 +99,9 @@ def experts() -> None:
     inputs = _dcmmoe_inputs(device)
     widths = dict.fromkeys(MODALITIES, WIDTH)
     made = [DCMMOE(Dcmmoe(), widths).to(device) for _ in range(2)]
-    batched, looped = (_stepper(model, inputs, half=False, compiled=False) for model in (made[0], _looped(made[1])))
-    say_ratio(f"experts on {device}", "steps", rate(batched, 2), "six stacks in a loop", rate(looped, 2))
+    works = [_stepper(model, inputs, half=False, compiled=False) for model in (made[0], _looped(made[1]))]
+    batched, looped = rates(works)
+    say_ratio(f"experts on {device}", "steps", batched, "six stacks in a loop", looped)
 
 
 def step() -> None:
@@ -115,16 +116,12 @@ def step() -> None:
         "dcmmoe": (lambda: DCMMOE(Dcmmoe(), widths), _dcmmoe_inputs(device)),
         "raav": (lambda: RAAV(Raav(), widths), _raav_inputs(device)),
     }
+    kinds = {"float32": (False, False), "bfloat16": (True, False), "compiled": (False, True), "both": (True, True)}
     for name, (build, inputs) in builds.items():
-        plain = rate(_stepper(build().to(device), inputs, half=False, compiled=False), 2)
-        for half, compiled in ((True, False), (False, True), (True, True)):
-            title = " and ".join(["bfloat16"] * half + ["compiled"] * compiled)
-            try:
-                ours = rate(_stepper(build().to(device), inputs, half=half, compiled=compiled), 2)
-            except Exception as error:  # no compiler on this machine
-                print(f"step {name} on {device}: {title} does not run here ({type(error).__name__})", flush=True)
-                continue
-            say_ratio(f"step {name} on {device}, {title}", "steps", ours, "float32", plain)
+        works = [_stepper(build().to(device), inputs, half=half, compiled=made) for half, made in kinds.values()]
+        plain, *others = rates(works)
+        for kind, ours in zip(list(kinds)[1:], others, strict=True):
+            say_ratio(f"step {name} on {device}, {kind}", "steps", ours, "float32", plain)
 
 
 def loader(num_frames: int = 20_000) -> None:
@@ -153,7 +150,8 @@ def loader(num_frames: int = 20_000) -> None:
                 torch.stack([torch.stack([torch.as_tensor(row[name]) for row in window]) for window in batch])
         return len(few)
 
-    say_ratio("loader", "windows", rate(ours), "a dictionary per frame", rate(per_frame))
+    batched, looped = rates([ours, per_frame])
+    say_ratio("loader", "windows", batched, "a dictionary per frame", looped)
 
 
 def _rows(track: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 -- a track

@@ -462,3 +462,27 @@ def test_a_scene_goes_on_until_the_picture_jumps(levels: list[int], cut: float):
 def test_a_threshold_out_of_range_is_an_error_that_names_it(name: str, value: float):
     with pytest.raises(ValueError, match=rf"Tracking: {name} is {value}"):
         Tracking(**{name: value})
+
+
+@quickly
+@given(st.integers(0, 2**32 - 1))
+def test_a_lone_face_is_followed_as_the_search_would_have(seed: int):
+    """The short way round the search changes nothing, whatever comes and goes."""
+    from affect.face import tracks
+
+    rng = np.random.default_rng(seed)
+    parts = []
+    for look in range(int(rng.integers(1, 4))):
+        start, length, speed = int(rng.integers(0, 60)), int(rng.integers(5, 80)), rng.uniform(-0.01, 0.01)
+        here = float(rng.uniform(0.1, 0.7))
+        seen = [f for f in range(start, start + length) if rng.random() < 0.9]
+        look = int(rng.integers(0, 3))
+        parts.append(Part(look, seen, lambda f, x=here, v=speed: x + v * f, mesh=bool(rng.random() < 0.8)))
+    faces = video(*parts, cuts=sorted(rng.integers(0, 100, 2).tolist()))
+    quick = persons(faces, Tracking())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracks, "_follows", lambda faces, looks, settings: np.zeros(len(faces.frame), dtype=bool))
+        slow = persons(faces, Tracking())
+    assert len(quick) == len(slow)
+    for one, other in zip(quick, slow, strict=True):
+        assert all(np.array_equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(Person))
