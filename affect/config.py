@@ -568,8 +568,14 @@ class Run:
 
     @property
     def extracted(self) -> tuple[Modality, ...]:
-        """The modalities that are extracted: audio is listened to when the face's mouth speaks."""
-        return tuple(m for m in MODALITIES if m in self.systems or (m == "face" and "audio" in self.systems))
+        """The modalities that are extracted."""
+        needed = {m for system in self.systems for m in self.extracted_for(system)}
+        return tuple(m for m in MODALITIES if m in needed)
+
+    def extracted_for(self, system: System) -> tuple[Modality, ...]:
+        """The modalities whose features decide a system's numbers: audio is heard when the face's mouth speaks."""
+        heard = self.reads(system) or (system,)
+        return tuple(m for m in MODALITIES if m in heard or (m == "face" and "audio" in heard))
 
     def settings_of(self, system: System) -> Any:  # noqa: ANN401 -- one of five dataclasses
         """The settings of a system."""

@@ -9,6 +9,7 @@ Training that was killed goes on from its last checkpoint and ends as it would h
 """
 
 import copy
+import ctypes
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,20 @@ from affect.distributed import gather, gather_lists, gather_with_gradient, synch
 
 MAX_NAN_STEPS = 3
 MIN_LEARNING_RATE = 1e-7
+
+
+_MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # of glibc's mallopt
+
+
+def keep_freed_memory() -> None:
+    """Keep what large tensors leave behind for the next step's, instead of asking the system for zeroed pages anew.
+
+    At the paper's size a DCMMOE step on a CPU takes 10 s instead of 18. Does nothing where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
 class Epoch(NamedTuple):

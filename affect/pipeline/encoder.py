@@ -140,6 +140,7 @@ def _check_people(sets: dict[str, Sequence[Images]]) -> None:
 def _train(job: dict[str, Any]) -> None:
     """One process' share of the training; the first one judges and writes."""
     run = cast(EncoderRun, job["run"])
+    learning.keep_freed_memory()
     task, device = GradaTask(run), device_of(run.workers)
     rank, _ = distributed.world()
     loader = RayLoader(run.loader_cpus)

@@ -54,6 +54,8 @@ class Training:
         embeds: tracks that it then embeds.
         upstream: address of the model that embeds a track for it, by modality and track.
         models: address of the models that embed new tracks for it, by modality.
+        settings: address of the system's settings.
+        features: addresses of the features that it and the models before it read, by modality.
         folds: as in :class:`affect.pipeline.models.Model`.
         store: where tracks are and embeddings go.
         runs: where models go.
@@ -66,6 +68,8 @@ class Training:
     embeds: tuple[TrackRef, ...]
     upstream: Mapping[Modality, Mapping[str, str]]
     models: Mapping[Modality, str]
+    settings: str
+    features: Mapping[Modality, str]
     folds: int
     store: Store
     runs: str
@@ -81,7 +85,7 @@ class Training:
         """Address of everything that decides its numbers."""
         read = sorted((ref.mark(*self.own), ref.split) for ref in self.refs)
         said = {m: sorted(of.items()) for m, of in self.upstream.items()}
-        return address(schema.VERSION, self.system, settings_address(self.run, self.system), read, said)
+        return address(schema.VERSION, self.system, self.settings, read, said)
 
     @property
     def uri(self) -> str:
@@ -114,13 +118,26 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
         if not any(ref.split == split for ref in refs):
             raise ValueError(f"no usable track in the {split} split")
     parts = fold_videos(_sizes(refs, store), folds) if folds else []
-    runs = files.absolute(runs)
+    runs, where = files.absolute(runs), plan.addresses(run)
     models: dict[System, Model] = {}
     upstream: dict[Modality, dict[str, str]] = {}
     for system in run.systems:
         read = {m: upstream[m] for m in run.reads(system)}
         at = {m: models[m].address for m in read}
-        whole = Training(run, system, tuple(refs), tuple(refs), read, at, folds if read else 0, store, runs, system)
+        whole = Training(
+            run=run,
+            system=system,
+            refs=tuple(refs),
+            embeds=tuple(refs),
+            upstream=read,
+            models=at,
+            settings=settings_address(run, system),
+            features={m: where[m] for m in run.extracted_for(system)},
+            folds=folds if read else 0,
+            store=store,
+            runs=runs,
+            label=system,
+        )
         todo = [whole]
         if not read and parts and _is_read(run, system):
             whole = dataclasses.replace(whole, embeds=tuple(ref for ref in refs if ref.split != "train"))
@@ -223,6 +240,7 @@ def _train(training: Training) -> None:
     """One process' share of a training; the first one writes the model, each its share of embeddings."""
     run, system, store = training.run, training.system, training.store
     open_many_files()
+    learning.keep_freed_memory()
     rank, processes = distributed.world()
     tracks = {ref.name: _load(training, ref) for ref in training.refs}
     widths = _widths(training, list(tracks.values()))
@@ -288,17 +306,15 @@ def _save(training: Training, fitted: Fitted, widths: dict[str, int], samples: i
         for e in fitted.history
     ]
     best = {"epoch": fitted.best.number} | dict(zip(names, map(float, fitted.best.ccc), strict=True))
-    run, system, uri = training.run, training.system, training.uri
-    where = plan.addresses(run)
-    heard: Iterable[Modality] = training.own or training.models
+    system, uri = training.system, training.uri
     model = Model(
         system=system,
         uri=uri,
         address=training.address,
-        settings=dataclasses.asdict(run.settings_of(system)),
-        settings_address=settings_address(run, system),
+        settings=dataclasses.asdict(training.run.settings_of(system)),
+        settings_address=training.settings,
         segment_samples=samples,
-        features={m: where[m] for m in heard},
+        features={str(m): mark for m, mark in training.features.items()},
         widths=widths,
         upstream={str(m): mark for m, mark in training.models.items()},
         folds=training.folds,

@@ -18,6 +18,9 @@ NUM_DEVELOPMENT, DEVELOPMENT_FRAMES = 76, 383_814
 
 
 def _device() -> torch.device:
+    from affect.learning import keep_freed_memory
+
+    keep_freed_memory()
     if not torch.cuda.is_available():
         torch.set_num_threads(2)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
