@@ -18,8 +18,9 @@ from affect.pipeline import plan
 from affect.pipeline.assemble import TrackRef, assemble, load_track, make_track, to_tables
 from affect.pipeline.columns import matrix
 from affect.pipeline.evaluate import score_predictions
+from affect.pipeline.extract import extract
 from affect.pipeline.features import load_features
-from affect.pipeline.predict import load_models
+from affect.pipeline.predict import load_models, predict
 from affect.pipeline.store import Store
 from affect.pipeline.train import train
 from affect.submission import fill, read_template
@@ -200,3 +201,25 @@ def test_a_finished_model_embeds_the_tracks_of_a_new_store(trained: Micro, tmp_p
         new_values, old_values = store.get(key).table, old.get(key).table
         assert matrix(new_values["embedding"]) == pytest.approx(matrix(old_values["embedding"]), abs=1e-4)
     assert len(store.keys("embedded")) == 8  # two tracks: face, behavior, audio frames and audio blocks
+
+
+def test_a_run_of_one_modality_is_trained_and_predicts_alone(trained: Micro, refs: list[TrackRef], tmp_path: Path):
+    run = replace(trained.run, name="face", systems=("face",))
+    store, out = Store(trained.places.store), str(tmp_path / "out")
+    train(run, refs, store, trained.places.runs)
+    videos = extract(run, trained.places.new_videos, store).videos
+    models = load_models(run, trained.places.runs)
+    assert list(models) == ["face"]
+    [outcome] = predict(run, videos, models, store, out, tracks=["video03"])
+    assert outcome["status"] == "ok"
+    table = pq.read_table(Path(out) / "video03.parquet")
+    assert np.array_equal(table["valence"].to_numpy(), np.clip(table["face_valence"].to_numpy(), -1, 1))
+    assert table["raav_valence"].null_count == table["audio_arousal"].null_count == 50
+    assert [answers.title for answers in score_predictions(out, trained.places.truth).answers] == ["face"]
+
+
+def test_models_of_folds_are_asked_for_by_their_number(trained: Micro):
+    with pytest.raises(
+        ValueError, match=r"demo-7folds.json names no trained face model; .*train.py demo --folds 7 first"
+    ):
+        load_models(trained.run, trained.places.runs, folds=7)
