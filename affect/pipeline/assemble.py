@@ -1,16 +1,12 @@
 """From features of clips to tables per person: who is who, whose voice it is, which label belongs to which frame.
 
-STORE/tracks/<slug>-<address:16>/frames.arrow, segments.arrow                 time and labels
-STORE/tracks/<slug>-<address:16>/{face,behavior,audio}-<address:16>.arrow     what a modality's model reads
-
-Runs that need the same part of a track share it.
+Runs that need the same part of a track share it (:mod:`affect.pipeline.tracks`).
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +16,7 @@ from numpy import ndarray
 
 from affect import schema, timeline
 from affect.audio.speaking import verdicts
-from affect.config import MODALITIES, Modality, Run, address
+from affect.config import Modality, Run, address
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.corpus.clip import Extracted
@@ -28,40 +24,15 @@ from affect.corpus.hints import Points
 from affect.corpus.track import Segments, Track
 from affect.face.tracks import Person, at, choose
 from affect.pipeline import plan
-from affect.pipeline.columns import array, boxes, matrix, nullable, rows_of
+from affect.pipeline.columns import array, matrix
 from affect.pipeline.features import Features, load_features
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store, slug
+from affect.pipeline.tracks import BASE, Part, TrackRef, to_tables
 
 MAX_MISSING_SHARE = 0.05
 """Share of label rows that the video may lack at its end before label and video cannot belong together."""
-
-Part = Literal["frames", "segments", "face", "behavior", "audio"]
-_BASE: tuple[Part, ...] = ("frames", "segments")
-
-
-@dataclass(frozen=True)
-class TrackRef:
-    """Where a track's tables are.
-
-    Args:
-        name: of the track.
-        split: whether it is learned from, selected on, or neither.
-        video: stem of its video.
-        person: main, left or right.
-        keys: of its parts in the store.
-    """
-
-    name: str
-    split: Split
-    video: str
-    person: str
-    keys: Mapping[Part, str]
-
-    def mark(self, *modalities: Modality) -> str:
-        """Address of the parts that models of these modalities read, labels included."""
-        return address(self.name, [self.keys[part] for part in (*_BASE, *modalities)])
 
 
 def make_track(
@@ -183,123 +154,6 @@ def _states(behavior: pa.Table, num: int) -> tuple[ndarray, ndarray, ndarray]:
     return valid, states[0], states[1]
 
 
-def to_tables(track: Track) -> dict[Part, pa.Table]:
-    """A track as one table per part."""
-    segments = track.segments
-    frame, segment = np.arange(track.num_frames), np.arange(len(segments.ranges))
-    gold = [pa.array(track.gold[:, i], pa.float32(), from_pandas=True) for i in (0, 1)]
-    columns: dict[Part, dict[str, Any]] = {
-        "frames": {"frame": frame, "time_s": track.time_s, "gold_valence": gold[0], "gold_arousal": gold[1]},
-        "segments": {
-            "segment": segment,
-            "start_s": segments.start_s,
-            "end_s": segments.end_s,
-            "first_frame": segments.ranges[:, 0],
-            "end_frame": segments.ranges[:, 1],
-            "full": segments.full,
-            "block_edges": rows_of(segments.block_edges, pa.int32()),
-        },
-        "face": {
-            "frame": frame,
-            "valid": track.face_valid,
-            "bridged": track.bridged,
-            "box": rows_of(track.box, pa.float32(), ~np.isnan(track.box).any(axis=1)),
-            "embedding": rows_of(track.face_embedding, pa.float32()),
-            "valence": track.face_affect[:, 0],
-            "arousal": track.face_affect[:, 1],
-            "lip_area": pa.array(track.lip_area, pa.float32(), from_pandas=True),
-        },
-        "behavior": {
-            "segment": segment,
-            "valid": segments.behavior_valid,
-            "multimodal": rows_of(segments.multimodal, pa.float16()),
-            "vision": rows_of(segments.vision, pa.float16()),
-        },
-        "audio": {
-            "segment": segment,
-            "valid": segments.audio_valid,
-            "kept": segments.kept,
-            "verdict": segments.verdict,
-            "waveform": segments.waveforms,
-        },
-    }
-    return {part: pa.table(values).cast(schema.TRACK[part]) for part, values in columns.items()}
-
-
-def load_track(store: Store, ref: TrackRef, modalities: Collection[Modality] = MODALITIES) -> Track:
-    """Read a track that :func:`assemble` wrote; what is large stays on the disk and is mapped.
-
-    Args:
-        store: where it is.
-        ref: which.
-        modalities: the parts that are wanted; the others are as if nothing had been seen or heard.
-    """
-    base = {part: store.get(ref.keys[part]).table for part in _BASE}
-    num_frames, num_segments = base["frames"].num_rows, base["segments"].num_rows
-    parts: dict[Modality, pa.Table] = {m: store.get(ref.keys[m]).table for m in modalities if m in ref.keys}
-    times = base["segments"]
-    return Track(
-        name=ref.name,
-        video=ref.video,
-        person=ref.person,
-        time_s=array(base["frames"]["time_s"]),
-        gold=nullable(base["frames"], "gold_valence", "gold_arousal"),
-        **(_read_face(parts["face"]) if "face" in parts else _no_face(num_frames)),
-        segments=Segments(
-            start_s=array(times["start_s"]),
-            end_s=array(times["end_s"]),
-            ranges=np.stack([array(times["first_frame"]), array(times["end_frame"])], axis=1),
-            full=array(times["full"]),
-            block_edges=matrix(times["block_edges"]),
-            **(_read_behavior(parts["behavior"]) if "behavior" in parts else _no_behavior(num_segments)),
-            **(_read_audio(parts["audio"]) if "audio" in parts else _no_audio(num_segments)),
-        ),
-    )
-
-
-def _read_face(table: pa.Table) -> dict[str, Any]:
-    return {
-        "face_valid": array(table["valid"]),
-        "bridged": array(table["bridged"]),
-        "box": boxes(table["box"]),
-        "face_embedding": matrix(table["embedding"]),
-        "face_affect": np.stack([array(table["valence"]), array(table["arousal"])], axis=1),
-        "lip_area": nullable(table, "lip_area")[:, 0],
-    }
-
-
-def _no_face(num: int) -> dict[str, Any]:
-    nobody = np.zeros(num, dtype=bool)
-    unknown = {"box": np.full((num, 4), np.nan), "lip_area": np.full(num, np.nan)}
-    zeros = {"face_embedding": np.zeros((num, 0)), "face_affect": np.zeros((num, 2))}
-    return {"face_valid": nobody, "bridged": nobody, **unknown, **zeros}
-
-
-def _read_behavior(table: pa.Table) -> dict[str, Any]:
-    states = {name: matrix(table[name]) for name in ("multimodal", "vision")}
-    return {"behavior_valid": array(table["valid"]), **states}
-
-
-def _no_behavior(num: int) -> dict[str, Any]:
-    nothing = np.zeros((num, 0), dtype=np.float32)
-    return {"behavior_valid": np.zeros(num, dtype=bool), "multimodal": nothing, "vision": nothing}
-
-
-def _read_audio(table: pa.Table) -> dict[str, Any]:
-    return {
-        "audio_valid": array(table["valid"]),
-        "kept": array(table["kept"]),
-        "verdict": table["verdict"].to_pylist(),
-        "waveforms": [value.values.to_numpy() for value in table["waveform"]],
-    }
-
-
-def _no_audio(num: int) -> dict[str, Any]:
-    silence = np.zeros(num, dtype=bool)
-    empty = [np.empty(0, dtype=np.int16)] * num
-    return {"audio_valid": silence, "kept": silence, "verdict": ["no audio"] * num, "waveforms": empty}
-
-
 def assemble(
     run: Run,
     videos: list[Video],
@@ -388,7 +242,7 @@ def _keys(
     base = address(schema.VERSION, name, video.probe_key, run.grid, run.wavlm.blocks, mark)
     found = {m: [(key, str(store.outcome(key))) for key in plan.keys_of(video, run, where, m)] for m in where}
     folder = f"tracks/{slug(name)}-{base}"
-    keys: dict[Part, str] = {part: f"{folder}/{part}.arrow" for part in _BASE}
+    keys: dict[Part, str] = {part: f"{folder}/{part}.arrow" for part in BASE}
     face = address(person, hints, run.tracking, found.get("face"))
     marks = {"face": face, "behavior": address(person, found.get("behavior"))}
     marks["audio"] = address(face, run.wavlm.speaking, found.get("audio"))

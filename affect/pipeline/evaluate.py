@@ -23,12 +23,13 @@ from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
 from affect.pipeline import plan, results
-from affect.pipeline.assemble import assemble, load_track
+from affect.pipeline.assemble import assemble
 from affect.pipeline.judge import Judged, judge, sources_of, usable
 from affect.pipeline.models import Model, all_models
 from affect.pipeline.progress import say
 from affect.pipeline.results import Answers, Truth
 from affect.pipeline.store import Store, encode_csv
+from affect.pipeline.tracks import load_track
 
 MAX_VIDEOS_SHOWN = 20
 """Videos that are shown one by one; a table holds them all."""

@@ -22,11 +22,11 @@ from affect import batches, files, schema
 from affect.config import MODALITIES, Modality, Run
 from affect.corpus.track import Blocks, Series, Track
 from affect.pipeline import plan
-from affect.pipeline.assemble import TrackRef, load_track
 from affect.pipeline.columns import matrix, rows_of
 from affect.pipeline.models import Model, embed, load_model
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode, slug
+from affect.pipeline.tracks import TrackRef, load_track
 from affect.tasks.fusion import FusionTask, without
 from affect.tasks.track import TrackTask
 

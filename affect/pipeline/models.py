@@ -23,9 +23,9 @@ from affect.checkpoint import load_weights
 from affect.config import MODALITIES, SETTINGS_OF, Modality, Run, System, address, from_plain
 from affect.corpus.clip import Extracted
 from affect.corpus.track import Blocks, Series, Track
-from affect.pipeline.assemble import TrackRef
 from affect.pipeline.columns import matrix, rows_of
 from affect.pipeline.store import Store, slug
+from affect.pipeline.tracks import TrackRef
 from affect.tasks.audio import AudioTask
 from affect.tasks.behavior import BehaviorTask
 from affect.tasks.face import FaceTask

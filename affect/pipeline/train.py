@@ -23,7 +23,6 @@ from affect.config import MODALITIES, Modality, Run, System, address
 from affect.corpus.track import Track
 from affect.learning import Fitted, Keeper
 from affect.pipeline import plan
-from affect.pipeline.assemble import TrackRef, load_track
 from affect.pipeline.models import (
     Model,
     embedded_key,
@@ -37,6 +36,7 @@ from affect.pipeline.models import (
 )
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store
+from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.workers import Observer, device_of, on_workers, open_many_files
 
 MAX_FAILURES = 3

@@ -17,11 +17,12 @@ from affect.corpus.synthetic import curve
 from affect.corpus.video import Probe
 from affect.learning import _batches, _share
 from affect.pipeline import plan
-from affect.pipeline.assemble import TrackRef, assemble, load_track
+from affect.pipeline.assemble import assemble
 from affect.pipeline.columns import rows_of
 from affect.pipeline.models import embedded_key, with_embeddings
 from affect.pipeline.plan import Video
 from affect.pipeline.store import Store
+from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.workers import open_many_files
 from affect.tasks.fusion import DcmmoeTask
 from benchmarks.measure import resident_mib

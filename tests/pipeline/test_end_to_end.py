@@ -15,13 +15,14 @@ from affect.config import SYSTEMS
 from affect.corpus import affwild2
 from affect.corpus.clip import Extracted
 from affect.pipeline import plan
-from affect.pipeline.assemble import TrackRef, assemble, load_track, make_track, to_tables
+from affect.pipeline.assemble import assemble, make_track
 from affect.pipeline.columns import matrix
 from affect.pipeline.evaluate import score_predictions
 from affect.pipeline.extract import extract
 from affect.pipeline.features import load_features
 from affect.pipeline.predict import load_models, predict
 from affect.pipeline.store import Store
+from affect.pipeline.tracks import TrackRef, load_track, to_tables
 from affect.pipeline.train import train
 from affect.submission import fill, read_template
 from jobs.predict import Predict

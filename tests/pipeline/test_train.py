@@ -21,11 +21,12 @@ from affect.config import Run
 from affect.corpus import affwild2
 from affect.corpus.track import Track
 from affect.pipeline import plan
-from affect.pipeline.assemble import TrackRef, assemble, load_track
+from affect.pipeline.assemble import assemble
 from affect.pipeline.columns import matrix
 from affect.pipeline.evaluate import score_runs
 from affect.pipeline.models import all_models, embedded_key, load_model, read_run, with_embeddings
 from affect.pipeline.store import Store
+from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.train import fold_videos, train
 from tests.conftest import Micro
 
