@@ -139,7 +139,7 @@ def differences(answers: Sequence[Answers], truth: Truth) -> Table | None:
     means = {system.title: concordance.score(moments[system.title], num_resamples=2).ccc[2] for system in single}
     best = max(means, key=lambda title: np.nan_to_num(means[title], nan=-1))
     table = _table(
-        f"CCC minus that of {best}, the best single modality on these very tracks [95 % of paired draws of videos]",
+        f"CCC minus that of {best}, the best modality on these very tracks [95 %, paired]",
         ["system", *DIMENSIONS],
     )
     for system in fusions:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,12 +152,12 @@ def _seconds(start: float) -> float:
     return time.perf_counter() - start
 
 
-def measure(folder: str, step_s: float) -> None:
+def measure(folder: str, step_seconds: Callable[[], float]) -> None:
     """Write the features, then measure what training does with them.
 
     Args:
         folder: for about 25 GiB.
-        step_s: seconds of a training step.
+        step_seconds: measures a training step.
     """
     plan.addresses = lambda run: WHERE  # nothing here has weights
     store, corpus = Store(folder), parts()
@@ -174,10 +175,10 @@ def measure(folder: str, step_s: float) -> None:
     print(f"corpus: assembled again, everything there, in {_seconds(start):.1f} s", flush=True)
     embedded: object = ray.remote(num_cpus=1)(write_embedded)
     ray.get([embedded.remote(ref, store) for ref in refs])  # type: ignore[attr-defined]
-    _epoch([ref for ref in refs if ref.split == "train"], store, step_s)
+    _epoch([ref for ref in refs if ref.split == "train"], store, step_seconds)
 
 
-def _epoch(refs: list[TrackRef], store: Store, step_s: float) -> None:
+def _epoch(refs: list[TrackRef], store: Store, step_seconds: Callable[[], float]) -> None:
     """All training windows of an epoch through the loader, in the order of training."""
     open_many_files()
     before, start = resident_mib("RssAnon"), time.perf_counter()
@@ -188,23 +189,25 @@ def _epoch(refs: list[TrackRef], store: Store, step_s: float) -> None:
         (t, w) for t in tracks for w in task.windows(t) if task.trains_on(t, w)
     ]
     batches = list(_batches(windows, task.settings.batch_size, torch.Generator().manual_seed(0)))
+    seconds = {}
     for state in ("from a cold disk", "from memory"):
         if state == "from a cold disk":
             _forget(store)
         start = time.perf_counter()
         steps = sum(1 for _ in load_here(task, [_share(batch, 0, 1) for batch in batches], torch.device("cpu")))
-        data_s = _seconds(start)
-        share = data_s / (steps * step_s)
-        print(
-            f"corpus: an epoch's {len(windows):,} windows, {steps:,} batches in {data_s:.1f} s {state}; a step takes "
-            f"{step_s:.2f} s, so data takes {share:.2%} of an epoch's compute if nothing overlaps",
-            flush=True,
-        )
+        seconds[state] = _seconds(start)
     print(
         f"corpus: memory of a worker after it: {resident_mib('RssAnon'):.0f} MiB its own, {before:.0f} of them before, "
         f"and {resident_mib('RssFile'):.0f} MiB of mapped files, which all workers of a node share",
         flush=True,
     )
+    step_s = step_seconds()
+    for state, data_s in seconds.items():
+        print(
+            f"corpus: an epoch's {len(windows):,} windows, {steps:,} batches in {data_s:.1f} s {state}; a step takes "
+            f"{step_s:.2f} s, so data takes {data_s / (steps * step_s):.2%} of an epoch's compute if nothing overlaps",
+            flush=True,
+        )
 
 
 def _forget(store: Store) -> None:

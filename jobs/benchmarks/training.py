@@ -178,7 +178,7 @@ def corpus() -> None:
         free = shutil.disk_usage(folder).free >> 30
         if free < 40:
             raise SystemExit(f"corpus needs 40 GiB of disk, {folder} has {free}")
-        measure(folder, _step_seconds())
+        measure(folder, _step_seconds)
 
 
 def _step_seconds() -> float:
