@@ -36,11 +36,20 @@ def encode(tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> bytes:
 
 
 def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The reverse of :func:`encode`."""
+    """The reverse of :func:`encode`.
+
+    Raises:
+        ValueError: that is not what made it.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return load(content), json.loads(header["__metadata__"][_NOTE])
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, json.loads(header["__metadata__"][_NOTE])
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"no checkpoint ({error})") from error
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -141,7 +141,10 @@ def fit(
     _check(samples, development)
     state = _Training(task, device)
     if keeper and files.exists(keeper.uri):
-        state.restore(files.read(keeper.uri))
+        try:
+            state.restore(files.read(keeper.uri))
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise ValueError(f"{keeper.uri} cannot be gone on from, delete it to start anew: {error}") from error
     while not state.finished:
         state.epoch(samples, loader, on_step, keeper)
         judged = state.judged
@@ -315,6 +318,8 @@ class _Training:
     def restore(self, content: bytes) -> None:
         """Go on where :meth:`save` was."""
         tensors, note = checkpoint.decode(content)
+        if missing := sorted(checkpoint.named("model", checkpoint.changing(self.model)).keys() - tensors.keys()):
+            raise ValueError(f"tensor {missing[0]} is missing")
         self.model.load_state_dict(checkpoint.part("model", tensors), strict=False)
         self.best_weights = {n: v.to(self.device) for n, v in checkpoint.part("best", tensors).items()}
         checkpoint.restore_optimizer(self.optimizer, checkpoint.part("optimizer", tensors), note["rates"])

@@ -16,7 +16,7 @@ from rich.console import Console
 from affect import files
 from affect.config import Run
 from affect.corpus import hints
-from affect.pipeline import job
+from affect.pipeline import demo, job
 from affect.pipeline.evaluate import report, score_predictions, score_runs
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store
@@ -50,8 +50,14 @@ class Evaluate:
 
 def work(args: Evaluate) -> int:
     """Score, print the tables, write the submission."""
-    console = Console(width=160)  # a log has no width of its own
-    if args.runs and args.truth:
+    console = Console(width=400)  # tables take what they need; a narrow one would lose its numbers
+    if args.run.name == "demo":
+        say(demo.CAVEAT)
+    if args.runs:
+        if args.template or not args.truth:
+            raise ValueError(
+                "--runs scores models on --labels; a --template is filled from --predictions, without --runs"
+            )
         where = (args.new_videos, args.truth, Store(args.store), args.runs, hints.read(args.hints))
         report(score_runs(args.run, *where), console, paper=args.paper, folder=files.join(args.runs, "evaluation"))
         return 0

@@ -13,7 +13,7 @@ import tyro
 from affect import files
 from affect.config import Run
 from affect.corpus import affwild2, hints
-from affect.pipeline import job
+from affect.pipeline import demo, job
 from affect.pipeline.extract import EXIT_FAILED_CLIPS, EXIT_NOTHING, EXIT_OK, extract
 from affect.pipeline.predict import load_models, predict
 from affect.pipeline.progress import say
@@ -56,7 +56,7 @@ def work(args: Predict) -> int:
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
     if args.run.name == "demo":
-        say("These are the demo's models, made on generated faces and voices: they say nothing about real people.")
+        say(demo.CAVEAT)
     if all(row["status"] == "failed" for row in outcomes):
         return EXIT_NOTHING
     failed = any(row["status"] == "failed" for row in outcomes) or summary.exit_code != EXIT_OK

@@ -64,9 +64,10 @@ def work(args: Train | TrainEncoder) -> int:
         folder = encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
         say(f"grada: use it with --face.weights {folder} --face.crop-px {args.run.shape.crop_px}")
         return 0
+    if args.folds == 1 or args.folds < 0:
+        raise ValueError(f"--folds {args.folds}: give 0 for none, or 2 or more")
     demo.prepare_default(args.run, args.videos)
-    store = Store(args.store)
-    labels = affwild2.read_splits(args.labels)
+    store, labels = Store(args.store), affwild2.read_splits(args.labels)
     videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos
     refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
     for model in train(args.run, refs, store, args.runs, folds=args.folds):

@@ -199,6 +199,14 @@ def test_a_checkpoint_leaves_out_what_is_frozen(tmp_path: Path):
     assert len(note["history"]) == len(fitted.history)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\x10" + b"\x00" * 7 + b'{"a":1}         '])
+def test_a_broken_checkpoint_is_named_and_never_unpickled(content: bytes, tmp_path: Path):
+    keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), 2)
+    Path(keeper.uri).write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors cannot be gone on from, delete it to start anew"):
+        learning.fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper)
+
+
 def test_a_finished_training_is_not_trained_again(tmp_path: Path):
     keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), 100)
     once = learning.fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper)

@@ -73,7 +73,7 @@ def read_folder(uri: str) -> dict[str, Float[ndarray, "frames 2"]]:
     """
     names = [name for name, _, _ in files.walk(uri) if name.endswith(".txt") and "/" not in name and name[0] != "."]
     if not names:
-        raise LabelError(f"{uri}: no <track>.txt annotation in this folder")
+        raise LabelError(f"{uri}: no such folder, or no <track>.txt annotation in it; give one with --labels")
     return {name.removesuffix(".txt"): _read_annotation(files.join(uri, name)) for name in names}
 
 

@@ -192,7 +192,7 @@ def assemble(
                 person = affwild2.person_of(name, video.stem, names, stems)
                 keys = _keys(name, person, video, gold, run, where, store, list((hints or {}).get(name, ())))
             except (affwild2.LabelError, KeyError, FileNotFoundError) as error:
-                say(f"left out: track {name}: {_why(error)}")
+                say(f"left out: {_why(name, error)}")
                 continue
             refs.append(TrackRef(name, split, video.stem, person, keys))
             if missing := {part: key for part, key in keys.items() if key not in present}:
@@ -239,7 +239,8 @@ def _keys(
         FileNotFoundError: a clip has not been extracted.
     """
     mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
-    base = address(schema.VERSION, name, video.probe_key, run.grid, run.wavlm.blocks, mark)
+    assert video.probe is not None
+    base = address(schema.VERSION, name, video.probe.fingerprint, run.grid, run.wavlm.blocks, mark)
     found = {m: [(key, str(store.outcome(key))) for key in plan.keys_of(video, run, where, m)] for m in where}
     folder = f"tracks/{slug(name)}-{base}"
     keys: dict[Part, str] = {part: f"{folder}/{part}.arrow" for part in BASE}
@@ -271,10 +272,10 @@ def _assemble(
     return {"name": name, "reason": ""}
 
 
-def _why(error: Exception) -> str:
+def _why(name: str, error: Exception) -> str:
     match error:
         case KeyError():
-            return "its video cannot be used"
+            return f"track {name}: its video cannot be used"
         case FileNotFoundError():
-            return "its video has not been extracted with these settings and labels; run jobs/extract.py"
+            return f"track {name}: its video has not been extracted with these settings and labels; run jobs/extract.py"
     return str(error)

@@ -22,6 +22,7 @@ from affect.pipeline.progress import say
 from affect.pipeline.store import encode_csv
 from affect.recipes import Places
 
+CAVEAT = "These are the demo's models, made on generated faces and voices: they say nothing about real people."
 FRAME_STEP = 3
 """Every third frame is enough for the encoder."""
 SPLITS: tuple[demo.Split, ...] = ("train", "development", "held_out")
@@ -41,6 +42,7 @@ def prepare_default(run: Run, videos: str) -> Places | None:
     if run.name != "demo" or videos != places.videos:
         return None
     prepare(run, places)
+    say(CAVEAT)
     return places
 
 

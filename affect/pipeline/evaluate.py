@@ -1,6 +1,6 @@
 """Finished predictions, or all trained models, against annotations.
 
-RUNS/evaluation/{scores,videos,gates}.csv      of the latest evaluation of runs
+RUNS/evaluation/<train|development|held_out>/{scores,videos,gates}.csv      of the latest evaluation of runs
 """
 
 import io
@@ -44,6 +44,7 @@ class Evaluation(NamedTuple):
         truth: annotations.
         main: the run's answer by track, for a submission; a track that nothing is known of has the training mean.
         time_s: time of every frame by track, where gates are known.
+        split: what the tracks were to the models.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Evaluation(NamedTuple):
     truth: Truth
     main: Mapping[str, Float[ndarray, "_ 2"]]
     time_s: Mapping[str, Float[ndarray, " _"]]
+    split: Split = "held_out"
 
 
 def score_predictions(out: str, labels: str | None) -> Evaluation:
@@ -91,27 +93,42 @@ def score_runs(run: Run, videos: str, labels: str, store: Store, runs: str, hint
     Raises:
         ValueError: no model or no track can be used.
     """
-    golds, split, who = _read_labels(labels)
     models = usable(all_models(files.absolute(runs)), run)
+    golds = _read_labels(labels)
     if not models:
         raise ValueError(f"{runs}: no model was trained on the features that recipe {run.name} extracts")
     stems = affwild2.list_videos(videos)
     probed = plan.probe_videos(videos, store, plan.prompts_of(stems, golds))
-    refs = assemble(run, probed, {split: golds}, store, hints)
+    refs = assemble(run, probed, {"held_out": golds}, store, hints)
+    split, who = _known(models, [ref.keys["frames"] for ref in refs])
     judged = judge(run, models, refs, store)
-    answers = [_answers_of(model, judged[model.address]) for model in models]
+    titles = [model.title for model in models]
+    answers = [
+        _answers_of(model, judged[model.address], "" if titles.count(model.title) == 1 else f", {model.address[:6]}")
+        for model in models
+    ]
     truth = Truth({ref.name: golds[ref.name] for ref in refs}, {ref.name: ref.video for ref in refs})
     for model in models:
         if unseen := _unseen({name: each.prediction for name, each in judged[model.address].items()}):
             say(f"{model.title} knows nothing of {', '.join(unseen)}: they are given the training mean")
     time_s = {ref.name: load_track(store, ref, ()).time_s for ref in refs}
-    return Evaluation(f"models of {runs} on {labels}, {who}", answers, truth, {}, time_s)
+    return Evaluation(f"models of {runs} on {labels}, {who}", answers, truth, {}, time_s, split)
 
 
-def _read_labels(labels: str) -> tuple[dict[str, ndarray], Split, str]:
+def _read_labels(labels: str) -> dict[str, ndarray]:
+    """Annotations of the development set, or of the only set that there is."""
     if files.exists(files.join(labels, affwild2.FOLDERS["development"])):
-        return affwild2.read_splits(labels)["development"], "development", "the development set: selected on it"
-    return affwild2.read_folder(labels), "held_out", "people that nothing was trained or selected on"
+        return affwild2.read_splits(labels)["development"]
+    return affwild2.read_folder(labels)
+
+
+def _known(models: Sequence[Model], tracks: Sequence[str]) -> tuple[Split, str]:
+    """What the models know of tracks: whether any was trained or selected on one of them."""
+    if any(set(model.learned_from) & set(tracks) for model in models):
+        return "train", "of which some were TRAINED ON: no measure of anything"
+    if any(set(model.selected_on) & set(tracks) for model in models):
+        return "development", "on which epochs were selected"
+    return "held_out", "which nothing was trained or selected on"
 
 
 def report(evaluation: Evaluation, console: Console, *, paper: bool = False, folder: str | None = None) -> None:
@@ -123,7 +140,7 @@ def report(evaluation: Evaluation, console: Console, *, paper: bool = False, fol
         paper: whether published numbers are printed beside.
         folder: for tables per system, video and second.
     """
-    _, answers, truth, _, time_s = evaluation
+    _, answers, truth, _, time_s, split = evaluation
     shown = list(answers)
     try:
         fused = results.late_fusion(answers, truth)
@@ -143,9 +160,10 @@ def report(evaluation: Evaluation, console: Console, *, paper: bool = False, fol
     if folder:
         details = {"scores": results.scores(shown, truth), "videos": results.per_video(shown, truth)}
         details |= {"gates": results.per_second(answers, time_s)}
+        place = files.join(files.absolute(folder), split)
         for name, rows in details.items():
-            files.write(files.join(files.absolute(folder), f"{name}.csv"), encode_csv(rows))
-        say(f"per system, video and second: {files.absolute(folder)}/{{{','.join(details)}}}.csv")
+            files.write(files.join(place, f"{name}.csv"), encode_csv(rows))
+        say(f"per system, video and second: {place}/{{{','.join(details)}}}.csv")
 
 
 def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, Any]]:
@@ -192,7 +210,7 @@ def _unseen(tracks: Mapping[str, ndarray]) -> list[str]:
     return sorted(name for name, values in tracks.items() if np.isnan(values).all())
 
 
-def _answers_of(model: Model, judged: Mapping[str, Judged]) -> Answers:
+def _answers_of(model: Model, judged: Mapping[str, Judged], suffix: str) -> Answers:
     """What a model says of tracks, from :func:`affect.pipeline.judge.judge`."""
     mean = model.training_mean
     without = {
@@ -201,4 +219,4 @@ def _answers_of(model: Model, judged: Mapping[str, Judged]) -> Answers:
     }
     gates = {name: each.gates for name, each in judged.items()} if model.upstream else {}
     tracks = _filled({name: each.prediction for name, each in judged.items()}, mean)
-    return Answers(model.title, model.modalities, tracks, without, gates, sources_of(model))
+    return Answers(model.title + suffix, model.modalities, tracks, without, gates, sources_of(model))

@@ -76,6 +76,8 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
         if any(_name(model, ref) not in there[model.address] for model in models)
     ]
     if todo:
+        for model in models:
+            model.network(torch.device("cpu"))  # damaged weights are said here in one line, and not by every actor
         say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions with each modality taken away too")
         _run(run, todo, models, refs, store)
     return {model.address: {ref.name: read_judged(model, ref) for ref in refs} for model in models}

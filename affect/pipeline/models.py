@@ -48,6 +48,8 @@ class Model:
         widths: widths of what it reads, by modality.
         upstream: addresses of the models that embed new tracks for it, by modality.
         folds: in how many folds its training tracks were embedded; 0: by models that were trained on them.
+        learned_from: keys of the tracks that it was trained on, labels included; what its upstream saw, too.
+        selected_on: keys of the tracks that its epoch was selected on.
         training_mean: valence and arousal, mean of the training annotations.
         best: epoch, CCC valence, arousal and mean on the development tracks it was selected on.
     """
@@ -62,6 +64,8 @@ class Model:
     widths: dict[str, int]
     upstream: dict[str, str]
     folds: int
+    learned_from: list[str]
+    selected_on: list[str]
     training_mean: list[float]
     best: dict[str, int | float]
 
@@ -136,11 +140,15 @@ def load_model(uri: str) -> Model:
         FileNotFoundError: there is none.
         ValueError: its description is of another version of this program.
     """
-    card = json.loads(files.read(files.join(uri, "model.json")))
+    path = files.join(uri, "model.json")
+    content = files.read(path)
     try:
-        return Model(uri=uri, **card)
-    except TypeError as error:
-        raise ValueError(f"{uri}/model.json is of another version of affect; train again ({error})") from error
+        model = Model(uri=uri, **json.loads(content))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} describes no model of this version, delete it to train again: {error}") from error
+    if not uri.endswith(f"/{model.system}/{model.address}"):
+        raise ValueError(f"{path} describes {model.system}/{model.address}: it was put into the wrong folder")
+    return model
 
 
 def run_name(recipe: str, folds: int) -> str:
@@ -155,13 +163,22 @@ def note_run(runs: str, name: str, models: Mapping[System, Model]) -> None:
 
 
 def read_run(runs: str, name: str) -> dict[System, str]:
-    """Addresses of a run's models by system; none if there is no such run."""
+    """Addresses of a run's models by system; none if there is no such run.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     path = files.join(runs, f"{name}.json")
-    return json.loads(files.read(path))["systems"] if files.exists(path) else {}
+    if not files.exists(path):
+        return {}
+    try:
+        return json.loads(files.read(path)).get("systems", {})
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no list of models ({error}); delete it and run jobs/train.py again") from error
 
 
 def all_models(runs: str) -> list[Model]:
-    """Every model that a run has, once, in the order of the systems.
+    """Every model that a recipe's latest training came to, once, in the order of the systems.
 
     Raises:
         ValueError: there is none.

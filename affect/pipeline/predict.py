@@ -56,6 +56,7 @@ def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
     features = plan.addresses(run)
     for model in models.values():
         check_settings(model, run)
+        model.network(torch.device("cpu"))  # damaged weights are said here in one line, and not by every actor
         other = [m for m, mark in model.features.items() if features[m] != mark]  # type: ignore[index]
         if other:
             raise ValueError(f"{model.uri} was trained on other {', '.join(other)} features than this run extracts")

@@ -93,7 +93,7 @@ def late_fusion(answers: Sequence[Answers], truth: Truth) -> LateFusion:
     """
     videos = truth.videos
     if len(answers) < 2 or len(videos) < MIN_LATE_VIDEOS:
-        raise ValueError(f"late fusion of {len(answers)} systems on {len(videos)} videos: it needs 2 and 4")
+        raise ValueError(f"it needs 2 systems and {MIN_LATE_VIDEOS} videos, here are {len(answers)} and {len(videos)}")
     names = {video: [name for name in truth.gold if truth.video[name] == video] for video in videos}
     golds = {video: np.concatenate([truth.gold[name] for name in own]) for video, own in names.items()}
     said = {
@@ -107,7 +107,7 @@ def late_fusion(answers: Sequence[Answers], truth: Truth) -> LateFusion:
     for video, own in names.items():
         edges = np.cumsum([len(truth.gold[name]) for name in own])[:-1]
         tracks |= zip(own, np.split(fused[video], edges), strict=True)
-    listed = ", ".join(f"{a.title} {v:.2f} / {w:.2f}" for a, (v, w) in zip(answers, weights, strict=True))
+    listed = "; ".join(f"{a.title} {v:.2f} / {w:.2f}" for a, (v, w) in zip(answers, weights, strict=True))
     return LateFusion(Answers(LATE, MODALITIES, tracks), f"of valence / arousal: {listed}")
 
 
@@ -239,7 +239,8 @@ def scores(answers: Sequence[Answers], truth: Truth) -> pa.Table:
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+    # A title wider than its table would be broken: it goes over all columns, and the console is wide.
+    table = Table(title=title, title_justify="left", min_width=len(title))
     for column in columns:
         table.add_column(column, justify="left" if column in ("system", "source") else "right", no_wrap=True)
     return table

@@ -34,7 +34,7 @@ from affect.pipeline.models import (
     settings_address,
     with_embeddings,
 )
-from affect.pipeline.progress import say
+from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.workers import Observer, device_of, on_workers, open_many_files
@@ -114,6 +114,8 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
     Raises:
         ValueError: a split has no track, or there are fewer videos than folds.
     """
+    if folds and not any(run.reads(system) for system in run.systems):
+        raise ValueError(f"--folds {folds}: recipe {run.name} has no fusion, which alone learns from folds")
     for split in ("train", "development"):
         if not any(ref.split == split for ref in refs):
             raise ValueError(f"no usable track in the {split} split")
@@ -169,7 +171,7 @@ def fold_videos(sizes: Mapping[str, int], folds: int) -> list[set[str]]:
         ValueError: there are fewer videos than folds.
     """
     if folds < 2 or len(sizes) < folds:
-        raise ValueError(f"{folds} folds of {len(sizes)} training videos: give 2 to {len(sizes)} folds")
+        raise ValueError(f"--folds {folds}: there are {len(sizes)} training videos, give 2 to {len(sizes)}")
     parts: list[set[str]] = [set() for _ in range(folds)]
     frames = [0] * folds
     for video in sorted(sizes, key=lambda name: (-sizes[name], name)):
@@ -231,9 +233,12 @@ def _embed_missing(training: Training) -> None:
     if not missing:
         return
     model = load_model(training.uri)
-    network, task = model.network(torch.device("cpu")), model.task()
-    for ref in missing:
-        put_embedded(store, modality, mark, task, network, load_track(store, ref, training.own), ref)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network, task = model.network(device), model.task()
+    with Meter(f"embed by {training.label}", float(len(missing)), "tracks") as meter:
+        for ref in missing:
+            put_embedded(store, modality, mark, task, network, load_track(store, ref, training.own), ref)
+            meter.advance(1.0)
 
 
 def _train(training: Training) -> None:
@@ -318,6 +323,8 @@ def _save(training: Training, fitted: Fitted, widths: dict[str, int], samples: i
         widths=widths,
         upstream={str(m): mark for m, mark in training.models.items()},
         folds=training.folds,
+        learned_from=[ref.keys["frames"] for ref in training.refs if ref.split == "train"],
+        selected_on=[ref.keys["frames"] for ref in training.refs if ref.split == "development"],
         training_mean=mean,
         best=best,
     )

@@ -14,7 +14,7 @@ from ray.train import FailureConfig, TrainingFailedError
 from affect import files
 from affect.config import Workers
 from affect.learning import Epoch, Step
-from affect.pipeline.progress import Meter
+from affect.pipeline.progress import Meter, say
 
 MAX_FAILURES = 3
 """Times that the workers are started again after one of them died; they go on from the last checkpoint."""
@@ -116,6 +116,8 @@ class Observer:
         done = (step.epoch - 1) * step.steps + step.number
         if self._meter is None:
             total = float(self._max_epochs * step.steps)
+            if done > 1:
+                say(f"train {self._name}: goes on from its checkpoint, epoch {step.epoch}, step {step.number}")
             self._meter = Meter(f"train {self._name}", total, "steps at most", start=float(done - 1)).__enter__()
         self._step = done
         self._meter.advance(1.0, f"epoch {step.epoch}{self._note}")

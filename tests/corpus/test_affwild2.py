@@ -85,9 +85,9 @@ def test_a_track_in_both_splits_is_an_error_that_names_it(tmp_path: Path):
 
 
 def test_a_split_without_label_files_is_an_error_that_names_the_folder(tmp_path: Path):
-    with pytest.raises(LabelError, match=r"Validation_Set: no <track>\.txt"):
+    with pytest.raises(LabelError, match=r"Validation_Set: no such folder, or no <track>\.txt"):
         affwild2.read_splits(corpus(tmp_path, {"a.txt": GOOD}, {}))
-    with pytest.raises(LabelError, match=r"Train_Set: no <track>\.txt"):
+    with pytest.raises(LabelError, match=r"Train_Set: no such folder, or no <track>\.txt"):
         affwild2.read_splits(str(tmp_path / "missing"))
 
 

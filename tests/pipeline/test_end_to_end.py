@@ -197,7 +197,7 @@ def test_a_finished_model_embeds_the_tracks_of_a_new_store(trained: Micro, tmp_p
     refs = assemble(trained.run, videos, affwild2.read_splits(trained.places.labels), store)
     train(trained.run, refs, store, trained.places.runs)
     old = Store(trained.places.store)
-    assert store.keys("embedded") == old.keys("embedded")
+    assert store.keys("embedded") <= old.keys("embedded")
     for key in store.keys("embedded"):
         new_values, old_values = store.get(key).table, old.get(key).table
         assert matrix(new_values["embedding"]) == pytest.approx(matrix(old_values["embedding"]), abs=1e-4)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_folds_keep_videos_together_and_are_about_equal():
     assert max(frames) - min(frames) <= 20
     assert sorted(map(len, fold_videos(sizes, 6))) == [1] * 6  # a fold may hold one video
     for folds in (1, 7):
-        with pytest.raises(ValueError, match=f"{folds} folds of 6 training videos: give 2 to 6 folds"):
+        with pytest.raises(ValueError, match=f"--folds {folds}: there are 6 training videos, give 2 to 6"):
             fold_videos(sizes, folds)
 
 
@@ -119,7 +120,7 @@ def test_in_folds_every_frame_is_embedded_by_a_model_that_never_saw_its_video(
     assert capsys.readouterr().out.count("there already") == 3 * 3 + 1
     titles = [model.title for model in all_models(runs)]
     assert titles == ["face", "behavior", "audio", "raav", "raav, 2 folds"]
-    with pytest.raises(ValueError, match="3 folds of 2 training videos"):
+    with pytest.raises(ValueError, match="--folds 3: there are 2 training videos"):
         train(run, three, store, runs, folds=3)
 
 
@@ -140,6 +141,62 @@ def test_all_models_are_judged_with_and_without_each_modality_once(
             assert np.isfinite(removed["video03"]).all()
     score_runs(trained.run, *where)
     assert "evaluate:" not in capsys.readouterr().out  # what was said before is read
+
+
+def test_tracks_that_models_were_trained_or_selected_on_are_said_to_be_so(trained: Micro):
+    places, store = trained.places, Store(trained.places.store)
+    for folder, split in (("Train_Set", "train"), ("Validation_Set", "development"), ("", "development")):
+        labels = str(Path(places.labels) / folder)
+        assert score_runs(trained.run, places.videos, labels, store, places.runs, {}).split == split
+    unseen = score_runs(trained.run, places.new_videos, places.truth, store, places.runs, {})
+    assert unseen.split == "held_out" and "which nothing was trained or selected on" in unseen.title
+
+
+def test_models_of_one_name_are_told_apart(trained: Micro, refs: list[TrackRef], predicted: str, tmp_path: Path):
+    runs, store, places = str(tmp_path / "runs"), Store(trained.places.store), trained.places
+    for name, seed in (("one", 0), ("two", 1)):
+        transformer = trained.run.face_transformer
+        face = replace(transformer, fit=replace(transformer.fit, seed=seed))
+        train(replace(trained.run, name=name, systems=("face",), face_transformer=face), refs, store, runs)
+    judged = score_runs(trained.run, places.new_videos, places.truth, store, runs, {})
+    titles = [answers.title for answers in judged.answers]
+    assert len(set(titles)) == 2 and all(title.startswith("face, ") for title in titles)
+
+
+def test_a_touched_video_is_still_the_same_track(trained: Micro, refs: list[TrackRef], tmp_path: Path):
+    store = Store(trained.places.store)
+    videos = plan.probe_videos(trained.places.videos, store, {})
+    touched = [replace(video, probe_key="videos/another-time.parquet") for video in videos]
+    assert assemble(trained.run, touched, affwild2.read_splits(trained.places.labels), store) == refs
+
+
+@pytest.mark.parametrize("content", [b'{"system": "face"', b"[]", b'{"nonsense": 1}'])
+def test_a_damaged_description_of_a_model_is_named(content: bytes, tmp_path: Path):
+    folder = tmp_path / "face" / "0123"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"face/0123/model.json describes no model of this version, delete it"):
+        load_model(str(folder))
+
+
+def test_a_description_in_another_models_folder_is_refused_and_other_json_is_left_alone(trained: Micro, tmp_path: Path):
+    known = read_run(trained.places.runs, "demo")
+    for system in ("face", "audio"):
+        shutil.copytree(Path(trained.places.runs) / system / known[system], tmp_path / system / known[system])
+    description = (tmp_path / "audio" / known["audio"] / "model.json").read_bytes()
+    (tmp_path / "face" / known["face"] / "model.json").write_bytes(description)
+    with pytest.raises(ValueError, match=r"describes audio/.*: it was put into the wrong folder"):
+        load_model(str(tmp_path / "face" / known["face"]))
+    (tmp_path / "notes.json").write_text("{}")
+    assert read_run(str(tmp_path), "notes") == {}
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ValueError, match=r"broken\.json is no list of models"):
+        all_models(str(tmp_path))
+
+
+def test_folds_without_a_fusion_are_refused(trained: Micro, refs: list[TrackRef], tmp_path: Path):
+    with pytest.raises(ValueError, match="recipe face has no fusion"):
+        train(replace(trained.run, name="face", systems=("face",)), refs, Store("x"), str(tmp_path), folds=2)
 
 
 def test_what_lacks_is_said_with_the_job_that_makes_it(trained: Micro, refs: list[TrackRef], tmp_path: Path):
