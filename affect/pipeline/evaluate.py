@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from affect import files
 from affect.config import Run
@@ -149,14 +150,14 @@ def report(evaluation: Evaluation, console: Console, *, paper: bool = False, fol
     except ValueError as error:
         note = f"no late fusion: {error}"
     title = f"CCC [95 % bootstrap interval over videos], {evaluation.title}"
-    console.print(results.scores_table(shown, truth, title, paper=paper))
+    _print(results.scores_table(shown, truth, title, paper=paper), console)
     console.print(escape(note))
     tables = [results.differences(shown, truth), results.ablations(answers, truth), results.trust(answers)]
     if folder and len(truth.videos) <= MAX_VIDEOS_SHOWN:
         tables.append(results.videos_table(shown, truth))
     for table in tables:
         if table is not None:
-            console.print(table)
+            _print(table, console)
     if folder:
         details = {"scores": results.scores(shown, truth), "videos": results.per_video(shown, truth)}
         details |= {"gates": results.per_second(answers, time_s)}
@@ -164,6 +165,13 @@ def report(evaluation: Evaluation, console: Console, *, paper: bool = False, fol
         for name, rows in details.items():
             files.write(files.join(place, f"{name}.csv"), encode_csv(rows))
         say(f"per system, video and second: {place}/{{{','.join(details)}}}.csv")
+
+
+def _print(table: Table, console: Console) -> None:
+    """A table under its title, which may be wider."""
+    console.print(escape(str(table.title)))
+    table.title = None
+    console.print(table)
 
 
 def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, Any]]:

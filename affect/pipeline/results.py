@@ -239,8 +239,7 @@ def scores(answers: Sequence[Answers], truth: Truth) -> pa.Table:
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
-    # A title wider than its table would be broken: it goes over all columns, and the console is wide.
-    table = Table(title=title, title_justify="left", min_width=len(title))
+    table = Table(title=title)
     for column in columns:
         table.add_column(column, justify="left" if column in ("system", "source") else "right", no_wrap=True)
     return table
