@@ -26,8 +26,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def objects(store: str) -> dict[str, bytes]:
-    """Every final object of a store."""
-    return {n: files.read(files.join(store, n)) for n, _, _ in files.walk(store) if not n.startswith("_")}
+    """Every final object of a store; a killed write may leave a temporary file, which nobody reads."""
+    names = [name for name, _, _ in files.walk(store) if not name.startswith("_") and "/._tmp." not in name]
+    return {name: files.read(files.join(store, name)) for name in names}
 
 
 def videos_of(micro: Micro) -> list[Video]:
