@@ -37,10 +37,7 @@ from affect.pipeline.models import (
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track
-from affect.pipeline.workers import Observer, device_of, on_workers, open_many_files
-
-MAX_FAILURES = 3
-"""Times that a fold's training is started again after its process died; it goes on where it was."""
+from affect.pipeline.workers import MAX_FAILURES, Observer, device_of, on_workers, open_many_files
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from affect.learning import Epoch, Step
 from affect.pipeline.progress import Meter, say
 
 MAX_FAILURES = 3
-"""Times that the workers are started again after one of them died; they go on from the last checkpoint."""
+"""Times that a training is started again after a process of it died; it goes on from its last checkpoint."""
 
 
 def on_workers(train: Callable[[Any], None], job: Any, workers: Workers, name: str, folder: str) -> None:  # noqa: ANN401

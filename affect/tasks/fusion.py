@@ -1,6 +1,5 @@
 """How the fusions are fed: windows of what the unimodal models say."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import permutations
@@ -30,10 +29,6 @@ class FusionTask(TrackTask):
     """What the gates weigh, in their order."""
     hidden: int
     """H, width of the embedding."""
-
-    @abstractmethod
-    def windows(self, track: Track) -> list[Window]:
-        """Windows of frames; none if no modality ever saw the person."""
 
     def seen(self, track: Track) -> Bool[ndarray, " frames"]:
         """Frames at which any modality saw or heard the person."""
