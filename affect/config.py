@@ -13,6 +13,8 @@ from typing import Any, Literal, cast, get_type_hints
 
 Modality = Literal["face", "behavior", "audio"]
 MODALITIES: tuple[Modality, ...] = ("face", "behavior", "audio")
+Kind = Literal["face", "behavior", "audio", "description"]
+"""What is extracted: a modality's features, or what is seen in words, which no model reads."""
 System = Literal["face", "behavior", "audio", "dcmmoe", "raav"]
 SYSTEMS: tuple[System, ...] = ("face", "behavior", "audio", "dcmmoe", "raav")
 """The systems that predict, modalities first: a fusion reads what the modalities' models say."""
@@ -126,8 +128,10 @@ class Behavior(Pool):
 
     weights: str = "Qwen/Qwen3-VL-4B-Instruct"
     """Hub id or folder of a Qwen3-VL checkpoint."""
-    revision: str = "main"
-    """Revision of the hub id; pin a commit for results that are to be compared."""
+    revision: str = "ebb281ec70b05090aa6165b016eac8ec08e71b17"
+    """Commit, tag or branch of the hub id; only a commit always means the same numbers."""
+    ask: tuple[Literal["left", "right"], ...] = ()
+    """People that are asked about in every video, besides ``neutral`` and whom labels name."""
     frames_per_second: float = 4.0
     """Frames shown to the model per second of a segment."""
     max_frames: int = 16
@@ -137,7 +141,7 @@ class Behavior(Pool):
     max_frame_pixels: int = 786_432
     """Largest picture shown, in pixels."""
     micro_batch: int = 4
-    """Segments in one prefill."""
+    """Segments in one prefill; a GPU without the memory for them takes half as many."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -148,6 +152,19 @@ class Behavior(Pool):
             self.min_frame_pixels <= self.max_frame_pixels,
             f"min_frame_pixels {self.min_frame_pixels} > max_frame_pixels {self.max_frame_pixels}",
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description(Pool):
+    """What the vision-language model writes about each segment; the rest is as in :class:`Behavior`."""
+
+    max_tokens: int = 160
+    """Tokens of a text at most."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        Pool.__post_init__(self)
+        _check_positive(self, "max_tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,8 +324,8 @@ class FaceTransformer:
 class Mamba:
     """Selective state-space regressor over segment states."""
 
-    states: Literal["multimodal", "vision"] = "multimodal"
-    """Which stored state of a segment it reads."""
+    states: Literal["multimodal", "vision", "dense"] = "multimodal"
+    """Which stored states it reads: one of a segment, or ``dense``, those of its half seconds."""
     hidden: int = 256
     """H, width of the model."""
     layers: int = 12
@@ -528,6 +545,8 @@ class Run:
     """Face extraction."""
     behavior: Behavior = field(default_factory=Behavior)
     """Behaviour extraction."""
+    description: Description = field(default_factory=Description)
+    """Descriptions in words, where they are asked for."""
     audio: Audio = field(default_factory=Audio)
     """Audio extraction."""
     tracking: Tracking = field(default_factory=Tracking)

@@ -11,6 +11,7 @@ from affect.config import (
     Behavior,
     CropAugment,
     Dcmmoe,
+    Description,
     EncoderRun,
     Face,
     FaceTransformer,
@@ -80,6 +81,7 @@ def demo(root: str = "demo") -> Run:
         name="demo",
         face=Face(weights=str(weights / "grada"), crop_px=96, num_cpus=0.4, min_actors=2, max_actors=2),
         behavior=Behavior(weights=str(weights / "qwen"), min_frame_pixels=4_096, max_frame_pixels=12_544, num_cpus=0.4),
+        description=Description(num_cpus=0.2, max_tokens=32),
         audio=Audio(num_cpus=0.4),
         face_transformer=FaceTransformer(
             hidden=64,
@@ -175,6 +177,11 @@ def behavior_vision() -> Run:
     return Run(name="behavior_vision", systems=("behavior",), mamba=mamba)
 
 
+def behavior_dense() -> Run:
+    """Beyond the paper: the same Mamba over the states of half seconds, eight in the place of a segment's one."""
+    return Run(name="behavior_dense", systems=("behavior",), mamba=Mamba(states="dense"))
+
+
 SPEECH_EMOTION = Wavlm(weights="3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes")
 """WavLM-Large as it was trained on MSP-Podcast, from which the paper starts."""
 
@@ -232,7 +239,7 @@ RECIPES: dict[str, tuple[Callable[[], Run], Callable[[], Places]]] = {
     "demo": (demo, demo_places),
     **{
         recipe.__name__: (recipe, corpus_places)
-        for recipe in (face, behavior_vision, behavior, audio, dcmmoe_face_audio, dcmmoe, raav)
+        for recipe in (face, behavior_vision, behavior, behavior_dense, audio, dcmmoe_face_audio, dcmmoe, raav)
     },
 }
 """Recipes by name, with where they find their files."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from affect.config import MODALITIES, SYSTEMS
 
-VERSION = 2
+VERSION = 3
 """Part of every address: a change of meaning makes old objects invisible instead of wrong."""
 
 _FLOATS = pa.list_(pa.float32())
@@ -60,9 +60,22 @@ BEHAVIOR = pa.schema(
         ("multimodal", _HALVES),  # state of the last token
         ("vision", _HALVES),  # state at the last vision end
         ("patches", pa.list_(_HALVES)),  # mean state of each temporal patch
+        ("patch_s", pa.list_(pa.float64())),  # mean time of each temporal patch's frames, from the video's first one's
+        ("micro_batch", pa.int32()),  # segments that were computed together
     ]
 )
-"""One row per segment and prompt."""
+"""One row per segment and prompt. A segment of which a state is not finite has none."""
+
+DESCRIPTION = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("prompt", pa.string()),  # neutral, left or right
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("text", pa.string()),
+    ]
+)
+"""One row per segment and prompt: what the vision-language model writes about it."""
 
 AUDIO = pa.schema(
     [
@@ -112,6 +125,8 @@ TRACK = {
             ("valid", pa.bool_()),  # whether there are states
             ("multimodal", _HALVES),
             ("vision", _HALVES),
+            ("patches", _HALVES),  # states of the temporal patches, one after the other; none where not valid
+            ("patch_edges", pa.list_(pa.int32())),  # frame edges of the temporal patches, one more than these
         ]
     ),
     "audio": pa.schema(

@@ -8,6 +8,7 @@ Source: paper (arXiv 2603.13056), sections 3.2 to 3.4, with one grid for behavio
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -93,10 +94,13 @@ class Timestamps:
         """Mean frames per second."""
         return self.num_frames / self.duration_s
 
+    @cached_property
+    def _centres_s(self) -> Float[ndarray, " frames"]:
+        return self.time_s + 0.5 / self.fps
+
     def frames_before(self, time_s: float) -> int:
         """F(t): the number of frames whose timestamp plus half a mean interval is before ``time_s``."""
-        centre = self.time_s + 0.5 / self.fps
-        return int(np.searchsorted(centre, time_s - TIME_TOLERANCE_S, side="left"))
+        return int(np.searchsorted(self._centres_s, time_s - TIME_TOLERANCE_S, side="left"))
 
     def block_edges(self, start_s: float, num_blocks: int) -> Int[ndarray, " edges"]:
         """``F(start + i)`` for i = 0 .. ``num_blocks``."""
@@ -130,6 +134,20 @@ def frame_ranges(clock: FrameClock, ranges_s: Iterable[tuple[float, float]]) -> 
     return np.array([(clock.frames_before(a), clock.frames_before(b)) for a, b in ranges_s], dtype=np.int64).reshape(
         -1, 2
     )
+
+
+def patch_edges(patch_s: Float[ndarray, " P"], start_s: float, end_s: float) -> Float[ndarray, " edges"]:
+    """Where each temporal patch of a segment begins and ends: halfway to its neighbours, and at the segment's ends.
+
+    Args:
+        patch_s: mean time of each patch's frames, increasing; one or more.
+        start_s: start of the segment.
+        end_s: end of the segment.
+
+    Returns:
+        Times, one more than patches, increasing: each frame of the segment belongs to the patch that saw nearest to it.
+    """
+    return np.concatenate([[start_s], (patch_s[1:] + patch_s[:-1]) / 2, [end_s]])
 
 
 def window_starts(num_frames: int, window: int, hop: int) -> list[int]:

@@ -77,7 +77,7 @@ def make_qwen(folder: Path, *, width: int = 64, layers: int = 2, seed: int = 0) 
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 16,  # twice the sum of mrope_section
-            "max_position_embeddings": 4096,
+            "max_position_embeddings": 8192,
             "pad_token_id": token["<|endoftext|>"],
             "rope_parameters": rope,
         },

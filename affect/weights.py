@@ -1,11 +1,13 @@
 """Weights by name: where they come from, what they have to hash to, and where they are kept.
 
-Folders and hub ids go to ``from_pretrained``. Single files that the project names itself are fetched once into
-``$AFFECT_CACHE`` (``~/.cache/affect``), checked against their sha256, and used from there.
+Folders and hub ids of pretrained models go to ``from_pretrained`` (:func:`checkpoint`). Single files that the project
+names itself are fetched once into ``$AFFECT_CACHE`` (``~/.cache/affect``), checked against their sha256, and used from
+there.
 """
 
 import hashlib
 import http.client
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 from affect import files
 
 CONNECT_LIMIT_S = 5.0
+_MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors")
 
 
 class WeightsError(ValueError):
@@ -99,6 +102,52 @@ def folder(name: str) -> Path:
     return path
 
 
+def checkpoint(name: str, revision: str, model_type: str) -> Path:
+    """A folder with a pretrained model of transformers: one that is here, or a hub's, fetched if it is not cached.
+
+    Args:
+        name: folder or hub id.
+        revision: branch, tag or commit of the hub id.
+        model_type: what its ``config.json`` has to say.
+
+    Raises:
+        WeightsError: it cannot be had, or holds another kind of model.
+    """
+    path = folder(name) if is_path(name) else _from_hub(name, revision, "config.json")
+    try:
+        found = json.loads((path / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{name}: it has no config.json that can be read ({error}), so it is no model") from error
+    if found != model_type:
+        raise WeightsError(f"{name}: its config.json describes a {found} model, {model_type} is needed")
+    return path if is_path(name) else _from_hub(name, revision, *_MODEL_FILES)
+
+
+def _from_hub(name: str, revision: str, *patterns: str) -> Path:
+    """Files of a hub's repository, from the cache of this machine if they are there."""
+    from huggingface_hub import constants, errors, snapshot_download
+
+    source = f"{name} (revision {revision}) of {constants.ENDPOINT}"
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    except errors.GatedRepoError as error:
+        raise WeightsError(f"{source} is gated: accept its terms on its page and set HF_TOKEN") from error
+    except errors.RepositoryNotFoundError as error:
+        raise WeightsError(f"{source} does not exist, or is private and HF_TOKEN does not open it") from error
+    except errors.RevisionNotFoundError as error:
+        raise WeightsError(f"{source}: there is no such revision") from error
+    except (OSError, ValueError) as error:  # no way to the hub, and not in the cache
+        raise WeightsError(
+            f"{source} cannot be reached and is not in {constants.HF_HUB_CACHE}; fetch it where there is a network "
+            f"(hf download {name} --revision {revision} --local-dir FOLDER) and name the folder"
+        ) from error
+
+
+def is_path(name: str) -> bool:
+    """Whether a name means a file or folder, there or not, and no hub id (OWNER/NAME)."""
+    return Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))
+
+
 def identity(name: str, revision: str | None = None) -> str:
     """What decides the numbers that weights give: the content's hash, or hub id and revision. Part of an address."""
     path = Path(name)
@@ -108,7 +157,7 @@ def identity(name: str, revision: str | None = None) -> str:
         return _sha256(path.read_bytes())[:16]
     if name in FILES:
         return FILES[name].sha256[:16]
-    if name.count("/") != 1 or name.startswith((".", "/")):
+    if is_path(name):
         raise WeightsError(f"{name}: no such folder or file of weights, and no hub id (OWNER/NAME)")
     return f"{name}@{revision}"
 

@@ -34,6 +34,8 @@ class Extract:
     """Annotation folder: tells which videos hold two people, so that behaviour is asked about each."""
     retry_failed: bool = False
     """Do videos and clips again that failed before."""
+    describe: bool = False
+    """Also let the vision-language model describe every segment in words: STORE/description, slow."""
     save_overlay: str | None = None
     """Folder for films that show every person's box, name and mouth, and a table of them: is tracking right?"""
 
@@ -45,7 +47,8 @@ def work(args: Extract) -> int:
         labels = places.labels
     tracks = affwild2.track_names(affwild2.read_splits(labels)) if labels else []
     store = Store(args.store)
-    summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=args.retry_failed)
+    again, words = args.retry_failed, args.describe
+    summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=words)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
     say(
         f"extract: {len(summary.videos)} videos, units {counts or 'none'}, done now {summary.done.total()}: {store.uri}"

@@ -171,3 +171,28 @@ def test_runs_put_together_are_the_sequence(values: list[bool]):
     parts = timeline.runs(np.array(values, dtype=bool))
     assert [v for start, end, value in parts for v in [value] * (end - start)] == values
     assert all(a[2] != b[2] for a, b in itertools.pairwise(parts))
+
+
+@given(duration=st.floats(0.3, 4.0), fps=rates, start=st.floats(0.0, 50.0))
+def test_temporal_patches_share_out_a_segments_frames_to_whoever_saw_nearest(duration: float, fps: float, start: float):
+    frames = max(1, round(duration * fps))
+    seen_s = start + timeline.sampled_frames(frames, duration) / fps
+    paired = np.append(seen_s, seen_s[-1:]) if len(seen_s) % 2 else seen_s
+    patch_s = paired.reshape(-1, 2).mean(axis=1)
+    edges = timeline.patch_edges(patch_s, start, start + duration)
+    assert len(edges) == len(patch_s) + 1 and edges[0] == start and edges[-1] == start + duration
+    assert (np.diff(edges) > 0).all()
+    time_s = start + np.arange(frames) / fps
+    owner = np.searchsorted(edges, time_s, side="right").clip(1, len(patch_s)) - 1
+    distance = np.abs(time_s[:, None] - patch_s)
+    assert distance[np.arange(frames), owner] == pytest.approx(distance.min(axis=1), abs=1e-9)
+
+
+def test_a_full_segments_patches_last_about_half_a_second_each():
+    seen_s = timeline.sampled_frames(120, 4.0) / 30
+    edges = timeline.patch_edges(seen_s.reshape(-1, 2).mean(axis=1), 0.0, 4.0)
+    assert np.diff(edges) == pytest.approx([0.4, *[0.53] * 6, 0.4], abs=0.05)
+
+
+def test_a_patch_of_which_frames_are_broken_leaves_its_time_to_its_neighbours():
+    assert timeline.patch_edges(np.array([2.2, 4.8]), 2.0, 6.0).tolist() == [2.0, 3.5, 6.0]

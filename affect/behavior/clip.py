@@ -1,21 +1,22 @@
-"""Behaviour of a clip: the segments' frames, decoded once at the model's resolution, and their states."""
+"""Behaviour of a clip: micro-batches of segments, prepared ahead of the model, and their states."""
 
-from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from typing import cast
 
 import numpy as np
 import pyarrow as pa
-from numpy import ndarray
 
-from affect import schema, timeline
+from affect import schema
+from affect.behavior.frames import Segment, shown
 from affect.behavior.prompt import PROMPTS, Prompt
-from affect.behavior.qwen import Qwen, Shown, frame_size
+from affect.behavior.qwen import Asked, Qwen, States
 from affect.config import Behavior
-from affect.corpus import video
+from affect.corpus.ahead import ahead
 from affect.corpus.clip import Clip, Extracted
 
-Segment = tuple[int, float, float]
+BATCHES_AHEAD = 2
+"""Micro-batches that are decoded and prepared while the model computes."""
 
 
 class BehaviorClip:
@@ -28,7 +29,7 @@ class BehaviorClip:
     def __init__(self, settings: Behavior) -> None:
         """Load the model."""
         self._settings = settings
-        self._model = Qwen(settings)
+        self._model = Qwen(settings, list(PROMPTS.values()))
 
     def __call__(self, clip: Clip) -> Extracted:
         """Extract a clip.
@@ -36,76 +37,54 @@ class BehaviorClip:
         Raises:
             MediaError: the video cannot be opened.
         """
-        parts: list[pa.Table] = []
-        seen = 0
-        pending: list[tuple[Segment, Shown, Prompt]] = []
-        for segment, shown in self._shown(clip):
-            seen += 1
-            pending += [(segment, shown, cast(Prompt, prompt)) for prompt in clip.prompts]
-            if len(pending) >= self._settings.micro_batch:
-                parts.append(self._table(pending))
-                pending = []
-        if pending:
-            parts.append(self._table(pending))
-        table = pa.concat_tables(parts) if parts else schema.BEHAVIOR.empty_table()
-        expected = len(clip.segments)
+        parts = [schema.BEHAVIOR.empty_table()]
+        seen, broken = 0, []
+        for segments, asked in ahead(self._asked(clip), BATCHES_AHEAD):
+            seen += len(segments)
+            for segment, shown_, answers in zip(segments, asked.shown, self._model.states(asked), strict=True):
+                rows = [_row(segment, shown_.patch_s, *pair) for pair in zip(clip.prompts, answers, strict=True)]
+                finite = [row for row in rows if row]
+                broken += [segment.number] * (len(finite) < len(rows))
+                parts.append(pa.Table.from_pylist(finite, schema=schema.BEHAVIOR))
+        table, expected = pa.concat_tables(parts).combine_chunks(), len(clip.segments)
         if seen == 0 and expected:
             return Extracted(table, "failed", "not one frame can be decoded")
+        reasons = []
         if seen < expected:
-            return Extracted(table, "degraded", f"{expected - seen} of {expected} segments show no frame")
+            reasons.append(f"{expected - seen} of {expected} segments show no frame")
+        if broken:
+            reasons.append(f"states of {len(broken)} of {expected} segments are not finite: {_some(broken)}")
+        if reasons:
+            return Extracted(table, "degraded" if table.num_rows else "failed", ", ".join(reasons))
         return Extracted(table)
 
-    def _shown(self, clip: Clip) -> Iterator[tuple[Segment, Shown]]:
-        """Each segment with its pictures, as soon as they are decoded; a frame that is broken is left out."""
-        wanted = {segment: self._frames(clip, segment) for segment in clip.segments}
-        wanted = {segment: frames for segment, frames in wanted.items() if len(frames)}
-        if not wanted:
-            return
-        users: dict[int, list[Segment]] = defaultdict(list)
-        for segment, frames in wanted.items():
-            for frame in frames:
-                users[int(frame)].append(segment)
-        pictures: dict[Segment, list[tuple[int, ndarray]]] = defaultdict(list)
-        waiting = list(wanted)
-        width, height = frame_size(clip.probe.width, clip.probe.height, self._settings)
-        stream = video.decode(clip.uri, clip.probe, min(users), max(users) + 1, width=width, height=height)
-        for frame, picture in stream:
-            while waiting and frame > wanted[waiting[0]][-1]:
-                yield from self._finish(clip, waiting.pop(0), pictures)
-            for segment in users.get(frame, ()):
-                pictures[segment].append((frame, picture))
-        for segment in waiting:
-            yield from self._finish(clip, segment, pictures)
+    def _asked(self, clip: Clip) -> Iterator[tuple[list[Segment], Asked]]:
+        """Micro-batches of segments as the model reads them."""
+        prompts = [PROMPTS[cast(Prompt, prompt)] for prompt in clip.prompts]
+        pairs = shown(clip, self._settings)
+        while batch := list(islice(pairs, self._settings.micro_batch)):
+            segments, pictures = zip(*batch, strict=True)
+            yield list(segments), self._model.prepare(pictures, prompts)
 
-    def _frames(self, clip: Clip, segment: Segment) -> ndarray:
-        _, start_s, end_s = segment
-        [(first, end)] = timeline.frame_ranges(clip.probe.clock, [(start_s, end_s)])
-        if first == end:
-            return np.empty(0, dtype=np.int64)
-        settings = self._settings
-        chosen = timeline.sampled_frames(
-            int(end - first), end_s - start_s, settings.frames_per_second, settings.max_frames
-        )
-        return first + chosen
 
-    @staticmethod
-    def _finish(
-        clip: Clip, segment: Segment, pictures: dict[Segment, list[tuple[int, ndarray]]]
-    ) -> Iterator[tuple[Segment, Shown]]:
-        if seen := pictures.pop(segment, []):
-            frames, shown = zip(*seen, strict=True)
-            time_s = np.clip(clip.probe.time_s[list(frames)] - segment[1], 0, None)
-            yield segment, Shown(np.stack(shown), time_s)
+def _row(segment: Segment, patch_s: np.ndarray, prompt: str, states: States) -> dict[str, object] | None:
+    """A row of the table; None if a state has no finite number in 16 bits."""
+    multimodal, vision, patches = (value.astype(np.float16) for value in states[:3])
+    if not all(np.isfinite(value).all() for value in (multimodal, vision, patches)):
+        return None
+    return {
+        "segment": segment.number,
+        "prompt": prompt,
+        "start_s": segment.start_s,
+        "end_s": segment.end_s,
+        "multimodal": multimodal,
+        "vision": vision,
+        "patches": list(patches),
+        "patch_s": segment.start_s + patch_s,
+        "micro_batch": states.micro_batch,
+    }
 
-    def _table(self, pending: list[tuple[Segment, Shown, Prompt]]) -> pa.Table:
-        states = self._model([(shown, PROMPTS[prompt]) for _, shown, prompt in pending])
-        columns = {
-            "segment": [segment[0] for segment, _, _ in pending],
-            "prompt": [prompt for _, _, prompt in pending],
-            "start_s": [segment[1] for segment, _, _ in pending],
-            "end_s": [segment[2] for segment, _, _ in pending],
-            "multimodal": [s.multimodal for s in states],
-            "vision": [s.vision for s in states],
-            "patches": [list(s.patches) for s in states],
-        }
-        return pa.table(columns, schema=schema.BEHAVIOR)
+
+def _some(numbers: list[int]) -> str:
+    """The first few of them."""
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")

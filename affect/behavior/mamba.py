@@ -1,6 +1,9 @@
 """The behaviour's temporal model: selective state-space blocks over the vision-language states of segments."""
 
 import math
+import warnings
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
@@ -39,22 +42,66 @@ def selective_scan(
         y.
 
     Source: Mamba (arXiv 2312.00752), algorithm 2.
-    Differs: the paper's authors' code decays by exp(-A) dt, which can grow without bound over a long sequence. On
-        a CUDA device this is mamba-ssm's kernel, elsewhere the loop below: transformers' torch path has a backward
-        that is quadratic in T (115 s against 2.9 s at T = 400).
+    Differs: the paper's authors' code decays by exp(-A) dt, which can grow without bound over a long sequence.
     """
-    if x.is_cuda:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    if x.is_cuda and x.dtype != torch.float64 and (kernel := _kernel()):
+        return kernel(x.mT, dt.mT, A, B.mT, C.mT, D).mT
+    x_t, dt_t, b_t, c_t = (value.transpose(0, 1) for value in (x, dt, B, C))  # (T, B, ...): a step is one block
+    decay = torch.exp(dt_t[..., None] * A)  # (T, B, H, N)
+    enters = ((dt_t * x_t)[..., None] * b_t[:, :, None]).contiguous()  # (T, B, H, N)
+    h = _Recurrence.apply(decay, enters)
+    return (h @ c_t[..., None])[..., 0].transpose(0, 1) + D * x
 
-        return selective_scan_fn(x.mT, dt.mT, A, B.mT, C.mT, D).mT
-    decay = torch.exp(dt[..., None] * A)  # (B, T, H, N)
-    step = (dt * x)[..., None] * B[:, :, None]  # (B, T, H, N)
-    h = torch.zeros_like(step[:, 0])  # (B, H, N)
-    states = []
-    for decay_t, step_t in zip(decay.unbind(1), step.unbind(1), strict=True):
-        h = decay_t * h + step_t
-        states.append(h)
-    return torch.einsum("bthn,btn->bth", torch.stack(states, dim=1), C) + D * x
+
+class _Recurrence(torch.autograd.Function):
+    """``h_t = a_t h_(t-1) + b_t``, with a backward that is as long as its forward.
+
+        dL/db_t = g_t = dL/dh_t + a_(t+1) g_(t+1),   dL/da_t = g_t h_(t-1)
+
+    At 400 points it is 4 times as fast as torch's own record of the same steps, and 24 times as one that indexes its
+    tensors step by step, whose backward is quadratic in T.
+    """
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        """The states."""
+        h = torch.empty_like(b)
+        h[0] = b[0]
+        for t in range(1, len(h)):
+            torch.addcmul(b[t], a[t], h[t - 1], out=h[t])
+        return h
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ANN401 -- torch's own
+        """Keep what the gradient needs."""
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """The gradients of a and b."""
+        a, h = ctx.saved_tensors
+        g = grad_h.clone(memory_format=torch.contiguous_format)
+        for t in range(len(g) - 1, 0, -1):
+            g[t - 1].addcmul_(a[t], g[t])
+        grad_a = torch.empty_like(a)
+        grad_a[0] = 0
+        torch.mul(g[1:], h[:-1], out=grad_a[1:])
+        return grad_a, g
+
+
+@cache
+def _kernel() -> Any:  # noqa: ANN401 -- mamba-ssm's own function
+    """mamba-ssm's scan for CUDA; None where it is not installed."""
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except ImportError as error:
+        warnings.warn(
+            f"mamba-ssm cannot be imported ({error}), so the GPU scans step by step, which is slow; "
+            "pip install --no-build-isolation -e '.[gpu]' builds it",
+            stacklevel=2,
+        )
+        return None
+    return selective_scan_fn
 
 
 class MambaBlock(nn.Module):

@@ -7,16 +7,20 @@ from typing import Literal
 
 Prompt = Literal["neutral", "left", "right"]
 
-_TEXT = (
-    "You are an expert in multimodal affect analysis. Look at {person} in this video: face, head movement, gestures, "
+VERSION = 2
+"""Of the wording."""
+
+_PARAGRAPH = (
+    "You are an expert in multimodal affect analysis. Look at the person in this video: face, head movement, gestures, "
     "posture, and the scene around. Describe the person's affect along two axes, from unpleasant to pleasant and from "
     "calm to excited. Say which visible cues support your judgement and how they change over time. You may be "
     "uncertain, and say so. Do not mention anything that cannot be seen."
 )
+_WHO = "\nMore than one person is in view: answer for the person on the {side} alone."
 
 PROMPTS: dict[Prompt, str] = {
-    "neutral": _TEXT.format(person="the person"),
-    "left": _TEXT.format(person="the person on the left"),
-    "right": _TEXT.format(person="the person on the right"),
+    "neutral": _PARAGRAPH,
+    "left": _PARAGRAPH + _WHO.format(side="left"),
+    "right": _PARAGRAPH + _WHO.format(side="right"),
 }
 """The text by the person it asks about."""

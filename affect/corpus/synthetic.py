@@ -6,7 +6,7 @@ from numpy import ndarray
 
 from affect import timeline
 from affect.config import MODALITIES, Modality
-from affect.corpus.track import Blocks, Segments, Series, Track
+from affect.corpus.track import Blocks, Patches, Segments, Series, Track
 
 NOISE: dict[Modality, float] = {"face": 0.3, "behavior": 0.45, "audio": 0.45}
 """Deviation of what a modality sees from the truth, whose own deviation is .4."""
@@ -96,6 +96,7 @@ def _segments(clock: timeline.Timestamps) -> Segments:
         behavior_valid=nothing,
         multimodal=np.zeros((num, 0), dtype=np.float32),
         vision=np.zeros((num, 0), dtype=np.float32),
+        patches=Patches.none(),
         audio_valid=nothing,
         kept=nothing,
         verdict=["no audio"] * num,

@@ -46,6 +46,27 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Patches:
+    """Vision-language states of the temporal patches of segments, of about half a second each, segment after segment.
+
+    Args:
+        states: mean state of each patch.
+        ranges: frames ``[f0, f1)`` that it stands for; none where the video has fewer frames than patches.
+        segment: number of its segment.
+    """
+
+    states: Float[ndarray, "patches D"]
+    ranges: Int[ndarray, "patches 2"]
+    segment: Int[ndarray, " patches"]
+
+    @staticmethod
+    def none() -> "Patches":
+        """Those of a track without behaviour."""
+        nothing = np.zeros((0, 0), dtype=np.float32)
+        return Patches(nothing, np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
 class Segments:
     """A track's segments with what behaviour and audio extracted of them.
 
@@ -58,6 +79,7 @@ class Segments:
         behavior_valid: whether there are states.
         multimodal: state of the last token, 0 where there is none.
         vision: state at the last vision end, 0 where there is none.
+        patches: states of half seconds, of segments that have any.
         audio_valid: whether there is a waveform.
         kept: the mouth filter's verdict.
         verdict: why a segment was not kept.
@@ -72,6 +94,7 @@ class Segments:
     behavior_valid: Bool[ndarray, " segments"]
     multimodal: Float[ndarray, "segments D"]
     vision: Float[ndarray, "segments D"]
+    patches: Patches
     audio_valid: Bool[ndarray, " segments"]
     kept: Bool[ndarray, " segments"]
     verdict: list[str]
@@ -128,6 +151,11 @@ class Track:
     def segment_gold(self) -> Float[ndarray, "segments 2"]:
         """Mean of each segment's annotated frames, NaN where there is none."""
         return timeline.range_means(self.gold, self.segments.ranges)
+
+    @cached_property
+    def patch_gold(self) -> Float[ndarray, "patches 2"]:
+        """The same of each temporal patch."""
+        return timeline.range_means(self.gold, self.segments.patches.ranges)
 
     @cached_property
     def block_gold(self) -> Float[ndarray, "segments K 2"]:

@@ -5,7 +5,7 @@ Source: PyAV's documentation; ffmpeg's semantics of packets, discard flags and d
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -136,7 +136,14 @@ def _frame_times(container: InputContainer) -> Float[ndarray, " frames"]:
 
 
 def decode(
-    uri: str, info: Probe, first: int, last: int, *, width: int | None = None, height: int | None = None
+    uri: str,
+    info: Probe,
+    first: int,
+    last: int,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    only: Container[int] | None = None,
 ) -> Iterator[tuple[int, UInt8[ndarray, "H W 3"]]]:
     """Decode frames ``[first, last)`` in order, as they are shown, streaming.
 
@@ -150,6 +157,7 @@ def decode(
         last: frame to stop before.
         width: width to scale the upright picture to, with ``height``; its own size if not given.
         height: height to scale to.
+        only: frames that are wanted, all of them if not given: the others are decoded, but not made into pictures.
 
     Yields:
         Frame number and RGB picture.
@@ -171,7 +179,7 @@ def decode(
             for number, frame in itertools.chain([head] if head else [], numbered):
                 if number >= last:
                     return
-                if number < first:
+                if number < first or (only is not None and number not in only):
                     continue
                 picture = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
                 yield number, np.ascontiguousarray(np.rot90(picture, info.rotation // 90)) if info.rotation else picture

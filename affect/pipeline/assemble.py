@@ -21,7 +21,7 @@ from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.corpus.clip import Extracted
 from affect.corpus.hints import Points
-from affect.corpus.track import Segments, Track
+from affect.corpus.track import Patches, Segments, Track
 from affect.face.tracks import Person, at, choose
 from affect.pipeline import plan
 from affect.pipeline.columns import array, matrix
@@ -121,6 +121,7 @@ def _segments(
     prompt = person if person in prompts else "neutral"
     behavior = features.behavior.filter(pa.array([p == prompt for p in prompts], type=pa.bool_()))
     behavior_valid, multimodal, vision = _states(behavior, len(ranges))
+    patches = _patches(behavior, clock, num)
     waveforms = [np.empty(0, dtype=np.int16) for _ in ranges]
     for row in range(features.audio.num_rows):
         waveforms[features.audio["segment"][row].as_py()] = features.audio["waveform"][row].values.to_numpy()
@@ -134,6 +135,7 @@ def _segments(
         behavior_valid=behavior_valid,
         multimodal=multimodal,
         vision=vision,
+        patches=patches,
         audio_valid=audio_valid,
         kept=np.array([v.kept for v in judged]) & audio_valid,
         verdict=[v.reason if valid else "no audio" for v, valid in zip(judged, audio_valid, strict=True)],
@@ -152,6 +154,21 @@ def _states(behavior: pa.Table, num: int) -> tuple[ndarray, ndarray, ndarray]:
         full[index] = values
         states.append(full)
     return valid, states[0], states[1]
+
+
+def _patches(behavior: pa.Table, clock: timeline.Timestamps, num: int) -> Patches:
+    """States of half seconds, with the frames of the track that each stands for."""
+    parts, ranges, segments = [], [], []
+    columns = (behavior[name] for name in ("segment", "start_s", "end_s", "patches", "patch_s"))
+    for segment, start_s, end_s, states, patch_s in zip(*columns, strict=True):
+        times = timeline.patch_edges(patch_s.values.to_numpy(), start_s.as_py(), end_s.as_py())
+        edges = np.minimum([clock.frames_before(time) for time in times], num)
+        parts.append(states.values.flatten().to_numpy().reshape(len(times) - 1, -1))
+        ranges.append(np.stack([edges[:-1], edges[1:]], axis=1))
+        segments.append(np.full(len(times) - 1, segment.as_py()))
+    if not parts:
+        return Patches.none()
+    return Patches(np.concatenate(parts), np.concatenate(ranges), np.concatenate(segments))
 
 
 def assemble(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 
@@ -20,12 +20,18 @@ def matrix(column: pa.ChunkedArray, width: int | None = None) -> ndarray:
 def rows_of(values: ndarray, kind: pa.DataType, valid: Bool[ndarray, " rows"] | None = None) -> pa.ListArray:
     """The reverse of :func:`matrix`; null where not valid."""
     width = values.shape[1]
-    if valid is not None:
-        values = values[valid]
-    lengths = np.full(len(values), width) if valid is None else width * valid
+    if valid is None:
+        return ragged(values.reshape(-1), np.full(len(values), width), kind)
+    values, lengths = values[valid], width * valid
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     flat = pa.array(values.reshape(-1).astype(kind.to_pandas_dtype()), kind)
-    return pa.ListArray.from_arrays(offsets, flat, mask=None if valid is None else pa.array(~valid))
+    return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(~valid))
+
+
+def ragged(values: ndarray, lengths: Int[ndarray, " rows"], kind: pa.DataType) -> pa.ListArray:
+    """A column of lists of any length, whose values lie one after the other."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values.astype(kind.to_pandas_dtype(), copy=False), kind))
 
 
 def boxes(column: pa.ChunkedArray) -> Float[ndarray, "frames 4"]:

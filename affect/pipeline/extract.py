@@ -4,6 +4,8 @@
                  |                  |                    |
              face/<clip>       behavior/<clip>       audio/<clip>        Parquet, written by the actor
 
+Where descriptions in words are asked for, their actors are a fourth pool.
+
 What travels is a small row; frames never enter the object store. An actor decodes its clip's time range itself.
 """
 
@@ -11,17 +13,18 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from affect import weights
-from affect.config import Modality, Run
+from affect.config import Kind, Pool, Run
 from affect.corpus import affwild2
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
@@ -60,53 +63,55 @@ class Summary:
         return EXIT_FAILED_CLIPS if both["failed"] + both["error"] or unusable else EXIT_OK
 
 
-def extractor(modality: Modality, run: Run) -> Callable[[Clip], Extracted]:
-    """Load what turns clips into a modality's rows."""
-    if modality == "face":
+def extractor(kind: Kind, run: Run) -> Callable[[Clip], Extracted]:
+    """Load what turns clips into rows of a kind."""
+    if kind == "face":
         from affect.face.clip import FaceClip
 
         return FaceClip(run.face)
-    if modality == "behavior":
+    if kind == "behavior":
         from affect.behavior.clip import BehaviorClip
 
         return BehaviorClip(run.behavior)
+    if kind == "description":
+        from affect.behavior.describe import DescriptionClip
+
+        return DescriptionClip(run.behavior, run.description)
     from affect.audio.clip import AudioClip
 
     return AudioClip(run.audio)
 
 
 class Stage:
-    """An actor that does one modality of the clips it is handed.
+    """An actor that does one kind of the clips it is handed.
 
     Args:
-        modality: which.
+        kind: which.
         run: the run.
         store: where units go.
-        where: addresses of the modalities.
+        where: addresses by kind.
         attempts: counts those of this run.
     """
 
-    def __init__(
-        self, modality: Modality, run: Run, store: Store, where: dict[Modality, str], attempts: Attempts
-    ) -> None:
+    def __init__(self, kind: Kind, run: Run, store: Store, where: dict[Kind, str], attempts: Attempts) -> None:
         """Load the model."""
         import torch
 
-        torch.set_num_threads(max(1, int(getattr(run, modality).num_cpus)))
-        self._modality, self._run, self._store, self._where = modality, run, store, where
+        torch.set_num_threads(max(1, int(getattr(run, kind).num_cpus)))
+        self._kind, self._run, self._store, self._where = kind, run, store, where
         self._attempts = attempts
-        self._extract = extractor(modality, run)
+        self._extract = extractor(kind, run)
         self._probe = lru_cache(maxsize=8)(lambda key: plan.load_probe(store, key))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one clip and pass its row on with the outcome."""
         row = {name: values[0] for name, values in batch.items()}
         outcome, seconds = Outcome("ok", "", 0), 0.0
-        if self._modality in row["missing"].split(","):
+        if self._kind in row["missing"].split(","):
             start = time.monotonic()
             outcome = self._do(row)
             seconds = time.monotonic() - start
-        name = self._modality
+        name = self._kind
         added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
         added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
         return {key: [value] for key, value in (row | added).items()}
@@ -115,7 +120,7 @@ class Stage:
         try:
             probe: Probe = self._probe(row["probe_key"])
             video = Video(row["stem"], row["uri"], row["probe_key"], probe, "", tuple(row["prompts"].split(",")))
-            key = plan.keys_of(video, self._run, self._where, self._modality)[row["number"]]
+            key = plan.keys_of(video, self._run, self._where, self._kind)[row["number"]]
             before = self._attempts.begin(key)
             if before >= MAX_ATTEMPTS:
                 extracted = self._failed(f"its process died {before} times")
@@ -135,7 +140,7 @@ class Stage:
             return self._failed(str(error))
 
     def _failed(self, reason: str) -> Extracted:
-        return Extracted(SCHEMAS[self._modality].empty_table(), "failed", reason)
+        return Extracted(SCHEMAS[self._kind].empty_table(), "failed", reason)
 
 
 def extract(
@@ -146,6 +151,7 @@ def extract(
     tracks: list[str] | None = None,
     only: Collection[str] | None = None,
     retry_failed: bool = False,
+    describe: bool = False,
 ) -> Summary:
     """Extract what is missing of every video of a folder or bucket.
 
@@ -156,6 +162,7 @@ def extract(
         tracks: names of known tracks: their ``_left`` / ``_right`` decide what behaviour is asked.
         only: stems of the videos that are wanted; all of them if not given.
         retry_failed: whether videos and units that failed are done again.
+        describe: whether behaviour is also described in words.
 
     Returns:
         What was done and what was not.
@@ -163,8 +170,10 @@ def extract(
     Raises:
         ValueError: no video, weights that cannot be had, or pools that do not fit the cluster.
     """
-    asked = plan.prompts_of(affwild2.list_videos(videos), tracks or [])
-    where = plan.addresses(run)
+    asked = plan.prompts_of(affwild2.list_videos(videos), tracks or [], run.behavior.ask)
+    where: dict[Kind, str] = dict(plan.addresses(run).items())
+    if describe:
+        where["description"] = plan.description_address(run)
     probed = plan.probe_videos(videos, store, asked, only=only, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
     summary = Summary(probed)
@@ -180,19 +189,18 @@ def extract(
     if not units:
         say(f"extract: 0 of {num_clips} clips to do" + (f", everything is in {store.uri}" if num_clips else ""))
         return summary
-    modalities = [m for m in run.extracted if any(m in unit.missing for unit in units)]
-    plan.check_pools(run, modalities)
-    if "face" in modalities:
-        weights.file(run.face.landmarker)  # said here in one line where it cannot be had, and not by every actor
+    kinds = [kind for kind in where if any(kind in unit.missing for unit in units)]
+    plan.check_pools(run, kinds)
+    _fetch_weights(run, kinds)
     total = sum(plan.seconds(probed[unit.video], unit, run) for unit in units)
-    say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(modalities)}")
+    say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(kinds)}")
     attempts = Attempts(store, uuid.uuid4().hex[:12])
     try:
         with Meter("extract", total, "s of video") as meter:
-            for row in _stream(run, probed, units, modalities, store, where, attempts).iter_rows():
-                for modality in modalities:
-                    if modality in row["missing"].split(","):
-                        _count(summary, row, modality)
+            for row in _stream(run, probed, units, kinds, store, where, attempts).iter_rows():
+                for kind in kinds:
+                    if kind in row["missing"].split(","):
+                        _count(summary, row, kind)
                 failed = summary.done["failed"] + summary.done["error"]
                 meter.advance(row["length_s"], f"{failed} failed" if failed else "")
     finally:
@@ -200,26 +208,53 @@ def extract(
     return summary
 
 
-def _count(summary: Summary, row: dict[str, Any], modality: Modality) -> None:
-    status, reason = row[f"{modality}_status"], row[f"{modality}_reason"]
+def _count(summary: Summary, row: dict[str, Any], kind: Kind) -> None:
+    status, reason = row[f"{kind}_status"], row[f"{kind}_reason"]
     summary.done[status] += 1
     if reason:
         summary.reasons[reason] += 1
     if status in ("failed", "error"):
         again = "; run the same command again to redo it" if status == "error" else ""
-        say(f"{row['uri']} clip {row['number']} {modality}: {reason}{again}")
+        say(f"{row['uri']} clip {row['number']} {kind}: {reason}{again}")
+
+
+def _fetch_weights(run: Run, kinds: Collection[Kind]) -> None:
+    """Fetch weights once on every node that actors may start on, before they do.
+
+    Raises:
+        WeightsError: they cannot be had; said here in one line, and not by every actor.
+    """
+    if "face" in kinds:
+        weights.file(run.face.landmarker)
+    pools: list[Pool] = [getattr(run, kind) for kind in ("behavior", "description") if kind in kinds]
+    nodes = [node for node in ray.nodes() if node["Alive"] and any(_fits(pool, node["Resources"]) for pool in pools)]
+    fetch: Any = ray.remote(num_cpus=0, max_retries=0)(weights.checkpoint)
+    place = partial(NodeAffinitySchedulingStrategy, soft=False)
+    settings = run.behavior
+    ray.get(
+        [
+            fetch.options(scheduling_strategy=place(node["NodeID"])).remote(
+                settings.weights, settings.revision, "qwen3_vl"
+            )
+            for node in nodes
+        ]
+    )
+
+
+def _fits(pool: Pool, there: Mapping[str, float]) -> bool:
+    return there.get("CPU", 0.0) >= pool.num_cpus and there.get("GPU", 0.0) >= pool.num_gpus
 
 
 def _stream(
     run: Run,
     videos: list[Video],
     units: list[Unit],
-    modalities: list[Modality],
+    kinds: list[Kind],
     store: Store,
-    where: dict[Modality, str],
+    where: dict[Kind, str],
     attempts: Attempts,
 ) -> ray.data.Dataset:
-    """The graph itself: one row per clip, one actor pool per modality."""
+    """The graph itself: one row per clip, one actor pool per kind."""
     rows = [_row(videos[unit.video], unit, run) for unit in units]
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -227,11 +262,11 @@ def _stream(
     longest = max(row["length_s"] for row in rows)
     context.execution_no_progress_timeout_s = int(max(600, 20 * plan.EXPECTED_SLOWNESS * longest))
     stream: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    for modality in modalities:
-        pool = getattr(run, modality)
+    for kind in kinds:
+        pool = getattr(run, kind)
         stream = stream.map_batches(
             Stage,
-            fn_constructor_args=(modality, run, store, where, attempts),
+            fn_constructor_args=(kind, run, store, where, attempts),
             batch_size=1,
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,

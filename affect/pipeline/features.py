@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from affect import schema
-from affect.config import Modality, Run
+from affect.config import Kind, Modality, Run
 from affect.corpus.clip import Extracted
 from affect.corpus.video import Probe
+from affect.face.appearance import THUMBNAIL
 from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, Person, persons
 from affect.pipeline import plan
@@ -17,8 +18,13 @@ from affect.pipeline.columns import array, matrix
 from affect.pipeline.plan import Video
 from affect.pipeline.store import Store
 
-SCHEMAS: dict[Modality, pa.Schema] = {"face": schema.FACE, "behavior": schema.BEHAVIOR, "audio": schema.AUDIO}
-"""Rows of each modality."""
+SCHEMAS: dict[Kind, pa.Schema] = {
+    "face": schema.FACE,
+    "behavior": schema.BEHAVIOR,
+    "audio": schema.AUDIO,
+    "description": schema.DESCRIPTION,
+}
+"""Rows of each kind."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
         FileNotFoundError: a clip has not been extracted.
     """
     assert video.probe is not None
-    tables = {modality: rows.empty_table() for modality, rows in SCHEMAS.items()}
+    tables = {kind: rows.empty_table() for kind, rows in SCHEMAS.items()}
     found = []
     for modality in where:
         tables[modality], parts = load_table(video, run, where, modality, store)
@@ -96,5 +102,5 @@ def faces_of(table: pa.Table) -> Faces:
         score=array(table["score"]).astype(np.float64),
         colors=matrix(table["colors"]).astype(np.float64),
         shape=proportions,
-        thumbnail=matrix(table["thumbnail"]),
+        thumbnail=matrix(table["thumbnail"], 3 * THUMBNAIL**2),
     )

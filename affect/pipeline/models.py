@@ -79,7 +79,7 @@ class Model:
     def title(self) -> str:
         """What tells it from others in a table."""
         if self.system == "behavior" and self.settings["states"] != "multimodal":
-            return f"behavior ({self.settings['states']} only)"
+            return {"vision": "behavior (vision only)", "dense": "behavior (dense)"}[self.settings["states"]]
         fused = "" if self.system in MODALITIES or len(self.upstream) == 3 else f" ({' + '.join(self.upstream)})"
         return f"{self.system}{fused}" + (f", {self.folds} folds" if self.folds else "")
 

@@ -12,7 +12,7 @@ import ray
 import ray.data
 
 from affect import files, schema, weights
-from affect.config import Modality, Pool, Run, address
+from affect.config import Kind, Modality, Pool, Run, address
 from affect.corpus import affwild2, video
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
@@ -51,12 +51,12 @@ class Unit:
     Args:
         video: index into the plan's videos.
         number: the clip's number within the video.
-        missing: modalities whose object is not there.
+        missing: what has no object.
     """
 
     video: int
     number: int
-    missing: tuple[Modality, ...]
+    missing: tuple[Kind, ...]
 
 
 def addresses(run: Run) -> dict[Modality, str]:
@@ -70,32 +70,39 @@ def addresses(run: Run) -> dict[Modality, str]:
     return {m: address(schema.VERSION, m, run.grid, _unnamed(s), _content(m, run)) for m, s in settings.items()}
 
 
-def _content(modality: Modality, run: Run) -> list[str]:
-    """What weights and prompts a modality's numbers come from."""
-    if modality == "face":
+def description_address(run: Run) -> str:
+    """Address of descriptions in words.
+
+    Raises:
+        WeightsError: weights that a setting names cannot be had.
+    """
+    settings = [_unnamed(run.behavior), _unnamed(run.description)]
+    return address(schema.VERSION, "description", run.grid, settings, _content("description", run))
+
+
+def _content(kind: Kind, run: Run) -> list[str]:
+    """What weights and prompts numbers or words come from."""
+    if kind == "face":
         names = [run.face.weights, run.face.landmarker]
         return [weights.identity(name) for name in names + [run.face.yolo_weights] * (run.face.detector == "yolo")]
-    if modality == "behavior":
-        return [weights.identity(run.behavior.weights, run.behavior.revision), *_prompt_texts()]
+    if kind in ("behavior", "description"):
+        from affect.behavior.prompt import PROMPTS, VERSION
+
+        weight = weights.identity(run.behavior.weights, run.behavior.revision)
+        return [weight, f"prompt {VERSION}", *PROMPTS.values()]
     return []
 
 
-def _prompt_texts() -> list[str]:
-    from affect.behavior.prompt import PROMPTS
-
-    return list(PROMPTS.values())
-
-
 def _unnamed(settings: Pool) -> dict[str, Any]:
-    skipped = {f.name for f in fields(Pool)} | {"weights", "revision", "landmarker", "yolo_weights"}
+    skipped = {f.name for f in fields(Pool)} | {"weights", "revision", "landmarker", "yolo_weights", "ask"}
     return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in skipped}
 
 
-def prompts_of(stems: Iterable[str], tracks: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """People that behaviour is asked about, per video: ``neutral``, and a side where a label names it."""
+def prompts_of(stems: Iterable[str], tracks: Iterable[str], always: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
+    """People that behaviour is asked about, per video: ``neutral``, who ``always`` is, and whom a label names."""
     known = list(tracks)
     videos = set(stems)
-    asked = {stem: {"neutral"} for stem in videos}
+    asked = {stem: {"neutral", *always} for stem in videos}
     for track in known:
         try:
             stem = affwild2.video_of(track, videos)
@@ -199,43 +206,43 @@ def make_clip(video: Video, probe: Probe, number: int, run: Run) -> Clip:
     return Clip(video.uri, probe, start, start + run.grid.clip_s, run.grid, video.prompts)
 
 
-def keys_of(video: Video, run: Run, where: Mapping[Modality, str], modality: Modality) -> list[str]:
-    """Keys of a usable video's objects of one modality, in order of time."""
+def keys_of(video: Video, run: Run, where: Mapping[Any, str], kind: Kind) -> list[str]:
+    """Keys of a usable video's objects of one kind, in order of time; ``where`` has the addresses by kind."""
     assert video.probe is not None
     probe = video.probe
-    wanted = where[modality]
-    if modality == "behavior":
+    wanted = where[kind]
+    if kind in ("behavior", "description"):
         wanted = address(wanted, list(video.prompts))
-    return [unit_key(modality, wanted, probe.path, probe.fingerprint, n) for n in range(num_clips(probe, run))]
+    return [unit_key(kind, wanted, probe.path, probe.fingerprint, n) for n in range(num_clips(probe, run))]
 
 
 def missing_units(
-    videos: list[Video], run: Run, where: Mapping[Modality, str], store: Store, *, retry_failed: bool
+    videos: list[Video], run: Run, where: Mapping[Any, str], store: Store, *, retry_failed: bool
 ) -> tuple[list[Unit], list[Outcome]]:
     """Units to do, longest first, and how the units that exist ended.
 
     Args:
         videos: from :func:`probe_videos`.
         run: the run.
-        where: from :func:`addresses`, which reads all local weights: once a job is enough.
+        where: addresses by kind, from :func:`addresses`, which reads all local weights: once a job is enough.
         store: the store.
         retry_failed: whether units that failed are to be done again.
     """
-    present = {key for modality in where for key in store.keys(modality)}
+    present = {key for kind in where for key in store.keys(kind)}
     outcomes: list[Outcome] = []
     units = []
     for index, entry in enumerate(videos):
         if entry.probe is None:
             continue
-        missing: dict[int, list[Modality]] = {}
-        for modality in where:
-            for number, key in enumerate(keys_of(entry, run, where, modality)):
+        missing: dict[int, list[Kind]] = {}
+        for kind in where:
+            for number, key in enumerate(keys_of(entry, run, where, kind)):
                 outcome = store.outcome(key) if key in present else None
                 if outcome is None or (retry_failed and outcome.status == "failed"):
-                    missing.setdefault(number, []).append(modality)
+                    missing.setdefault(number, []).append(kind)
                 else:
                     outcomes.append(outcome)
-        units += [Unit(index, number, tuple(modalities)) for number, modalities in missing.items()]
+        units += [Unit(index, number, tuple(kinds)) for number, kinds in missing.items()]
     return sorted(units, key=lambda unit: -seconds(videos[unit.video], unit, run)), outcomes
 
 
@@ -246,19 +253,20 @@ def seconds(video: Video, unit: Unit, run: Run) -> float:
     return min(video.probe.clock.duration_s, start + run.grid.clip_s) - start
 
 
-def check_pools(run: Run, modalities: Iterable[Modality]) -> None:
+def check_pools(run: Run, kinds: Iterable[Kind]) -> None:
     """Check that the actors of all stages fit the cluster together and leave something for reading and probing.
 
     Raises:
         ValueError: they do not; says what is asked and what is there.
     """
     there = ray.cluster_resources()
-    pools = {name: getattr(run, name) for name in modalities}
+    pools = {kind: getattr(run, kind) for kind in kinds}
     for resource, name in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
-        asked = {m: getattr(pool, name) * pool.min_actors for m, pool in pools.items()}
+        asked = {kind: getattr(pool, name) * pool.min_actors for kind, pool in pools.items()}
         spare = 0.1 if resource == "CPU" else 0.0
         if sum(asked.values()) + spare > there.get(resource, 0.0) and sum(asked.values()) > 0:
+            flag = f"--{max(asked, key=lambda kind: asked[kind])}.{name.replace('_', '-')} 0.5"
             raise ValueError(
                 f"the stages ask for {json.dumps(asked)} {resource}s and the cluster has {there.get(resource, 0.0):g}; "
-                f"they hold them all the time, so give each a smaller share, e.g. --face.{name.replace('_', '-')} 0.5"
+                f"they hold them all the time, so give each a smaller share, e.g. {flag}"
             )

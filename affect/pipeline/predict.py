@@ -139,12 +139,16 @@ class Predictor:
         return {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
 
     def _people(self, video: Video, features: Features) -> list[tuple[str, str]]:
-        """Tracks to predict and whom each means: those asked for, or everyone who is seen."""
+        """Tracks to predict and whom each means: those asked for, or everyone who is seen.
+
+        Without faces nobody knows who is seen: then it is whom the behaviour was asked about.
+        """
         if self._tracks is not None:
             stems = set(self._videos)
             own = [t for t in self._tracks if affwild2.video_of(t, stems) == video.stem]
             return [(track, affwild2.person_of(track, video.stem, self._tracks, stems)) for track in own]
-        people = names(features.persons)
+        asked = [prompt for prompt in video.prompts if prompt != "neutral"]
+        people = names(features.persons) if "face" in self._run.extracted else asked or ["main"]
         return [(video.stem if person == "main" else f"{video.stem}_{person}", person) for person in people]
 
     def _person(self, video: Video, features: Features, name: str, person: str) -> pa.Table:

@@ -14,8 +14,8 @@ import pyarrow as pa
 from affect import schema
 from affect.config import MODALITIES, Modality, address
 from affect.corpus.affwild2 import Split
-from affect.corpus.track import Segments, Track
-from affect.pipeline.columns import array, boxes, matrix, nullable, rows_of
+from affect.corpus.track import Patches, Segments, Track
+from affect.pipeline.columns import array, boxes, matrix, nullable, ragged, rows_of
 from affect.pipeline.store import Store
 
 Part = Literal["frames", "segments", "face", "behavior", "audio"]
@@ -77,6 +77,7 @@ def to_tables(track: Track) -> dict[Part, pa.Table]:
             "valid": segments.behavior_valid,
             "multimodal": rows_of(segments.multimodal, pa.float16()),
             "vision": rows_of(segments.vision, pa.float16()),
+            **_patches(segments),
         },
         "audio": {
             "segment": segment,
@@ -87,6 +88,18 @@ def to_tables(track: Track) -> dict[Part, pa.Table]:
         },
     }
     return {part: pa.table(values).cast(schema.TRACK[part]) for part, values in columns.items()}
+
+
+def _patches(segments: Segments) -> dict[str, pa.ListArray]:
+    """States and frame edges of temporal patches, by segment."""
+    patches, num = segments.patches, len(segments.ranges)
+    counts = np.bincount(patches.segment, minlength=num)
+    ends = np.cumsum(counts)[counts > 0]
+    edges = np.insert(patches.ranges[:, 0], ends, patches.ranges[ends - 1, 1])
+    return {
+        "patches": ragged(patches.states.reshape(-1), counts * patches.states.shape[1], pa.float16()),
+        "patch_edges": ragged(edges, counts + (counts > 0), pa.int32()),
+    }
 
 
 def load_track(store: Store, ref: TrackRef, modalities: Collection[Modality] = MODALITIES) -> Track:
@@ -139,13 +152,21 @@ def _no_face(num: int) -> dict[str, Any]:
 
 
 def _read_behavior(table: pa.Table) -> dict[str, Any]:
-    states = {name: matrix(table[name]) for name in ("multimodal", "vision")}
-    return {"behavior_valid": array(table["valid"]), **states}
+    states: dict[str, Any] = {name: matrix(table[name]) for name in ("multimodal", "vision")}
+    edges = table["patch_edges"].combine_chunks()
+    counts = np.maximum(edges.value_lengths().to_numpy() - 1, 0)
+    ends = np.cumsum(counts + (counts > 0))[counts > 0]
+    flat = edges.flatten().to_numpy()
+    ranges = np.stack([np.delete(flat, ends - 1), np.delete(flat, ends - counts[counts > 0] - 1)], axis=1)
+    values = table["patches"].chunk(0).flatten().to_numpy()
+    patches = Patches(values.reshape(len(ranges), -1), ranges, np.repeat(np.arange(len(counts)), counts))
+    return {"behavior_valid": array(table["valid"]), **states, "patches": patches if len(ranges) else Patches.none()}
 
 
 def _no_behavior(num: int) -> dict[str, Any]:
     nothing = np.zeros((num, 0), dtype=np.float32)
-    return {"behavior_valid": np.zeros(num, dtype=bool), "multimodal": nothing, "vision": nothing}
+    states = {"multimodal": nothing, "vision": nothing, "patches": Patches.none()}
+    return {"behavior_valid": np.zeros(num, dtype=bool), **states}
 
 
 def _read_audio(table: pa.Table) -> dict[str, Any]:

@@ -1,17 +1,26 @@
-"""States of a tiny random Qwen3-VL: which tokens it is shown, and which states are read."""
+"""States of a tiny random Qwen3-VL: which tokens it is shown, which states are read, and what it refuses."""
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from _pytest.logging import LogCaptureFixture
 
 from affect import tiny
-from affect.behavior.prompt import PROMPTS
+from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Qwen, Shown, States, _metadata, frame_size
 from affect.config import Behavior
+from affect.weights import WeightsError
 
 WIDTH = 64
+TEXTS = list(PROMPTS.values())
+NAIVE = 1e-5
+"""Largest difference, absolute; states are of the order of 1."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +34,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def qwen(folder: Path) -> Qwen:
     """It, loaded as the real one is."""
-    return Qwen(Behavior(weights=str(folder), micro_batch=3))
+    return Qwen(Behavior(weights=str(folder)), TEXTS)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Any:
+    """The full model, with the head that makes words."""
+    from transformers import Qwen3VLForConditionalGeneration
+
+    return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def shown(frames: int, seed: int = 0, width: int = 64, height: int = 64) -> Shown:
@@ -34,16 +51,20 @@ def shown(frames: int, seed: int = 0, width: int = 64, height: int = 64) -> Show
     return Shown(pictures, np.arange(frames) / 4)
 
 
-def one(qwen: Qwen, segment: Shown, prompt: str = "neutral") -> States:
+SEGMENTS = [shown(16, 1), shown(4, 2, 96), shown(7, 3, 64, 128), shown(1, 4)]
+
+
+def one(qwen: Qwen, segment: Shown, prompt: Prompt = "neutral") -> States:
     """States of one segment."""
-    [states] = qwen([(segment, PROMPTS[prompt])])
+    [[states]] = qwen([segment], [PROMPTS[prompt]])
     return states
 
 
-def inputs(qwen: Qwen, segment: Shown, prompt: str = "neutral") -> dict[str, torch.Tensor]:
-    """What the processor makes of one segment."""
-    batch = qwen._processor(
-        text=[qwen._prompt(PROMPTS[prompt])],
+def inputs(qwen: Qwen, segment: Shown, prompt: Prompt = "neutral") -> dict[str, torch.Tensor]:
+    """What the library's processor makes of one segment."""
+    checkpoint = qwen._checkpoint
+    batch = checkpoint.processor(
+        text=[checkpoint.chat(PROMPTS[prompt])],
         videos=[segment.pictures.transpose(0, 3, 1, 2)],
         video_metadata=[_metadata(segment)],
         do_sample_frames=False,
@@ -54,14 +75,37 @@ def inputs(qwen: Qwen, segment: Shown, prompt: str = "neutral") -> dict[str, tor
     return dict(batch)
 
 
+def naive(qwen: Qwen, whole: Any, segment: Shown, prompt: Prompt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The three kinds of state from all hidden states of the full model, found token by token."""
+    batch = inputs(qwen, segment, prompt)
+    with torch.inference_mode():
+        hidden = whole(**batch, output_hidden_states=True).hidden_states[-1][0].numpy()
+    ids = batch["input_ids"][0].tolist()
+    processor = qwen._checkpoint.processor
+    ends = [i for i, token in enumerate(ids) if token == processor.vision_end_token_id]
+    starts = [i for i, token in enumerate(ids) if token == processor.vision_start_token_id]
+    patches = np.stack([hidden[a + 1 : b].mean(axis=0) for a, b in zip(starts, ends, strict=True)])
+    return hidden[-1], hidden[ends[-1]], patches
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["landscape", "portrait"])
 @pytest.mark.parametrize(
-    ("width", "height", "tokens"),
-    [(640, 360, 1760), (640, 480, 2400), (1280, 720, 5760), (1920, 1080, 5760), (3840, 2160, 5760)],
+    ("width", "height", "tokens"), [(640, 360, 1760), (640, 480, 2400), (1280, 720, 5760), (1920, 1080, 5760)]
 )
-def test_the_number_of_video_tokens_of_a_segment_is_pinned(width: int, height: int, tokens: int):
-    shown_width, shown_height = frame_size(width, height, Behavior())
-    assert shown_width % 32 == shown_height % 32 == 0
-    assert 8 * (shown_width // 32) * (shown_height // 32) == tokens  # 16 frames are 8 temporal patches
+def test_the_number_of_video_tokens_is_pinned_and_the_librarys_own_processor_resizes_alike(
+    width: int, height: int, tokens: int, swapped: bool
+):
+    from transformers import Qwen3VLVideoProcessor
+
+    settings = Behavior()
+    width, height = (height, width) if swapped else (width, height)
+    size = {"shortest_edge": 16 * settings.min_frame_pixels, "longest_edge": 16 * settings.max_frame_pixels}
+    library = Qwen3VLVideoProcessor(size=size, cap_pixels_per_frame=False)
+    video = torch.zeros(16, 3, height, width, dtype=torch.uint8)
+    made = library(videos=[video], do_sample_frames=False, return_tensors="pt")
+    [[patches, rows, columns]] = made["video_grid_thw"].tolist()
+    assert (patches, rows * columns // 4 * patches) == (8, tokens)
+    assert frame_size(width, height, settings) == (columns * 16, rows * 16)
 
 
 @pytest.mark.parametrize(
@@ -70,64 +114,64 @@ def test_the_number_of_video_tokens_of_a_segment_is_pinned(width: int, height: i
 def test_no_picture_leaves_the_budget_and_the_aspect_is_kept(size: tuple[int, int]):
     settings = Behavior()
     width, height = frame_size(*size, settings)
+    assert width % 32 == height % 32 == 0
     assert settings.min_frame_pixels <= width * height <= settings.max_frame_pixels
     assert abs(np.log(width / height) - np.log(size[0] / size[1])) < 0.25
 
 
-def test_transformers_own_processor_counts_the_same(qwen: Qwen):
+def test_what_is_shown_is_what_the_model_reads(qwen: Qwen):
     segment = shown(16, width=640, height=352)  # what 640 x 360 is shown at
     assert frame_size(640, 360, Behavior()) == (640, 352)
-    batch = inputs(qwen, segment)
-    assert batch["video_grid_thw"].tolist() == [[8, 22, 40]]
-    assert int((batch["input_ids"] == qwen._model.config.video_token_id).sum()) == 1760
+    asked = qwen.prepare([segment], [PROMPTS["neutral"]])
+    assert asked.inputs["video_grid_thw"].tolist() == [[8, 22, 40]]
+    assert int((asked.inputs["input_ids"] == qwen._model.config.video_token_id).sum()) == 1760
 
 
 def test_each_temporal_patch_has_its_time_and_one_pair_of_vision_tokens_and_none_surrounds_them(qwen: Qwen):
     segment = Shown(shown(5).pictures, np.array([0.0, 0.4, 1.0, 2.04, 3.5]))
-    text = qwen._processor.tokenizer.decode(inputs(qwen, segment, "left")["input_ids"][0])
+    text = qwen._checkpoint.processor.tokenizer.decode(inputs(qwen, segment, "left")["input_ids"][0])
     patch = "<|vision_start|>" + "<|video_pad|>" * 4 + "<|vision_end|>"
     video = "".join(f"<{mean:.1f} seconds>{patch}" for mean in (0.2, 1.52, 3.5))  # the last frame is doubled
     assert text == f"<|im_start|>user\n{video}{PROMPTS['left']}<|im_end|>\n<|im_start|>assistant\n"
+    assert segment.patch_s == pytest.approx([0.2, 1.52, 3.5])
 
 
-def test_states_are_those_of_a_plain_forward_at_the_last_token_the_last_vision_end_and_the_patches(
-    qwen: Qwen, folder: Path
-):
-    from transformers import Qwen3VLForConditionalGeneration
-
-    segment = shown(8)
-    batch, states = inputs(qwen, segment), one(qwen, segment)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    with torch.inference_mode():
-        hidden = model(**batch, output_hidden_states=True).hidden_states[-1][0].numpy()
-    ids = batch["input_ids"][0].tolist()
-    ends = [i for i, token in enumerate(ids) if token == qwen._processor.vision_end_token_id]
-    starts = [i for i, token in enumerate(ids) if token == qwen._processor.vision_start_token_id]
-    patches = np.stack([hidden[a + 1 : b].mean(axis=0) for a, b in zip(starts, ends, strict=True)])
-    assert states.multimodal == pytest.approx(hidden[-1], abs=5e-3)
-    assert states.vision == pytest.approx(hidden[ends[-1]], abs=5e-3)
-    assert states.patches.shape == (4, WIDTH) and states.patches == pytest.approx(patches, abs=5e-3)
-    assert np.abs(hidden[-1] - hidden[ends[-1]]).max() > 0.1
-    assert all(value.dtype == np.float16 for value in states)
+@pytest.mark.parametrize("prompts", [["neutral"], ["neutral", "left", "right"], ["right", "neutral"]])
+def test_states_are_the_naive_ones_alone_and_in_a_batch_of_unequal_lengths(qwen: Qwen, whole: Any, prompts: list[Any]):
+    texts = [PROMPTS[prompt] for prompt in prompts]
+    together = qwen(SEGMENTS, texts)
+    backwards = qwen(SEGMENTS[::-1], texts)[::-1]
+    for i, segment in enumerate(SEGMENTS):
+        [alone] = qwen([segment], texts)
+        for j, prompt in enumerate(prompts):
+            expected = naive(qwen, whole, segment, prompt)
+            for found in (alone[j], together[i][j], backwards[i][j]):
+                for value, plain in zip(found[:3], expected, strict=True):
+                    assert value.dtype == np.float32 and value.shape == plain.shape
+                    np.testing.assert_allclose(value, plain, atol=NAIVE, rtol=NAIVE)
+            assert np.abs(expected[0] - expected[1]).max() > 0.1  # so they are three things, not one
+        assert [states.micro_batch for states in alone] == [1] * len(prompts)
+    assert {states.micro_batch for answers in together for states in answers} == {len(SEGMENTS)}
 
 
-def test_a_batch_of_different_segments_is_one_at_a_time(qwen: Qwen):
-    segments = [(16, 64, 64, "neutral"), (4, 96, 64, "left"), (7, 64, 128, "right"), (1, 64, 64, "neutral")]
-    asked = [(shown(n, n, width, height), PROMPTS[p]) for n, width, height, p in segments]
-    together = qwen(asked)
-    assert len(together) == 4
-    for segment, states in zip(asked, together, strict=True):
-        [alone] = qwen([segment])
-        for a, b in zip(states, alone, strict=True):
-            assert a.astype(np.float64) == pytest.approx(b.astype(np.float64), abs=1e-2)
-    assert np.abs(together[0].multimodal - together[3].multimodal).max() > 0.1
+def test_people_of_one_segment_differ_in_the_last_token_alone(qwen: Qwen):
+    [[neutral, left, right]] = qwen([shown(6)], TEXTS)
+    for a, b in ((neutral, left), (left, right), (neutral, right)):
+        assert np.array_equal(a.vision, b.vision) and np.array_equal(a.patches, b.patches)
+        assert np.abs(a.multimodal - b.multimodal).max() > 0.02
 
 
-def test_the_prompt_reaches_the_last_token_and_no_visual_one(qwen: Qwen):
-    neutral, left = one(qwen, shown(6), "neutral"), one(qwen, shown(6), "left")
-    assert neutral.vision == pytest.approx(left.vision, abs=5e-3)
-    assert neutral.patches == pytest.approx(left.patches, abs=5e-3)
-    assert np.abs(neutral.multimodal - left.multimodal).max() > 0.05
+def test_the_video_is_read_once_for_all_prompts(qwen: Qwen, monkeypatch: pytest.MonkeyPatch):
+    read: list[int] = []
+    forward = qwen._model.visual.forward
+
+    def counted(pixels: torch.Tensor, **others: Any) -> Any:
+        read.append(len(pixels))
+        return forward(pixels, **others)
+
+    monkeypatch.setattr(qwen._model.visual, "forward", counted)
+    qwen([shown(8)], TEXTS)
+    assert read == [4 * 16]  # four temporal patches of 4 x 4
 
 
 def test_every_state_depends_on_the_pictures_and_a_patch_on_none_that_comes_later(qwen: Qwen):
@@ -135,7 +179,7 @@ def test_every_state_depends_on_the_pictures_and_a_patch_on_none_that_comes_late
     changed = segment.pictures.copy()
     changed[6:] = 255 - changed[6:]
     before, after = one(qwen, segment), one(qwen, Shown(changed, segment.time_s))
-    assert before.patches[:3] == pytest.approx(after.patches[:3], abs=5e-3)
+    assert before.patches[:3] == pytest.approx(after.patches[:3], abs=1e-4)
     for a, b in ((before.patches[3], after.patches[3]), (before.vision, after.vision)):
         assert np.abs(a - b).max() > 0.02
     assert (before.multimodal != after.multimodal).any()
@@ -143,9 +187,101 @@ def test_every_state_depends_on_the_pictures_and_a_patch_on_none_that_comes_late
 
 @pytest.mark.parametrize(("frames", "patches"), [(1, 1), (2, 1), (3, 2), (5, 3), (16, 8)])
 def test_odd_and_single_frames_work(frames: int, patches: int, qwen: Qwen):
-    states = one(qwen, shown(frames))
-    assert states.patches.shape == (patches, WIDTH) and all(np.isfinite(value).all() for value in states)
+    segment = shown(frames)
+    states = one(qwen, segment)
+    assert states.patches.shape == (patches, WIDTH) and len(segment.patch_s) == patches
+    assert all(np.isfinite(value).all() for value in states[:3])
 
 
-def test_nothing_asked_is_nothing_said(qwen: Qwen):
-    assert qwen([]) == []
+@pytest.mark.parametrize("prompts", [TEXTS[:1], TEXTS])
+def test_a_batch_that_a_gpu_cannot_hold_is_halved_until_it_can_and_the_rows_say_so(
+    qwen: Qwen, prompts: list[str], monkeypatch: pytest.MonkeyPatch, caplog: LogCaptureFixture
+):
+    forward = qwen._model.forward
+
+    def small_memory(*args: Any, **inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **inputs)
+
+    segments = [*SEGMENTS, shown(3, 5)]
+    expected = qwen(segments, prompts)
+    monkeypatch.setattr(qwen._model, "forward", small_memory)
+    halved = qwen(segments, prompts)
+    assert [[states.micro_batch for states in answers] for answers in halved] == [
+        [together] * len(prompts) for together in (2, 2, 1, 2, 2)
+    ]
+    for a, b in zip(halved, expected, strict=True):
+        for mine, other in zip(a, b, strict=True):
+            np.testing.assert_allclose(mine.multimodal, other.multimodal, atol=NAIVE)
+    assert "--behavior.micro-batch 2" in caplog.text
+
+
+def test_a_single_segment_that_a_gpu_cannot_hold_is_an_error(qwen: Qwen, monkeypatch: pytest.MonkeyPatch):
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(qwen._model, "forward", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        qwen(SEGMENTS, TEXTS)
+
+
+def edited(folder: Path, to: Path, name: str, change: Any) -> Path:
+    """A copy of a checkpoint of which one file is another."""
+    shutil.copytree(folder, to)
+    content = json.loads((to / name).read_text())
+    change(content)
+    (to / name).write_text(json.dumps(content))
+    return to
+
+
+def refused(folder: Path, **settings: Any) -> str:
+    """Why a checkpoint cannot be used, in one line."""
+    with pytest.raises(WeightsError) as raised:
+        Qwen(replace(Behavior(weights=str(folder)), **settings), TEXTS)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path):
+    tiny.make_wavlm(tmp_path)
+    assert "describes a wavlm model, qwen3_vl is needed" in refused(tmp_path)
+
+
+def test_a_tokenizer_without_the_vision_tokens_is_refused(folder: Path, tmp_path: Path):
+    def rename(content: dict[str, Any]) -> None:
+        content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != "<|vision_end|>"]
+        content["model"]["vocab"].pop("<|vision_end|>")
+
+    path = edited(folder, tmp_path / "qwen", "tokenizer.json", rename)
+    for name in ("tokenizer_config.json", "vocab.json", "added_tokens.json", "special_tokens_map.json"):
+        if (path / name).exists():
+            (path / name).write_text((path / name).read_text().replace("<|vision_end|>", "<|nothing|>"))
+    assert "<|vision_end|>" in refused(path)
+
+
+def test_a_checkpoint_that_lacks_tensors_is_refused(folder: Path, tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "qwen")
+    path = tmp_path / "qwen" / "model.safetensors"
+    tensors = load_file(path)
+    gone = next(name for name in tensors if "q_proj" in name)
+    del tensors[gone]
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert "lacks 1 of the model's tensors" in refused(tmp_path / "qwen")
+
+
+def test_a_folder_without_weights_is_refused(folder: Path, tmp_path: Path):
+    shutil.copytree(folder, tmp_path / "qwen")
+    (tmp_path / "qwen" / "model.safetensors").unlink()
+    assert "cannot be loaded" in refused(tmp_path / "qwen")
+    (tmp_path / "qwen" / "config.json").write_text("no json")
+    assert "config.json" in refused(tmp_path / "qwen")
+
+
+def test_a_segment_that_may_be_longer_than_the_model_reads_is_refused_before_anything_runs(folder: Path):
+    said = refused(folder, max_frame_pixels=2_000_000)
+    assert "8192 tokens at most" in said and "max_frame_pixels" in said
+    with pytest.raises(WeightsError, match="a shorter prompt"):
+        Qwen(Behavior(weights=str(folder)), ["a very long prompt " * 500])
