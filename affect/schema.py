@@ -126,7 +126,8 @@ TRACK = {
             ("multimodal", _HALVES),
             ("vision", _HALVES),
             ("patches", _HALVES),  # states of the temporal patches, one after the other; none where not valid
-            ("patch_edges", pa.list_(pa.int32())),  # frame edges of the temporal patches, one more than these
+            ("patch_first_frame", pa.list_(pa.int32())),  # of each temporal patch
+            ("patch_end_frame", pa.list_(pa.int32())),
         ]
     ),
     "audio": pa.schema(

@@ -4,6 +4,7 @@ They are random, so what they say of real people means nothing; on the generated
 pitch. The frame encoder alone is trained, on crops of the corpus' training people (see :mod:`affect.pipeline.demo`).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,59 +47,20 @@ def _byte_tokenizer() -> Any:  # noqa: ANN401 -- transformers' own class, import
     return tokenizer
 
 
-def make_qwen(folder: Path, *, width: int = 64, layers: int = 2, seed: int = 0) -> None:
+def make_qwen(folder: Path, *, width: int = 64, seed: int = 0) -> None:
     """Write a random Qwen3-VL with its processor.
 
     Args:
         folder: where to.
         width: D, width of the states.
-        layers: layers of the language model.
         seed: seed of the weights.
     """
-    from transformers import (
-        Qwen2VLImageProcessor,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
-    )
-    from transformers.utils.logging import disable_progress_bar
+    from transformers import Qwen3VLForConditionalGeneration
 
-    disable_progress_bar()
-    tokenizer = _byte_tokenizer()
-    token = {name: tokenizer.convert_tokens_to_ids(name) for name in _SPECIAL}
-    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": width,
-            "intermediate_size": 2 * width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,  # twice the sum of mrope_section
-            "max_position_embeddings": 8192,
-            "pad_token_id": token["<|endoftext|>"],
-            "rope_parameters": rope,
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "patch_size": 16,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "out_hidden_size": width,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0, 1],
-        },
-        image_token_id=token["<|image_pad|>"],
-        video_token_id=token["<|video_pad|>"],
-        vision_start_token_id=token["<|vision_start|>"],
-        vision_end_token_id=token["<|vision_end|>"],
-        tie_word_embeddings=True,
-    )
+    text = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text |= {"num_key_value_heads": 2, "head_dim": 16, "vocab_size": len(_byte_tokenizer())}
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "num_position_embeddings": 64}
+    config = qwen_config(text, vision | {"deepstack_visual_indexes": [0, 1]})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(config).eval()
@@ -106,11 +68,47 @@ def make_qwen(folder: Path, *, width: int = 64, layers: int = 2, seed: int = 0) 
         for layer in model.modules():
             if isinstance(layer, nn.Linear) and layer is not model.lm_head:
                 layer.weight.mul_(_QWEN_GAIN)
+    save_qwen(model, folder)
+
+
+def qwen_config(text: Mapping[str, Any], vision: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- transformers' own class
+    """The settings of a Qwen3-VL of any size that reads the byte-level tokenizer's tokens.
+
+    Args:
+        text: sizes of the language model, by the names of its settings.
+        vision: those of the picture's encoder.
+    """
+    from transformers import Qwen3VLConfig
+
+    tokenizer = _byte_tokenizer()
+    token = {name: tokenizer.convert_tokens_to_ids(name) for name in _SPECIAL}
+    half = text["head_dim"] // 2
+    sections = [half - 2 * (5 * half // 16), 5 * half // 16, 5 * half // 16]  # 24, 20, 20 where a head has 128
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": sections, "mrope_interleaved": True}
+    fixed_text = {"max_position_embeddings": 8192, "pad_token_id": token["<|endoftext|>"], "rope_parameters": rope}
+    fixed_vision = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    return Qwen3VLConfig(
+        text_config={**text, **fixed_text},
+        vision_config={**vision, **fixed_vision, "out_hidden_size": text["hidden_size"]},
+        image_token_id=token["<|image_pad|>"],
+        video_token_id=token["<|video_pad|>"],
+        vision_start_token_id=token["<|vision_start|>"],
+        vision_end_token_id=token["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def save_qwen(model: Any, folder: Path) -> None:  # noqa: ANN401 -- transformers' own class
+    """Write a Qwen3-VL with a processor of the byte-level tokenizer."""
+    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     model.save_pretrained(folder)
     pixels = {"shortest_edge": 16 * 64 * 64, "longest_edge": 16 * 128 * 128}
     Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=16, merge_size=2, temporal_patch_size=2, size=pixels),
-        tokenizer=tokenizer,
+        tokenizer=_byte_tokenizer(),
         video_processor=Qwen3VLVideoProcessor(size=pixels, cap_pixels_per_frame=False),
         chat_template=_CHAT_TEMPLATE,
     ).save_pretrained(folder)

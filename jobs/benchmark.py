@@ -6,6 +6,11 @@ encoder      crops per second through the frame encoder as shipped / eager float
 preparation  boxes to a normalised batch / a loop over frames with PIL that writes and reads JPEG
 face         frames per second of the face stage, decoding and all / of its models alone on what was cut out beforehand
 memory       resident memory of the face stage along a long video
+qwen         states of segments / the authors' way (one by one, all logits, all layers, a text), and three prompts at
+             once / one by one; needs torch and transformers alone
+prefill      tokens a second of the prefill by micro-batch, on a GPU at the true size; needs the same
+scan         forward and backward of the selective scan / a loop that indexes its tensors; needs torch alone
+behavior     segments per second of the behaviour stage, decoding and all / of its model alone
 pipeline     frames per second through the Ray pipeline / the same model calls in a plain loop on the same cores
 experts      DCMMOE's batched experts / a loop over six stacks, one training step at the paper's size; needs torch alone
 step         a training step of both fusions in float32 / in bfloat16 and compiled; needs torch alone
@@ -15,7 +20,7 @@ corpus       a corpus of Aff-Wild2's size with random features: assembly, and a 
 
 import argparse
 
-from benchmarks import extraction, training
+from benchmarks import behavior, extraction, training
 
 PARTS = {
     part.__name__: part
@@ -24,6 +29,10 @@ PARTS = {
         extraction.preparation,
         extraction.face,
         extraction.memory,
+        behavior.qwen,
+        behavior.prefill,
+        behavior.scan,
+        behavior.behavior,
         extraction.pipeline,
         training.experts,
         training.step,

@@ -1,13 +1,21 @@
 """Weights by name: found, refused, and told apart."""
 
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from affect import weights
+from affect import tiny, weights
 from affect.weights import FILES, Source, WeightsError
 
+ROOT = Path(__file__).parents[1]
 GOOD = b"the right bytes"
 NAME = "made_up.task"
 
@@ -91,3 +99,95 @@ def test_the_identity_of_a_hub_id_is_its_revision():
 def test_what_is_neither_here_nor_a_hub_id_has_no_identity(name: str):
     with pytest.raises(WeightsError, match=f"{name}: no such folder or file"):
         weights.identity(name)
+
+
+def in_hub_cache(home: Path, checkpoint: Path) -> None:
+    """Lay a checkpoint down as huggingface_hub keeps what it fetched."""
+    top = home / "hub" / "models--someone--tiny-qwen"
+    shutil.copytree(checkpoint, top / "snapshots" / "0123abcd")
+    (top / "refs").mkdir()
+    (top / "refs" / "main").write_text("0123abcd")
+
+
+def ask_hub(home: Path, name: str = "someone/tiny-qwen", revision: str = "main", **environment: str) -> str:
+    """What a process with this hub and cache finds or says."""
+    code = (
+        "import sys\nfrom affect import weights\n"
+        "try: print(weights.checkpoint(sys.argv[1], sys.argv[2], 'qwen3_vl'))\n"
+        "except weights.WeightsError as error: print('refused:', error)"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, revision],
+        env={**clean, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 1, done
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    """A hub of which one repository is gated, one unknown, and one lacks a revision."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = next((n for n in ("gated", "unknown", "unrevised") if n in self.path), "unknown")
+            status, code = {
+                "gated": (403, "GatedRepo"),
+                "unknown": (404, "RepoNotFound"),
+                "unrevised": (404, "RevisionNotFound"),
+            }[name]
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_hub_id_that_is_cached_is_found_without_a_network(tmp_path: Path):
+    tiny.make_qwen(tmp_path / "made")
+    in_hub_cache(tmp_path / "home", tmp_path / "made")
+    found = ask_hub(tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert found.endswith("snapshots/0123abcd") and Path(found, "model.safetensors").is_file()
+    assert ask_hub(tmp_path / "home", HF_ENDPOINT="http://127.0.0.1:9") == found  # nor with one that is down
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("someone/gated", "is gated: accept its terms on its page and set HF_TOKEN"),
+        ("someone/unknown", "does not exist, or is private"),
+        ("someone/unrevised", "there is no such revision"),
+    ],
+)
+def test_why_a_hub_does_not_give_weights_is_said_in_one_line(name: str, expected: str, hub: str, tmp_path: Path):
+    said = ask_hub(tmp_path, name, "v1", HF_ENDPOINT=hub)
+    assert said.startswith(f"refused: {name} (revision v1) of {hub}") and expected in said
+
+
+@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_a_hub_that_cannot_be_reached_and_an_empty_cache_say_how_to_get_weights(
+    environment: dict[str, str], tmp_path: Path
+):
+    said = ask_hub(tmp_path, "someone/tiny-qwen", "v1", **environment)
+    assert str(tmp_path) in said and "hf download someone/tiny-qwen --revision v1 --local-dir FOLDER" in said
+
+
+def test_a_folder_that_is_not_there_and_one_without_a_model_are_told_apart(tmp_path: Path):
+    with pytest.raises(WeightsError, match="no such folder"):
+        weights.checkpoint(str(tmp_path / "nothing"), "main", "qwen3_vl")
+    with pytest.raises(WeightsError, match=r"no config\.json that can be read"):
+        weights.checkpoint(str(tmp_path), "main", "qwen3_vl")

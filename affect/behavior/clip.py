@@ -69,7 +69,8 @@ class BehaviorClip:
 
 def _row(segment: Segment, patch_s: np.ndarray, prompt: str, states: States) -> dict[str, object] | None:
     """A row of the table; None if a state has no finite number in 16 bits."""
-    multimodal, vision, patches = (value.astype(np.float16) for value in states[:3])
+    with np.errstate(over="ignore"):
+        multimodal, vision, patches = (value.astype(np.float16) for value in states[:3])
     if not all(np.isfinite(value).all() for value in (multimodal, vision, patches)):
         return None
     return {

@@ -91,14 +91,13 @@ def to_tables(track: Track) -> dict[Part, pa.Table]:
 
 
 def _patches(segments: Segments) -> dict[str, pa.ListArray]:
-    """States and frame edges of temporal patches, by segment."""
-    patches, num = segments.patches, len(segments.ranges)
-    counts = np.bincount(patches.segment, minlength=num)
-    ends = np.cumsum(counts)[counts > 0]
-    edges = np.insert(patches.ranges[:, 0], ends, patches.ranges[ends - 1, 1])
+    """States and frames of temporal patches, by segment."""
+    patches = segments.patches
+    counts = np.bincount(patches.segment, minlength=len(segments.ranges))
     return {
         "patches": ragged(patches.states.reshape(-1), counts * patches.states.shape[1], pa.float16()),
-        "patch_edges": ragged(edges, counts + (counts > 0), pa.int32()),
+        "patch_first_frame": ragged(patches.ranges[:, 0], counts, pa.int32()),
+        "patch_end_frame": ragged(patches.ranges[:, 1], counts, pa.int32()),
     }
 
 
@@ -152,15 +151,18 @@ def _no_face(num: int) -> dict[str, Any]:
 
 
 def _read_behavior(table: pa.Table) -> dict[str, Any]:
-    states: dict[str, Any] = {name: matrix(table[name]) for name in ("multimodal", "vision")}
-    edges = table["patch_edges"].combine_chunks()
-    counts = np.maximum(edges.value_lengths().to_numpy() - 1, 0)
-    ends = np.cumsum(counts + (counts > 0))[counts > 0]
-    flat = edges.flatten().to_numpy()
-    ranges = np.stack([np.delete(flat, ends - 1), np.delete(flat, ends - counts[counts > 0] - 1)], axis=1)
-    values = table["patches"].chunk(0).flatten().to_numpy()
-    patches = Patches(values.reshape(len(ranges), -1), ranges, np.repeat(np.arange(len(counts)), counts))
-    return {"behavior_valid": array(table["valid"]), **states, "patches": patches if len(ranges) else Patches.none()}
+    states = {name: matrix(table[name]) for name in ("multimodal", "vision")}
+    return {"behavior_valid": array(table["valid"]), **states, "patches": _read_patches(table)}
+
+
+def _read_patches(table: pa.Table) -> Patches:
+    values, first, end = (table[n].chunk(0) for n in ("patches", "patch_first_frame", "patch_end_frame"))
+    counts = first.value_lengths().to_numpy()
+    if not counts.any():
+        return Patches.none()
+    ranges = np.stack([first.flatten().to_numpy(), end.flatten().to_numpy()], axis=1)
+    states = values.flatten().to_numpy().reshape(len(ranges), -1)
+    return Patches(states, ranges, np.repeat(np.arange(len(counts)), counts))
 
 
 def _no_behavior(num: int) -> dict[str, Any]:

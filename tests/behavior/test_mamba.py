@@ -1,6 +1,8 @@
 """The selective state space against its recurrence, and what the future and padding cannot do."""
 
 import math
+import secrets
+import sys
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from affect import config
+from affect.behavior import mamba
 from affect.behavior.mamba import Mamba, MambaBlock, selective_scan
 
 SMALL = config.Mamba(hidden=20, layers=2, state=3, kernel=4, head_hidden=7)
@@ -88,6 +91,73 @@ def test_a_block_is_its_equations(seed: int) -> None:
     y = loop_scan(x[None], dt[None], -block.A_log.exp(), b[None], c[None], block.D)[0]
     expected = u[0] + (y * z * torch.sigmoid(z)) @ block.out_proj.weight.T
     torch.testing.assert_close(block(u)[0], expected)
+
+
+def plain_block(block: MambaBlock, p: dict[str, Tensor], u: Tensor) -> Tensor:
+    """The block's equations step by step on given parameters, in their precision, with torch's own record of them."""
+    scaled = u * torch.rsqrt(u.square().mean(dim=-1, keepdim=True) + 1e-5) * p["norm.weight"]
+    x, z = (scaled @ p["in_proj.weight"].T).chunk(2, dim=-1)
+    kernel = p["conv1d.weight"].shape[-1]
+    before = torch.cat([x.new_zeros(len(x), kernel - 1, x.shape[2]), x], dim=1)
+    taps = [p["conv1d.weight"][:, 0, k] * before[:, k : k + x.shape[1]] for k in range(kernel)]
+    x = functional.silu(torch.stack(taps).sum(dim=0) + p["conv1d.bias"])
+    r, b, c = (x @ p["x_proj.weight"].T).split([block.rank, block.state, block.state], dim=-1)
+    dt = functional.softplus(r @ p["dt_proj.weight"].T + p["dt_proj.bias"])
+    a = -p["A_log"].exp()
+    h, rows = torch.zeros(len(x), x.shape[2], block.state, dtype=x.dtype), []
+    for t in range(x.shape[1]):
+        h = torch.exp(dt[:, t, :, None] * a) * h + (dt[:, t] * x[:, t])[..., None] * b[:, t, None]
+        rows.append((h * c[:, t, None]).sum(dim=-1) + p["D"] * x[:, t])
+    return u + (torch.stack(rows, dim=1) * functional.silu(z)) @ p["out_proj.weight"].T
+
+
+@pytest.mark.parametrize("length", [2, 16, 64, 400])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_block_in_float32_is_a_plain_loop_in_float64_with_all_its_gradients(kernel: int, length: int):
+    seed = secrets.randbelow(2**31)  # another input every time
+    torch.manual_seed(seed)
+    block = MambaBlock(config.Mamba(hidden=32, state=8, kernel=kernel)).eval()
+    with torch.no_grad():
+        block.norm.weight.uniform_(0.5, 2.0)
+        block.D.uniform_(-2.0, 2.0)
+    u = torch.randn(2, length, 32, requires_grad=True)
+    doubles = {name: value.detach().double().requires_grad_() for name, value in block.named_parameters()}
+    plain_u = u.detach().double().requires_grad_()
+    weight = torch.randn(2, length, 32)
+    mine, plain = block(u), plain_block(block, doubles, plain_u)
+    (mine * weight).sum().backward()
+    (plain * weight.double()).sum().backward()
+    pairs = {"output": (mine, plain), "input": (u.grad, plain_u.grad)}
+    pairs |= {name: (value.grad, doubles[name].grad) for name, value in block.named_parameters()}
+    for name, (found, expected) in pairs.items():
+        assert found is not None and expected is not None
+        error = (found.double() - expected).abs().max() / expected.abs().max()
+        assert error < 1e-5, f"{name}: {error:.1e} with seed {seed}"
+
+
+@pytest.mark.parametrize("length", [1, 2, 33])
+def test_the_scans_gradients_are_those_of_a_loop_that_torch_records(length: int):
+    torch.manual_seed(length)
+    inputs, weight = scan_inputs(length, requires_grad=True), torch.randn(2, length, 5).double()
+    plain = [value.detach().clone().requires_grad_() for value in inputs]
+    x, dt, a, b, c, d = plain
+    h, rows = torch.zeros(2, 5, 3).double(), []
+    for t in range(length):
+        h = torch.exp(dt[:, t, :, None] * a) * h + (dt[:, t] * x[:, t])[..., None] * b[:, t, None]
+        rows.append((h * c[:, t, None]).sum(dim=-1) + d * x[:, t])
+    (torch.stack(rows, dim=1) * weight).sum().backward()
+    (selective_scan(*inputs) * weight).sum().backward()
+    for found, expected in zip(inputs, plain, strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_a_gpu_without_mamba_ssm_is_told_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
+    mamba._kernel.cache_clear()
+    with pytest.warns(UserWarning, match="mamba-ssm cannot be imported"):
+        assert mamba._kernel() is None
+    assert mamba._kernel() is None  # a second warning would be an error
+    mamba._kernel.cache_clear()
 
 
 def test_parameters_are_named_and_shaped_as_in_mamba_ssm() -> None:

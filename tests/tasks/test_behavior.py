@@ -1,5 +1,6 @@
 """How the behaviour's Mamba is fed: segments, half seconds, and what has no state."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ def patches_of(segments: Segments, clock: timeline.Timestamps, gold: np.ndarray,
     for number, (start, end) in enumerate(zip(segments.start_s, segments.end_s, strict=True)):
         if valid[number]:
             edges = [clock.frames_before(time) for time in np.linspace(start, end, 9 if end - start > 3.9 else 3)]
-            ranges += list(zip(edges[:-1], edges[1:], strict=True))
+            ranges += list(itertools.pairwise(edges))
             owner += [number] * (len(edges) - 1)
     mixing = np.random.default_rng(1).normal(size=(2, WIDTH))
     means = timeline.range_means(gold, np.array(ranges))

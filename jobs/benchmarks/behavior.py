@@ -1,0 +1,282 @@
+"""Behaviour: the states of segments, the scan, and the way of the pictures."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.measure import rate, rates, resident_mib, say_ratio
+
+SEGMENTS = 52_887
+"""Of Aff-Wild2."""
+TRUE_TEXT = {
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151_936,
+}
+TRUE_VISION = {
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [5, 11, 17],
+}
+# The same shares of language model, logits and encoder in a token's arithmetic, a three-hundredth of the size.
+SMALL_TEXT = {
+    "hidden_size": 256,
+    "intermediate_size": 976,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "vocab_size": 5_120,
+}
+SMALL_VISION = {
+    "depth": 4,
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_heads": 4,
+    "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [1, 2, 3],
+}
+SHOWN = {"the demo's pictures": (96, 128), "360p": (352, 640), "720p": (640, 1152)}
+"""Height and width that pictures are shown at."""
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    torch.set_num_threads(2)
+    return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def _checkpoint(device: torch.device) -> Iterator[Path]:
+    """A random Qwen3-VL: of the true 4B shape on a GPU, small on a CPU."""
+    from transformers import Qwen3VLForConditionalGeneration
+
+    from affect import tiny
+
+    cuda = device.type == "cuda"
+    text, vision = (TRUE_TEXT, TRUE_VISION) if cuda else (SMALL_TEXT, SMALL_VISION)
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16 if cuda else torch.float32)
+    with device:
+        model = Qwen3VLForConditionalGeneration(tiny.qwen_config(text, vision)).eval()
+    torch.set_default_dtype(torch.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        tiny.save_qwen(model, Path(folder))
+        print(f"Qwen3-VL of {sum(p.numel() for p in model.parameters()):,} random parameters on {device}", flush=True)
+        del model
+        yield Path(folder)
+
+
+def _segments(count: int, height: int, width: int) -> list[Any]:
+    from affect.behavior.qwen import Shown
+
+    rng = np.random.default_rng(0)
+    return [
+        Shown(rng.integers(0, 256, (16, height, width, 3), dtype=np.uint8), np.arange(16) / 4) for _ in range(count)
+    ]
+
+
+def qwen(count: int = 4) -> None:
+    """States of segments, against the authors' way of getting them."""
+    from transformers import GenerationConfig
+
+    from affect.behavior.prompt import PROMPTS
+    from affect.behavior.qwen import Checkpoint, Qwen
+    from affect.config import Behavior
+
+    device = _device()
+    with _checkpoint(device) as folder:
+        settings = Behavior(weights=str(folder))
+        ours, theirs = Qwen(settings, list(PROMPTS.values())), Checkpoint(settings, list(PROMPTS.values()), writes=True)
+        how = GenerationConfig(do_sample=False, max_new_tokens=100, min_new_tokens=100, pad_token_id=0)
+        for name, size in list(SHOWN.items())[: 3 if device.type == "cuda" else 2]:
+            segments = _segments(count, *size)
+
+            def batched(segments: list[Any] = segments) -> int:
+                ours(segments, [PROMPTS["neutral"]])
+                return count
+
+            def authors(segments: list[Any] = segments[:1]) -> int:
+                """One by one: a text of 100 tokens, then all logits and all layers' states."""
+                inputs = theirs.inputs(segments, [theirs.chat(PROMPTS["neutral"])])
+                with torch.inference_mode():
+                    theirs.model.generate(**inputs, generation_config=how)
+                    output = theirs.model(**inputs, output_hidden_states=True)
+                    output.logits.float().cpu(), output.hidden_states[-1][0, -1].float().cpu()
+                return len(segments)
+
+            mine, other = rates([batched, authors], 2)
+            say_ratio(f"states of {name} on {device}", "segments", mine, "the authors' way", other)
+
+            def shared(segments: list[Any] = segments) -> int:
+                ours(segments, list(PROMPTS.values()))
+                return count
+
+            def apart(segments: list[Any] = segments) -> int:
+                for prompt in PROMPTS.values():
+                    ours(segments, [prompt])
+                return count
+
+            together, alone = rates([shared, apart], 2)
+            say_ratio(f"three prompts of {name} on {device}", "segments", together, "a prefill for each", alone)
+
+
+def prefill() -> None:
+    """Tokens a second of the prefill at several micro-batches; on a GPU the share of what it can do, and its memory."""
+    from affect.behavior.prompt import PROMPTS
+    from affect.behavior.qwen import Qwen
+    from affect.config import Behavior
+
+    device = _device()
+    cuda = device.type == "cuda"
+    with _checkpoint(device) as folder:
+        model = Qwen(Behavior(weights=str(folder)), list(PROMPTS.values()))
+        ceiling = _matmul_rate(device)
+        flops = _flops_per_token(model._model)
+        for name, size in list(SHOWN.items())[1:]:
+            for micro_batch in (1, 2, 4, 8, 16) if cuda else (1, 2, 4):
+                asked = model.prepare(_segments(micro_batch, *size), [PROMPTS["neutral"]])
+                tokens = int(asked.inputs["attention_mask"].sum())
+                if cuda:
+                    torch.cuda.reset_peak_memory_stats()
+
+                def run(asked: Any = asked, micro_batch: int = micro_batch) -> int:  # noqa: ANN401 -- a batch
+                    model.states(asked)
+                    return micro_batch
+
+                speed = rate(run, 2)
+                per_s = speed * tokens / micro_batch
+                memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else resident_mib("VmHWM") / 1024
+                print(
+                    f"prefill of {name} on {device}, {micro_batch} at once: {per_s:,.0f} tokens and {speed:.2f} "
+                    f"segments a second, {per_s * flops / ceiling:.0%} of a large product's arithmetic, "
+                    f"{memory:.1f} GiB at most, {SEGMENTS / speed / 3600:.2f} hours for {SEGMENTS:,} segments",
+                    flush=True,
+                )
+
+
+def _flops_per_token(model: Any) -> float:  # noqa: ANN401 -- transformers' own class
+    """Twice the weights that a token meets: the language model's layers, and the encoder's four times."""
+    layers = sum(p.numel() for p in model.language_model.layers.parameters())
+    return 2.0 * (layers + 4 * sum(p.numel() for p in model.visual.blocks.parameters()))
+
+
+def _matmul_rate(device: torch.device) -> float:
+    """Operations a second of a large matrix product in the model's type."""
+    size, kind = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    a = torch.randn(size, size, device=device, dtype=kind)
+
+    def product() -> int:
+        for _ in range(4):
+            a @ a
+        return 4 * 2 * size**3
+
+    return rate(product)
+
+
+def scan() -> None:
+    """Forward and backward of the selective scan, against a loop in the way of transformers; on a GPU, the kernel."""
+    from affect.behavior.mamba import selective_scan
+    from affect.learning import keep_freed_memory
+
+    keep_freed_memory()
+    device = _device()
+    for length in (16, 64, 400):
+        inputs = _scan_inputs(length, device)
+        plain = [value.detach().double().requires_grad_() for value in inputs]
+
+        def step(work: Callable[..., Tensor], inputs: list[Tensor] = inputs) -> Callable[[], int]:
+            def once() -> int:
+                work(*inputs).square().sum().backward()
+                return 1
+
+            return once
+
+        ours, theirs = rates([step(selective_scan), step(_indexed_scan)])
+        say_ratio(f"scan of {length} points on {device}", "steps", ours, "an indexed loop", theirs)
+        expected = _indexed_scan(*plain)
+        error = (selective_scan(*inputs).double() - expected).abs().max() / expected.abs().max()
+        print(f"scan of {length} points on {device}: {error:.1e} from float64, relative to the largest", flush=True)
+
+
+def _scan_inputs(length: int, device: torch.device) -> list[Tensor]:
+    """Of eight windows at the multimodal recipe's width."""
+    generator = torch.Generator().manual_seed(length)
+    x, noise = torch.randn(2, 8, length, 256, generator=generator)
+    b, c = torch.randn(2, 8, length, 8, generator=generator)
+    a, d = -torch.rand(256, 8, generator=generator) * 8, torch.randn(256, generator=generator)
+    dt = torch.nn.functional.softplus(noise - 3)
+    return [value.to(device).requires_grad_() for value in (x, dt, a, b, c, d)]
+
+
+def _indexed_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """The recurrence over tensors of (B, H, T, N) that are indexed at every step."""
+    x, dt = x.mT, dt.mT
+    decay = torch.exp(a[None, :, None] * dt[..., None])
+    enters = dt[..., None] * b[:, None] * x[..., None]
+    h, outputs = torch.zeros_like(decay[:, :, 0]), []
+    for t in range(x.shape[2]):
+        h = decay[:, :, t] * h + enters[:, :, t]
+        outputs.append(torch.matmul(h, c[:, t, :, None])[:, :, 0])
+    return (torch.stack(outputs, dim=-1) + x * d[None, :, None]).mT
+
+
+def behavior(seconds: int = 16) -> None:
+    """The behaviour stage of a 720p film, decoding and all, against its model alone; and the way of its pictures."""
+    from affect.behavior.clip import BehaviorClip
+    from affect.behavior.frames import shown
+    from affect.behavior.prompt import PROMPTS
+    from affect.behavior.qwen import frame_size
+    from affect.config import Behavior, Grid
+    from affect.corpus import video
+    from affect.corpus.clip import Clip
+    from affect.corpus.film import TICKS, write_film
+
+    device = _device()
+    rng = np.random.default_rng(0)
+    scene = np.kron(rng.integers(0, 256, (45, 80, 3)), np.ones((20, 20, 1))).astype(np.uint8)[:720, :1280]
+    frames = np.arange(30 * seconds)
+    with _checkpoint(device) as folder, tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "film.mp4"
+        write_film(path, (np.roll(scene, 3 * i, axis=1) for i in frames), frames * (TICKS // 30), None, 30)
+        clip = Clip(str(path), video.probe(str(path), path.name), 0.0, float(seconds), Grid())
+        settings = Behavior(weights=str(folder), micro_batch=4)
+        stage = BehaviorClip(settings)
+        prepared = [stage._model.prepare([pictures], [PROMPTS["neutral"]]) for _, pictures in shown(clip, settings)]
+
+        def whole() -> int:
+            return stage(clip).table.num_rows
+
+        def model_alone() -> int:
+            for asked in prepared:
+                stage._model.states(asked)
+            return len(prepared)
+
+        def pictures() -> int:
+            return sum(1 for _ in shown(clip, settings))
+
+        width, height = frame_size(clip.probe.width, clip.probe.height, settings)
+
+        def every_picture() -> int:
+            for _ in video.decode(clip.uri, clip.probe, *clip.frames, width=width, height=height):
+                pass
+            return len(clip.segments)
+
+        mine, alone = rates([whole, model_alone], 2)
+        say_ratio(f"behaviour stage on {device}", "segments", mine, "its model alone", alone)
+        only, every = rates([pictures, every_picture], 2)
+        say_ratio("pictures of 720p", "segments", only, "every frame scaled", every)
