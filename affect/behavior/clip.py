@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from affect import schema
-from affect.behavior.frames import Segment, shown
+from affect.behavior.frames import Segment, extracted, shown
 from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Asked, Qwen, States
 from affect.config import Behavior
@@ -46,17 +46,10 @@ class BehaviorClip:
                 finite = [row for row in rows if row]
                 broken += [segment.number] * (len(finite) < len(rows))
                 parts.append(pa.Table.from_pylist(finite, schema=schema.BEHAVIOR))
-        table, expected = pa.concat_tables(parts).combine_chunks(), len(clip.segments)
-        if seen == 0 and expected:
-            return Extracted(table, "failed", "not one frame can be decoded")
-        reasons = []
-        if seen < expected:
-            reasons.append(f"{expected - seen} of {expected} segments show no frame")
+        table, reasons = pa.concat_tables(parts).combine_chunks(), []
         if broken:
-            reasons.append(f"states of {len(broken)} of {expected} segments are not finite: {_some(broken)}")
-        if reasons:
-            return Extracted(table, "degraded" if table.num_rows else "failed", ", ".join(reasons))
-        return Extracted(table)
+            reasons = [f"states of {len(broken)} of {len(clip.segments)} segments are not finite: {_some(broken)}"]
+        return extracted(table, clip, seen, reasons)
 
     def _asked(self, clip: Clip) -> Iterator[tuple[list[Segment], Asked]]:
         """Micro-batches of segments as the model reads them."""

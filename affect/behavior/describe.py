@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from affect import schema
-from affect.behavior.frames import shown
+from affect.behavior.frames import extracted, shown
 from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Asked, Checkpoint, Shown, in_halves
 from affect.config import Behavior, Description
@@ -53,12 +53,7 @@ class DescriptionClip:
                     for s, text in zip(segments, texts, strict=True)
                 ]
         rows.sort(key=lambda row: (row["segment"], clip.prompts.index(row["prompt"])))
-        table, expected = pa.Table.from_pylist(rows, schema=schema.DESCRIPTION), len(clip.segments)
-        if seen == 0 and expected:
-            return Extracted(table, "failed", "not one frame can be decoded")
-        if seen < expected:
-            return Extracted(table, "degraded", f"{expected - seen} of {expected} segments show no frame")
-        return Extracted(table)
+        return extracted(pa.Table.from_pylist(rows, schema=schema.DESCRIPTION), clip, seen)
 
     def _prepare(self, shown: tuple[Shown, ...], prompts: list[str]) -> Asked:
         """Rows end together: what is written follows the last word of each."""

@@ -1,10 +1,11 @@
 """What the vision-language model is shown: the frames of every segment of a clip, decoded once, at its resolution."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
@@ -12,7 +13,7 @@ from affect import timeline
 from affect.behavior.qwen import Shown, frame_size
 from affect.config import Behavior
 from affect.corpus import video
-from affect.corpus.clip import Clip
+from affect.corpus.clip import Clip, Extracted
 
 
 class Segment(NamedTuple):
@@ -62,6 +63,24 @@ def shown(clip: Clip, settings: Behavior) -> Iterator[tuple[Segment, Shown]]:
             pictures[segment].append((frame, picture))
     for segment in waiting:
         yield from _finish(clip, segment, pictures)
+
+
+def extracted(table: pa.Table, clip: Clip, seen: int, reasons: Sequence[str] = ()) -> Extracted:
+    """What was made of a clip, with its status.
+
+    Args:
+        table: the rows.
+        clip: the clip.
+        seen: segments that show anything.
+        reasons: what else is missing.
+    """
+    expected = len(clip.segments)
+    if seen == 0 and expected:
+        return Extracted(table, "failed", "not one frame can be decoded")
+    unseen = [f"{expected - seen} of {expected} segments show no frame"] if seen < expected else []
+    if why := ", ".join([*unseen, *reasons]):
+        return Extracted(table, "degraded" if table.num_rows else "failed", why)
+    return Extracted(table)
 
 
 def _frames(clip: Clip, segment: Segment, settings: Behavior) -> Int[ndarray, " n"]:

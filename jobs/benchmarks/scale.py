@@ -30,6 +30,7 @@ from benchmarks.measure import resident_mib
 
 SIZES = {"train": (356, 1_682_057), "development": (76, 383_814)}
 FPS = 30.0
+PATCHES = 8
 EMBEDDING, STATE, MODEL, COLORS = 256, 2560, 256, 294
 RUN = Run(name="scale")
 WHERE: dict[Modality, str] = {m: f"random-{m}" for m in MODALITIES}
@@ -103,9 +104,13 @@ def _behavior(clip: Clip, rng: np.random.Generator) -> pa.Table:
     number, start_s, end_s = np.array(clip.segments).reshape(-1, 3).T
     states = {n: rng.standard_normal((len(number), STATE), dtype=np.float32) for n in ("multimodal", "vision")}
     columns = {name: rows_of(values.astype(np.float16), pa.float16()) for name, values in states.items()}
-    patches: list[list[float]] = [[] for _ in number]  # not read yet
+    halves = rng.standard_normal((PATCHES * len(number), STATE), dtype=np.float32)
+    offsets = np.arange(0, len(halves) + 1, PATCHES, dtype=np.int32)
+    columns["patches"] = pa.ListArray.from_arrays(offsets, rows_of(halves, pa.float16()))
+    columns["patch_s"] = rows_of(np.linspace(start_s, end_s, 2 * PATCHES + 1, axis=1)[:, 1::2], pa.float64())
     plain = {"segment": number, "prompt": ["neutral"] * len(number), "start_s": start_s, "end_s": end_s}
-    return pa.table({**plain, **columns, "patches": patches}).select(schema.BEHAVIOR.names).cast(schema.BEHAVIOR)
+    plain["micro_batch"] = np.full(len(number), 4)
+    return pa.table({**plain, **columns}).select(schema.BEHAVIOR.names).cast(schema.BEHAVIOR)
 
 
 def _audio(clip: Clip, rng: np.random.Generator) -> pa.Table:
