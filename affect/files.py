@@ -136,8 +136,10 @@ def fingerprint(uri: str, name: str) -> str:
 
 
 def digest(folder: Path) -> str:
-    """Sixteen hex digits of every file of a local folder, names and content."""
-    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    """Sixteen hex digits of every file of a local folder, names and content; hidden ones are a tool's own notes."""
+    found = sorted(
+        p for p in folder.rglob("*") if p.is_file() and not any(n[0] == "." for n in p.relative_to(folder).parts)
+    )
     return _digest(tuple((str(p.relative_to(folder)), str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found))
 
 

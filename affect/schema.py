@@ -60,7 +60,7 @@ BEHAVIOR = pa.schema(
         ("multimodal", _HALVES),  # state of the last token
         ("vision", _HALVES),  # state at the last vision end
         ("patches", pa.list_(_HALVES)),  # mean state of each temporal patch
-        ("patch_s", pa.list_(pa.float64())),  # mean time of each temporal patch's frames, from the video's first one's
+        ("shown_s", pa.list_(pa.float64())),  # times of the pictures, from the video's first; two make a temporal patch
         ("micro_batch", pa.int32()),  # segments that were computed together
     ]
 )
@@ -68,6 +68,7 @@ BEHAVIOR = pa.schema(
 
 DESCRIPTION = pa.schema(
     [
+        ("video", pa.string()),  # path relative to the folder or bucket of videos
         ("segment", pa.int32()),
         ("prompt", pa.string()),  # neutral, left or right
         ("start_s", pa.float64()),

@@ -136,18 +136,26 @@ def frame_ranges(clock: FrameClock, ranges_s: Iterable[tuple[float, float]]) -> 
     )
 
 
-def patch_edges(patch_s: Float[ndarray, " P"], start_s: float, end_s: float) -> Float[ndarray, " edges"]:
-    """Where each temporal patch of a segment begins and ends: halfway to its neighbours, and at the segment's ends.
+def patch_ranges(
+    time_s: Float[ndarray, " frames"], shown_s: Float[ndarray, " n"], first: int, end: int
+) -> Int[ndarray, "P 2"]:
+    """Frames ``[f0, f1)`` that each temporal patch of a segment stands for: it showed the picture nearest to them.
 
     Args:
-        patch_s: mean time of each patch's frames, increasing; one or more.
-        start_s: start of the segment.
-        end_s: end of the segment.
+        time_s: time of every frame of the video.
+        shown_s: times of the pictures that were shown of the segment, increasing; two make a temporal patch, and an
+            odd last one makes one alone.
+        first: first frame of the segment.
+        end: frame that the segment ends before.
 
     Returns:
-        Times, one more than patches, increasing: each frame of the segment belongs to the patch that saw nearest to it.
+        One range per patch, in order; together they are ``[first, end)``. Of two pictures equally near the earlier one
+        counts. A patch whose pictures lie in the segment has a frame.
     """
-    return np.concatenate([[start_s], (patch_s[1:] + patch_s[:-1]) / 2, [end_s]])
+    halfway_s = (shown_s[1:-1:2] + shown_s[2::2]) / 2  # from each patch's last picture to the next one's first
+    inner = np.searchsorted(time_s, halfway_s + TIME_TOLERANCE_S, side="right").clip(first, end)
+    edges = np.concatenate([[first], inner, [end]])
+    return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def window_starts(num_frames: int, window: int, hop: int) -> list[int]:

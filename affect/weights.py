@@ -120,7 +120,10 @@ def checkpoint(name: str, revision: str, model_type: str) -> Path:
         raise WeightsError(f"{name}: it has no config.json that can be read ({error}), so it is no model") from error
     if found != model_type:
         raise WeightsError(f"{name}: its config.json describes a {found} model, {model_type} is needed")
-    return path if is_path(name) else _from_hub(name, revision, *_MODEL_FILES)
+    whole = path if is_path(name) else _from_hub(name, revision, *_MODEL_FILES)
+    if not any(whole.glob("*.safetensors")):
+        raise WeightsError(f"{name}: there is no *.safetensors in {whole}; it was not fetched to its end")
+    return whole
 
 
 def _from_hub(name: str, revision: str, *patterns: str) -> Path:
@@ -138,8 +141,8 @@ def _from_hub(name: str, revision: str, *patterns: str) -> Path:
         raise WeightsError(f"{source}: there is no such revision") from error
     except (OSError, ValueError) as error:  # no way to the hub, and not in the cache
         raise WeightsError(
-            f"{source} cannot be reached and is not in {constants.HF_HUB_CACHE}; fetch it where there is a network "
-            f"(hf download {name} --revision {revision} --local-dir FOLDER) and name the folder"
+            f"{source} cannot be reached and is not in {constants.HF_HUB_CACHE}, nor is there a folder {name}; fetch "
+            f"it where there is a network (hf download {name} --revision {revision} --local-dir FOLDER) and name FOLDER"
         ) from error
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -173,26 +173,45 @@ def test_runs_put_together_are_the_sequence(values: list[bool]):
     assert all(a[2] != b[2] for a, b in itertools.pairwise(parts))
 
 
-@given(duration=st.floats(0.3, 4.0), fps=rates, start=st.floats(0.0, 50.0))
-def test_temporal_patches_share_out_a_segments_frames_to_whoever_saw_nearest(duration: float, fps: float, start: float):
-    frames = max(1, round(duration * fps))
-    seen_s = start + timeline.sampled_frames(frames, duration) / fps
-    paired = np.append(seen_s, seen_s[-1:]) if len(seen_s) % 2 else seen_s
-    patch_s = paired.reshape(-1, 2).mean(axis=1)
-    edges = timeline.patch_edges(patch_s, start, start + duration)
-    assert len(edges) == len(patch_s) + 1 and edges[0] == start and edges[-1] == start + duration
-    assert (np.diff(edges) > 0).all()
-    time_s = start + np.arange(frames) / fps
-    owner = np.searchsorted(edges, time_s, side="right").clip(1, len(patch_s)) - 1
-    distance = np.abs(time_s[:, None] - patch_s)
-    assert distance[np.arange(frames), owner] == pytest.approx(distance.min(axis=1), abs=1e-9)
+@given(clock=clocks(), start=st.floats(0.0, 8.0), broken=st.sets(st.integers(0, 15)), data=st.data())
+def test_temporal_patches_share_out_a_segments_frames_to_whoever_showed_the_nearest_picture(
+    clock: Timestamps, start: float, broken: set[int], data: st.DataObject
+):
+    slower = data.draw(st.sampled_from([1.0, 4.0, 12.0]))  # down to about one frame a second
+    clock = Timestamps(clock.time_s * slower)
+    [(first, end)] = timeline.frame_ranges(clock, [(start, start + 4.0)])
+    assume(first < end)
+    chosen = first + timeline.sampled_frames(int(end - first), 4.0)
+    shown = np.array([frame for i, frame in enumerate(chosen) if i not in broken])
+    assume(len(shown))
+    ranges = timeline.patch_ranges(clock.time_s, clock.time_s[shown], int(first), int(end))
+    assert len(ranges) == (len(shown) + 1) // 2
+    assert ranges[0, 0] == first and ranges[-1, 1] == end and (ranges[1:, 0] == ranges[:-1, 1]).all()
+    for patch, (low, high) in enumerate(ranges):
+        assert all(low <= frame < high for frame in shown[2 * patch : 2 * patch + 2])
+        for frame in range(low, high):
+            distance = np.abs(clock.time_s[shown] - clock.time_s[frame])
+            own = distance[2 * patch : 2 * patch + 2].min()
+            assert own <= distance.min() + 1e-5
+
+
+@pytest.mark.parametrize("fps", [1.0, 2.0, 4.0, 5.0, 6.0, 8.0, 25.0, 30.0])
+def test_a_patch_stands_for_the_frames_that_it_showed(fps: float):
+    clock = Timestamps(np.arange(round(12 * fps)) / fps)
+    [(first, end)] = timeline.frame_ranges(clock, [(4.0, 8.0)])
+    shown = first + timeline.sampled_frames(int(end - first), 4.0)
+    ranges = timeline.patch_ranges(clock.time_s, clock.time_s[shown], int(first), int(end))
+    for patch, (low, high) in enumerate(ranges):
+        assert set(shown[2 * patch : 2 * patch + 2]) <= set(range(low, high))
 
 
 def test_a_full_segments_patches_last_about_half_a_second_each():
-    seen_s = timeline.sampled_frames(120, 4.0) / 30
-    edges = timeline.patch_edges(seen_s.reshape(-1, 2).mean(axis=1), 0.0, 4.0)
-    assert np.diff(edges) == pytest.approx([0.4, *[0.53] * 6, 0.4], abs=0.05)
+    time_s = np.arange(120) / 30
+    shown_s = time_s[timeline.sampled_frames(120, 4.0)]
+    lengths = np.diff(timeline.patch_ranges(time_s, shown_s, 0, 120), axis=1).ravel() / 30
+    assert lengths == pytest.approx([0.4, *[0.53] * 6, 0.4], abs=0.05)
 
 
-def test_a_patch_of_which_frames_are_broken_leaves_its_time_to_its_neighbours():
-    assert timeline.patch_edges(np.array([2.2, 4.8]), 2.0, 6.0).tolist() == [2.0, 3.5, 6.0]
+def test_a_frame_between_two_pictures_goes_to_the_earlier_one_where_they_are_equally_near():
+    shown_s = np.array([0.0, 1.0, 3.0, 4.0, 9.0])
+    assert timeline.patch_ranges(np.arange(10.0), shown_s, 0, 10).tolist() == [[0, 3], [3, 7], [7, 10]]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from affect import schema
 from affect.behavior.frames import Segment, extracted, shown
 from affect.behavior.prompt import PROMPTS, Prompt
-from affect.behavior.qwen import Asked, Qwen, States
+from affect.behavior.qwen import Asked, Qwen, Shown, States
 from affect.config import Behavior
 from affect.corpus.ahead import ahead
 from affect.corpus.clip import Clip, Extracted
@@ -38,18 +38,18 @@ class BehaviorClip:
             MediaError: the video cannot be opened.
         """
         parts = [schema.BEHAVIOR.empty_table()]
-        seen, broken = 0, []
+        num_shown, broken = 0, []
         for segments, asked in ahead(self._asked(clip), BATCHES_AHEAD):
-            seen += len(segments)
-            for segment, shown_, answers in zip(segments, asked.shown, self._model.states(asked), strict=True):
-                rows = [_row(segment, shown_.patch_s, *pair) for pair in zip(clip.prompts, answers, strict=True)]
+            for segment, pictures, answers in zip(segments, asked.shown, self._model.states(asked), strict=True):
+                num_shown += len(pictures.time_s)
+                rows = [_row(segment, pictures, *pair) for pair in zip(clip.prompts, answers, strict=True)]
                 finite = [row for row in rows if row]
                 broken += [segment.number] * (len(finite) < len(rows))
                 parts.append(pa.Table.from_pylist(finite, schema=schema.BEHAVIOR))
         table, reasons = pa.concat_tables(parts).combine_chunks(), []
         if broken:
             reasons = [f"states of {len(broken)} of {len(clip.segments)} segments are not finite: {_some(broken)}"]
-        return extracted(table, clip, seen, reasons)
+        return extracted(table, clip, self._settings, num_shown, reasons)
 
     def _asked(self, clip: Clip) -> Iterator[tuple[list[Segment], Asked]]:
         """Micro-batches of segments as the model reads them."""
@@ -57,10 +57,10 @@ class BehaviorClip:
         pairs = shown(clip, self._settings)
         while batch := list(islice(pairs, self._settings.micro_batch)):
             segments, pictures = zip(*batch, strict=True)
-            yield list(segments), self._model.prepare(pictures, prompts)
+            yield list(segments), self._model.prepare_ahead(pictures, prompts)
 
 
-def _row(segment: Segment, patch_s: np.ndarray, prompt: str, states: States) -> dict[str, object] | None:
+def _row(segment: Segment, pictures: Shown, prompt: str, states: States) -> dict[str, object] | None:
     """A row of the table; None if a state has no finite number in 16 bits."""
     with np.errstate(over="ignore"):
         multimodal, vision, patches = (value.astype(np.float16) for value in states[:3])
@@ -74,7 +74,7 @@ def _row(segment: Segment, patch_s: np.ndarray, prompt: str, states: States) -> 
         "multimodal": multimodal,
         "vision": vision,
         "patches": list(patches),
-        "patch_s": segment.start_s + patch_s,
+        "shown_s": segment.start_s + pictures.time_s,
         "micro_batch": states.micro_batch,
     }
 

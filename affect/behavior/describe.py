@@ -1,5 +1,6 @@
 """Behaviour of a clip in words: what the vision-language model writes about each segment."""
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import cast
 
@@ -27,7 +28,7 @@ class DescriptionClip:
         from transformers import GenerationConfig
 
         self._behavior = behavior
-        self._checkpoint = Checkpoint(behavior, list(PROMPTS.values()), writes=True)
+        self._checkpoint = Checkpoint(behavior, list(PROMPTS.values()), max_written=settings.max_tokens)
         tokenizer = self._checkpoint.processor.tokenizer
         pad, end = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
         self._how = GenerationConfig(
@@ -40,28 +41,31 @@ class DescriptionClip:
         Raises:
             MediaError: the video cannot be opened.
         """
-        rows, seen = [], 0
+        rows, num_shown = [], 0
         pairs = shown(clip, self._behavior)
         while batch := list(islice(pairs, self._behavior.micro_batch)):
             segments, pictures = zip(*batch, strict=True)
-            seen += len(segments)
+            num_shown += sum(len(segment.time_s) for segment in pictures)
             for prompt in clip.prompts:
-                asked = self._prepare(pictures, [PROMPTS[cast(Prompt, prompt)]])
+                asked = Asked(pictures, [PROMPTS[cast(Prompt, prompt)]])
                 texts = in_halves(self._write, self._prepare, asked)
                 rows += [
-                    {"segment": s.number, "prompt": prompt, "start_s": s.start_s, "end_s": s.end_s, "text": text}
-                    for s, text in zip(segments, texts, strict=True)
+                    {"video": clip.probe.path, "prompt": prompt, "text": text}
+                    | {"segment": segment.number, "start_s": segment.start_s, "end_s": segment.end_s}
+                    for segment, text in zip(segments, texts, strict=True)
                 ]
         rows.sort(key=lambda row: (row["segment"], clip.prompts.index(row["prompt"])))
-        return extracted(pa.Table.from_pylist(rows, schema=schema.DESCRIPTION), clip, seen)
+        table = pa.Table.from_pylist(rows, schema=schema.DESCRIPTION)
+        return extracted(table, clip, self._behavior, num_shown)
 
-    def _prepare(self, shown: tuple[Shown, ...], prompts: list[str]) -> Asked:
+    def _prepare(self, segments: Sequence[Shown], prompts: Sequence[str]) -> Asked:
         """Rows end together: what is written follows the last word of each."""
-        chats = [self._checkpoint.chat(prompts[0])] * len(shown)
-        return Asked(shown, prompts, self._checkpoint.inputs(shown, chats, padding_side="left"), [])
+        chats = [self._checkpoint.chat(prompts[0])] * len(segments)
+        return Asked(segments, prompts, self._checkpoint.inputs(segments, chats, padding_side="left"), [])
 
     @torch.inference_mode()
     def _write(self, asked: Asked) -> list[str]:
+        assert asked.inputs
         written = self._checkpoint.model.generate(**asked.inputs, generation_config=self._how)
         new = written[:, asked.inputs["input_ids"].shape[1] :]
         texts: list[str] = self._checkpoint.processor.batch_decode(new, skip_special_tokens=True)

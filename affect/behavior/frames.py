@@ -14,6 +14,7 @@ from affect.behavior.qwen import Shown, frame_size
 from affect.config import Behavior
 from affect.corpus import video
 from affect.corpus.clip import Clip, Extracted
+from affect.corpus.video import MediaError
 
 
 class Segment(NamedTuple):
@@ -40,12 +41,11 @@ def shown(clip: Clip, settings: Behavior) -> Iterator[tuple[Segment, Shown]]:
         settings: how many frames, how large.
 
     Raises:
-        MediaError: the video cannot be opened.
+        MediaError: the video cannot be opened, or no picture of its shape can be shown.
 
     Source: spec section 4.1.
     """
-    wanted = {Segment(*segment): _frames(clip, Segment(*segment), settings) for segment in clip.segments}
-    wanted = {segment: frames for segment, frames in wanted.items() if len(frames)}
+    wanted = _wanted(clip, settings)
     if not wanted:
         return
     users: dict[int, list[Segment]] = defaultdict(list)
@@ -54,7 +54,10 @@ def shown(clip: Clip, settings: Behavior) -> Iterator[tuple[Segment, Shown]]:
             users[int(frame)].append(segment)
     pictures: dict[Segment, list[tuple[int, ndarray]]] = defaultdict(list)
     waiting = list(wanted)
-    width, height = frame_size(clip.probe.width, clip.probe.height, settings)
+    try:
+        width, height = frame_size(clip.probe.width, clip.probe.height, settings)
+    except ValueError as error:
+        raise MediaError(f"pictures of {clip.probe.width} x {clip.probe.height} cannot be shown ({error})") from error
     stream = video.decode(clip.uri, clip.probe, min(users), max(users) + 1, width=width, height=height, only=users)
     for frame, picture in stream:
         while waiting and frame > wanted[waiting[0]][-1]:
@@ -65,22 +68,31 @@ def shown(clip: Clip, settings: Behavior) -> Iterator[tuple[Segment, Shown]]:
         yield from _finish(clip, segment, pictures)
 
 
-def extracted(table: pa.Table, clip: Clip, seen: int, reasons: Sequence[str] = ()) -> Extracted:
+def extracted(
+    table: pa.Table, clip: Clip, settings: Behavior, num_shown: int, reasons: Sequence[str] = ()
+) -> Extracted:
     """What was made of a clip, with its status.
 
     Args:
         table: the rows.
         clip: the clip.
-        seen: segments that show anything.
+        settings: how many frames its segments should show.
+        num_shown: how many they showed, those that two of them show counted twice.
         reasons: what else is missing.
     """
-    expected = len(clip.segments)
-    if seen == 0 and expected:
+    expected = sum(len(frames) for frames in _wanted(clip, settings).values())
+    if expected and not num_shown:
         return Extracted(table, "failed", "not one frame can be decoded")
-    unseen = [f"{expected - seen} of {expected} segments show no frame"] if seen < expected else []
-    if why := ", ".join([*unseen, *reasons]):
+    broken = [f"{expected - num_shown} of {expected} pictures cannot be decoded"] if num_shown < expected else []
+    if why := ", ".join([*broken, *reasons]):
         return Extracted(table, "degraded" if table.num_rows else "failed", why)
     return Extracted(table)
+
+
+def _wanted(clip: Clip, settings: Behavior) -> dict[Segment, Int[ndarray, " n"]]:
+    """The frames that each segment shows; a hole in the video may leave a segment without any."""
+    frames = {Segment(*segment): _frames(clip, Segment(*segment), settings) for segment in clip.segments}
+    return {segment: own for segment, own in frames.items() if len(own)}
 
 
 def _frames(clip: Clip, segment: Segment, settings: Behavior) -> Int[ndarray, " n"]:
@@ -95,6 +107,6 @@ def _finish(
     clip: Clip, segment: Segment, pictures: dict[Segment, list[tuple[int, UInt8[ndarray, "H W 3"]]]]
 ) -> Iterator[tuple[Segment, Shown]]:
     if seen := pictures.pop(segment, []):
-        frames, shown = zip(*seen, strict=True)
-        time_s: Float[ndarray, " n"] = np.clip(clip.probe.time_s[list(frames)] - segment.start_s, 0, None)
-        yield segment, Shown(np.stack(shown), time_s)
+        frames, rgb = zip(*seen, strict=True)
+        time_s: Float[ndarray, " n"] = clip.probe.time_s[list(frames)] - segment.start_s
+        yield segment, Shown(np.stack(rgb), time_s)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from affect import config
 from affect.layers import Output, Projection, RegressionHead
@@ -77,6 +78,7 @@ class _Recurrence(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         """The gradients of a and b."""
         a, h = ctx.saved_tensors

@@ -12,9 +12,11 @@ Differs: the authors run one segment at a time, twice, with logits and generated
 """
 
 import inspect
+import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -41,17 +43,11 @@ class Shown(NamedTuple):
 
     Args:
         pictures: RGB frames, already at the model's resolution.
-        time_s: their times from the segment's start.
+        time_s: their times from the segment's start; at a variable rate the first ones may lie just before it.
     """
 
     pictures: UInt8[ndarray, "n H W 3"]
     time_s: Float[ndarray, " n"]
-
-    @property
-    def patch_s(self) -> Float[ndarray, " P"]:
-        """Mean time of each temporal patch's two frames, from the segment's start; an odd last frame is doubled."""
-        paired = np.append(self.time_s, self.time_s[-1:]) if len(self.time_s) % 2 else self.time_s
-        return paired.reshape(-1, 2).mean(axis=1)
 
 
 class States(NamedTuple):
@@ -76,14 +72,15 @@ class Asked(NamedTuple):
     Args:
         shown: the segments.
         prompts: what is asked about every one of them.
-        inputs: tensors by the names of the model's arguments, rows padded at their end.
+        inputs: tensors by the names of the model's arguments, rows padded at their end; None or empty if they are not
+            made yet.
         words: tokens of each prompt that follow the video; none where the inputs hold the only prompt.
     """
 
     shown: Sequence[Shown]
     prompts: Sequence[str]
-    inputs: dict[str, Tensor]
-    words: list[Int[Tensor, "1 n"]]
+    inputs: dict[str, Tensor] | None = None
+    words: Sequence[Int[Tensor, "1 n"]] = ()
 
 
 def frame_size(width: int, height: int, settings: Behavior) -> tuple[int, int]:
@@ -105,33 +102,90 @@ def frame_size(width: int, height: int, settings: Behavior) -> tuple[int, int]:
     return shown_width, shown_height
 
 
+def check(settings: Behavior, prompts: Sequence[str], max_written: int = 0) -> tuple[Path, Any]:
+    """Fetch a checkpoint and see all that can be seen without loading its weights.
+
+    Args:
+        settings: weights, revision and sizes.
+        prompts: what the model will be asked.
+        max_written: tokens that it may write.
+
+    Returns:
+        Its folder and its processor.
+
+    Raises:
+        WeightsError: it cannot be had, is of another model, is damaged, or cannot read a segment.
+    """
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoProcessor
+
+    folder = weights.checkpoint(settings.weights, settings.revision, "qwen3_vl")
+    try:
+        for path in folder.glob("*.json"):
+            json.loads(path.read_text())  # the tokenizers library would raise a bare Exception
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "pt"):
+                pass  # a file that was cut off or is none does not open
+        config, processor = AutoConfig.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+        words = max(len(processor.tokenizer(_chat(processor, prompt)).input_ids) for prompt in prompts)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _cannot_load(settings.weights, error) from error
+    tokenizer = processor.tokenizer
+    for name, token in _TOKENS.items():
+        if tokenizer.convert_tokens_to_ids(token) != getattr(config, name):
+            raise WeightsError(
+                f"{settings.weights}: its tokenizer does not know {token} as the token {getattr(config, name)} of its "
+                "config.json; it is not the tokenizer of this Qwen3-VL"
+            )
+    patch = settings.max_frame_pixels // PATCH_PX**2 + len(tokenizer("<000.0 seconds>").input_ids) + 2
+    longest = words + -(-settings.max_frames // 2) * patch + max_written
+    if longest > (limit := config.text_config.max_position_embeddings):
+        raise WeightsError(
+            f"{settings.weights} reads {limit} tokens at most, and a segment may have {longest}, {words} of them "
+            "words: give fewer max_frames or max_frame_pixels, or a shorter prompt"
+        )
+    return folder, processor
+
+
+def _cannot_load(name: str, error: Exception) -> WeightsError:
+    return WeightsError(f"{name}: cannot be loaded: {' '.join(str(error).split())}")
+
+
+def _chat(processor: Any, text: str) -> str:  # noqa: ANN401 -- transformers' own class
+    """One user turn, a video and a text, and the header of the answer."""
+    turn = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
+    prompt: str = processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+    # Each temporal patch gets its own vision start and end. transformers up to 4.57 put them in place of the
+    # template's pair, as the model was trained; 5.x leaves that pair around them.
+    return prompt.replace(f"<|vision_start|>{_MARKER}<|vision_end|>", _MARKER)
+
+
 class Checkpoint:
     """A loaded Qwen3-VL with its processor; bfloat16 on a GPU, float32 on a CPU.
 
     Args:
         settings: weights, revision and sizes.
         prompts: what it will be asked.
-        writes: whether it has to write text; otherwise it is loaded without the head that makes words.
+        max_written: tokens that it may write; with 0 it is loaded without the head that makes words.
     """
 
-    def __init__(self, settings: Behavior, prompts: Sequence[str], *, writes: bool = False) -> None:
+    def __init__(self, settings: Behavior, prompts: Sequence[str], *, max_written: int = 0) -> None:
         """Load processor and weights (safetensors only).
 
         Raises:
-            WeightsError: they cannot be had, are those of another model, are incomplete, or cannot read a segment.
+            WeightsError: as :func:`check`, or the weights are not all there.
         """
-        from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModel, AutoModelForImageTextToText
         from transformers.utils import is_flash_attn_2_available
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        folder = weights.checkpoint(settings.weights, settings.revision, "qwen3_vl")
+        folder, self.processor = check(settings, prompts, max_written)
         cuda = torch.cuda.is_available()
         self.device = torch.device("cuda" if cuda else "cpu")
         self._side = torch.cuda.Stream() if cuda else None
-        kind: Any = AutoModelForImageTextToText if writes else AutoModel
+        kind: Any = AutoModelForImageTextToText if max_written else AutoModel
         try:
-            self.processor: Any = AutoProcessor.from_pretrained(folder)
             model, report = kind.from_pretrained(
                 folder,
                 dtype=torch.bfloat16 if cuda else torch.float32,
@@ -139,40 +193,16 @@ class Checkpoint:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise WeightsError(f"{settings.weights}: cannot be loaded: {' '.join(str(error).split())}") from error
+        except (OSError, ValueError, RuntimeError) as error:  # a tensor of another shape is a RuntimeError
+            raise _cannot_load(settings.weights, error) from error
         # transformers fills what a checkpoint lacks with random numbers and only logs it.
         if lacking := sorted(report["missing_keys"]):
-            raise WeightsError(
-                f"{settings.weights}: it lacks {len(lacking)} of the model's tensors, one is {lacking[0]}"
-            )
+            raise WeightsError(f"{settings.weights}: it lacks {len(lacking)} of the model's tensors, as {lacking[0]}")
         self.model: Any = model.eval().to(self.device)
-        self._check(settings, prompts)
-
-    def _check(self, settings: Behavior, prompts: Sequence[str]) -> None:
-        tokenizer, config = self.processor.tokenizer, self.model.config
-        for name, token in _TOKENS.items():
-            if tokenizer.convert_tokens_to_ids(token) != getattr(config, name):
-                raise WeightsError(
-                    f"{settings.weights}: its tokenizer does not know {token} as the token {getattr(config, name)} of "
-                    "its config.json; it is not the tokenizer of this Qwen3-VL"
-                )
-        patch = settings.max_frame_pixels // PATCH_PX**2 + len(tokenizer("<000.0 seconds>").input_ids) + 2
-        words = max(len(tokenizer(self.chat(prompt)).input_ids) for prompt in prompts)
-        longest, limit = words + -(-settings.max_frames // 2) * patch, config.text_config.max_position_embeddings
-        if longest > limit:
-            raise WeightsError(
-                f"{settings.weights} reads {limit} tokens at most, and a segment may have {longest}, {words} of them "
-                "words: give fewer max_frames or max_frame_pixels, or a shorter prompt"
-            )
 
     def chat(self, text: str) -> str:
         """One user turn, a video and a text, and the header of the answer."""
-        turn = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
-        prompt: str = self.processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-        # Each temporal patch gets its own vision start and end. transformers up to 4.57 put them in place of the
-        # template's pair, as the model was trained; 5.x leaves that pair around them.
-        return prompt.replace(f"<|vision_start|>{_MARKER}<|vision_end|>", _MARKER)
+        return _chat(self.processor, text)
 
     def inputs(self, shown: Sequence[Shown], texts: Sequence[str], *, padding_side: str = "right") -> dict[str, Tensor]:
         """Tensors of segments and their texts on the model's device; a GPU scales and cuts the pixels itself."""
@@ -215,17 +245,24 @@ class Qwen:
 
     def __call__(self, shown: Sequence[Shown], prompts: Sequence[str]) -> list[list[States]]:
         """States of each segment, one after the other, for each prompt: one micro-batch."""
-        return self.states(self.prepare(shown, prompts))
+        return self.states(Asked(shown, prompts))
 
     def prepare(self, shown: Sequence[Shown], prompts: Sequence[str]) -> Asked:
-        """Make the tensors of a micro-batch of segments, of which all are asked the same; may run in a thread."""
+        """Make the tensors of a micro-batch of segments, of which all are asked the same."""
         checkpoint, chats = self._checkpoint, [self._checkpoint.chat(prompt) for prompt in prompts]
         if len(prompts) == 1:
-            return Asked(shown, prompts, checkpoint.inputs(shown, chats * len(shown)), [])
+            return Asked(shown, prompts, checkpoint.inputs(shown, chats * len(shown)))
         before, tokenizer = chats[0].split(_MARKER)[0] + _MARKER, checkpoint.processor.tokenizer
         after = [tokenizer(chat.split(_MARKER)[1], return_tensors="pt").input_ids for chat in chats]
         inputs = checkpoint.inputs(shown, [before] * len(shown))
         return Asked(shown, prompts, inputs, [words.to(checkpoint.device) for words in after])
+
+    def prepare_ahead(self, shown: Sequence[Shown], prompts: Sequence[str]) -> Asked:
+        """The same, in a thread; where a GPU has no memory for it now, it is left to be made when its turn comes."""
+        try:
+            return self.prepare(shown, prompts)
+        except torch.OutOfMemoryError:
+            return Asked(shown, prompts)
 
     def states(self, asked: Asked) -> list[list[States]]:
         """States of each segment for each prompt.
@@ -241,6 +278,7 @@ class Qwen:
         from transformers import DynamicCache
 
         inputs, several = asked.inputs, bool(asked.words)
+        assert inputs
         ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
         length = mask.sum(dim=1)
         cache = DynamicCache(config=self._model.config.text_config) if several else None
@@ -291,32 +329,35 @@ def in_halves(run: Callable[[Asked], list[Answer]], prepare: Callable[..., Asked
 
     Args:
         run: gives one answer per segment.
-        prepare: makes a batch of segments and prompts.
-        asked: the batch.
+        prepare: makes the tensors of a batch of segments and prompts.
+        asked: the batch, made or not.
 
     Raises:
         torch.OutOfMemoryError: a single segment is too much.
     """
     count = len(asked.shown)
     try:
-        return run(asked)
+        return run(asked if asked.inputs else prepare(asked.shown, asked.prompts))
     except torch.OutOfMemoryError:
         if count == 1:
             raise
-    asked.inputs.clear()
+    if asked.inputs:
+        asked.inputs.clear()
     torch.cuda.empty_cache()
     logging.getLogger(__name__).warning(
-        "a GPU has not enough memory for %d segments at once; --behavior.micro-batch %d would fit", count, count // 2
+        "the GPU has not enough memory for %d segments at once and takes %d; --behavior.micro-batch %d would ask for "
+        "that from the start (under another address: everything is then extracted anew)",
+        *(count, count // 2, count // 2),
     )
     halves = (asked.shown[: count // 2], asked.shown[count // 2 :])
-    return [answer for half in halves for answer in in_halves(run, prepare, prepare(half, asked.prompts))]
+    return [answer for half in halves for answer in in_halves(run, prepare, Asked(half, asked.prompts))]
 
 
 def _metadata(shown: Shown) -> Any:  # noqa: ANN401 -- transformers' own class, imported late
     """Frame times in milliseconds, so that the prompt tells them as they are at any frame rate."""
     from transformers.video_utils import VideoMetadata
 
-    milliseconds = np.round(shown.time_s * 1000).astype(int).tolist()
+    milliseconds = np.round(shown.time_s.clip(min=0) * 1000).astype(int).tolist()
     return VideoMetadata(total_num_frames=len(milliseconds), fps=1000.0, frames_indices=milliseconds)
 
 

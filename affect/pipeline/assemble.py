@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray.data
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from affect import schema, timeline
@@ -114,14 +114,15 @@ def _segments(
 ) -> Segments:
     ranges_s = timeline.segments(clock.duration_s, run.grid.segment_s, run.grid.hop_s)
     start_s, end_s = np.array(ranges_s).T
-    ranges = np.minimum(timeline.frame_ranges(clock, ranges_s), num)
+    whole = timeline.frame_ranges(clock, ranges_s)
+    ranges = np.minimum(whole, num)
     edges = np.array([clock.block_edges(start, run.wavlm.blocks) for start in start_s])
     judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking)
     prompts = features.behavior["prompt"].to_pylist()
     prompt = person if person in prompts else "neutral"
     behavior = features.behavior.filter(pa.array([p == prompt for p in prompts], type=pa.bool_()))
     behavior_valid, multimodal, vision = _states(behavior, len(ranges))
-    patches = _patches(behavior, clock, num)
+    patches = _patches(behavior, clock.time_s, whole, num)
     waveforms = [np.empty(0, dtype=np.int16) for _ in ranges]
     for row in range(features.audio.num_rows):
         waveforms[features.audio["segment"][row].as_py()] = features.audio["waveform"][row].values.to_numpy()
@@ -156,19 +157,21 @@ def _states(behavior: pa.Table, num: int) -> tuple[ndarray, ndarray, ndarray]:
     return valid, states[0], states[1]
 
 
-def _patches(behavior: pa.Table, clock: timeline.Timestamps, num: int) -> Patches:
+def _patches(
+    behavior: pa.Table, time_s: Float[ndarray, " frames"], ranges: Int[ndarray, "segments 2"], num: int
+) -> Patches:
     """States of half seconds, with the frames of the track that each stands for."""
-    parts, ranges, segments = [], [], []
-    columns = (behavior[name] for name in ("segment", "start_s", "end_s", "patches", "patch_s"))
-    for segment, start_s, end_s, states, patch_s in zip(*columns, strict=True):
-        times = timeline.patch_edges(patch_s.values.to_numpy(), start_s.as_py(), end_s.as_py())
-        edges = np.minimum([clock.frames_before(time) for time in times], num)
-        parts.append(states.values.flatten().to_numpy().reshape(len(times) - 1, -1))
-        ranges.append(np.stack([edges[:-1], edges[1:]], axis=1))
-        segments.append(np.full(len(times) - 1, segment.as_py()))
-    if not parts:
+    states, frames, owner = [], [], []
+    columns = (behavior[name] for name in ("segment", "patches", "shown_s"))
+    for segment, values, shown_s in zip(*columns, strict=True):
+        number = segment.as_py()
+        own = timeline.patch_ranges(time_s, shown_s.values.to_numpy(), *ranges[number])
+        states.append(values.values.flatten().to_numpy().reshape(len(own), -1))
+        frames.append(own)
+        owner.append(np.full(len(own), number))
+    if not states:
         return Patches.none()
-    return Patches(np.concatenate(parts), np.concatenate(ranges), np.concatenate(segments))
+    return Patches(np.concatenate(states), np.minimum(np.concatenate(frames), num), np.concatenate(owner))
 
 
 def assemble(

@@ -15,7 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -24,7 +24,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from affect import weights
-from affect.config import Kind, Pool, Run
+from affect.config import Behavior, Kind, Pool, Run
 from affect.corpus import affwild2
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
@@ -219,26 +219,30 @@ def _count(summary: Summary, row: dict[str, Any], kind: Kind) -> None:
 
 
 def _fetch_weights(run: Run, kinds: Collection[Kind]) -> None:
-    """Fetch weights once on every node that actors may start on, before they do.
+    """Fetch and check weights once on every node that actors may start on, before they do.
 
     Raises:
-        WeightsError: they cannot be had; said here in one line, and not by every actor.
+        WeightsError: they cannot be had or used; said here in one line, and not by every actor.
     """
+    from affect.behavior.prompt import PROMPTS
+
     if "face" in kinds:
         weights.file(run.face.landmarker)
     pools: list[Pool] = [getattr(run, kind) for kind in ("behavior", "description") if kind in kinds]
-    nodes = [node for node in ray.nodes() if node["Alive"] and any(_fits(pool, node["Resources"]) for pool in pools)]
-    fetch: Any = ray.remote(num_cpus=0, max_retries=0)(weights.checkpoint)
-    place = partial(NodeAffinitySchedulingStrategy, soft=False)
-    settings = run.behavior
-    ray.get(
-        [
-            fetch.options(scheduling_strategy=place(node["NodeID"])).remote(
-                settings.weights, settings.revision, "qwen3_vl"
-            )
-            for node in nodes
-        ]
-    )
+    places = [
+        NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        for node in ray.nodes()
+        if node["Alive"] and any(_fits(pool, node["Resources"]) for pool in pools)
+    ]
+    check: Any = ray.remote(num_cpus=0, max_retries=0)(_check_weights)
+    wanted = (run.behavior, list(PROMPTS.values()), run.description.max_tokens if "description" in kinds else 0)
+    ray.get([check.options(scheduling_strategy=place).remote(*wanted) for place in places])
+
+
+def _check_weights(settings: Behavior, prompts: list[str], max_written: int) -> None:
+    from affect.behavior import qwen
+
+    qwen.check(settings, prompts, max_written)
 
 
 def _fits(pool: Pool, there: Mapping[str, float]) -> bool:

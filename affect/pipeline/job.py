@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
@@ -30,13 +32,20 @@ def main(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | None
         start_ray()
         code = work(arguments)
     except (ValueError, OSError, FloatingPointError, RayError) as error:
-        cause = getattr(error, "cause", None) or error  # what went wrong in an actor, without its traceback
-        print(f"error: {cause}", file=sys.stderr, flush=True)
+        print(f"error: {_cause(error)}", file=sys.stderr, flush=True)
         code = 1
     except KeyboardInterrupt:
-        print(f"stopped; go on with: python {' '.join(sys.argv)}", file=sys.stderr, flush=True)
+        print(f"stopped; go on with: python {shlex.join(sys.argv)}", file=sys.stderr, flush=True)
         code = 130
     sys.exit(code)
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong in a task or an actor, without its traceback."""
+    if cause := getattr(error, "cause", None):
+        return str(cause)
+    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
+    return raised[-1] if isinstance(error, RayError) and raised else str(error)
 
 
 def parse(job: type, arguments: list[str], others: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- a job

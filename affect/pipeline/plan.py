@@ -264,9 +264,11 @@ def check_pools(run: Run, kinds: Iterable[Kind]) -> None:
     for resource, name in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
         asked = {kind: getattr(pool, name) * pool.min_actors for kind, pool in pools.items()}
         spare = 0.1 if resource == "CPU" else 0.0
-        if sum(asked.values()) + spare > there.get(resource, 0.0) and sum(asked.values()) > 0:
-            flag = f"--{max(asked, key=lambda kind: asked[kind])}.{name.replace('_', '-')} 0.5"
+        here = there.get(resource, 0.0)
+        if sum(asked.values()) + spare > here and sum(asked.values()) > 0:
+            flag = f"--{max(asked, key=lambda kind: asked[kind])}.{name.replace('_', '-')}"
+            advice = f"so give each a smaller share, e.g. {flag} 0.5" if here else f"so leave {flag} out"
             raise ValueError(
-                f"the stages ask for {json.dumps(asked)} {resource}s and the cluster has {there.get(resource, 0.0):g}; "
-                f"they hold them all the time, so give each a smaller share, e.g. {flag}"
+                f"the stages ask for {json.dumps(asked)} {resource}s, {f'{spare} are for reading, ' if spare else ''}"
+                f"and the cluster has {here:g}; they hold them all the time, {advice}"
             )

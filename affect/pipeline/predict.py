@@ -74,11 +74,19 @@ def check_settings(model: Model, run: Run) -> None:
     """
     if model.settings_address == settings_address(run, model.system):
         return
-    own = json.loads(json.dumps(dataclasses.asdict(run.settings_of(model.system))))
-    theirs = model.settings
+    own, theirs = _flat(dataclasses.asdict(run.settings_of(model.system))), _flat(model.settings)
     differing = [f"{n} {theirs.get(n)} (this run: {value})" for n, value in own.items() if theirs.get(n) != value]
     what = ", ".join(differing) or "other pretrained weights"
     raise ValueError(f"{model.uri} was trained with other {model.system} settings than this run has: {what}")
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by dotted path, as JSON has them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{before}{name}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: json.loads(json.dumps(value))}
+    return flat
 
 
 class Predictor:

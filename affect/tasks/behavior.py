@@ -56,8 +56,9 @@ class BehaviorTask(TrackTask):
         if not segments.behavior_valid.any():
             return None
         if self._model.states == "dense":
-            every, most = np.arange(len(patches.segment)), int(np.bincount(patches.segment).max())
-            return Points(patches.states, every, patches.ranges, track.patch_gold, every >= 0, most)
+            num, most = len(patches.segment), int(np.bincount(patches.segment).max())
+            there = np.ones(num, dtype=bool)  # a segment without states has no patches
+            return Points(patches.states, np.arange(num), patches.ranges, track.patch_gold, there, most)
         states: ndarray = getattr(segments, self._model.states)
         nearest = timeline.nearest_valid(segments.behavior_valid)
         return Points(states, nearest, segments.ranges, track.segment_gold, segments.behavior_valid, 1)

@@ -101,7 +101,10 @@ def qwen(count: int = 4) -> None:
     device = _device()
     with _checkpoint(device) as folder:
         settings = Behavior(weights=str(folder))
-        ours, theirs = Qwen(settings, list(PROMPTS.values())), Checkpoint(settings, list(PROMPTS.values()), writes=True)
+        ours, theirs = (
+            Qwen(settings, list(PROMPTS.values())),
+            Checkpoint(settings, list(PROMPTS.values()), max_written=100),
+        )
         how = GenerationConfig(do_sample=False, max_new_tokens=100, min_new_tokens=100, pad_token_id=0)
         for name, size in list(SHOWN.items())[: 3 if device.type == "cuda" else 2]:
             segments = _segments(count, *size)
@@ -150,6 +153,7 @@ def prefill() -> None:
         for name, size in list(SHOWN.items())[1:]:
             for micro_batch in (1, 2, 4, 8, 16) if cuda else (1, 2, 4):
                 asked = model.prepare(_segments(micro_batch, *size), [PROMPTS["neutral"]])
+                assert asked.inputs
                 tokens = int(asked.inputs["attention_mask"].sum())
                 if cuda:
                     torch.cuda.reset_peak_memory_stats()

@@ -107,7 +107,7 @@ def _behavior(clip: Clip, rng: np.random.Generator) -> pa.Table:
     halves = rng.standard_normal((PATCHES * len(number), STATE), dtype=np.float32)
     offsets = np.arange(0, len(halves) + 1, PATCHES, dtype=np.int32)
     columns["patches"] = pa.ListArray.from_arrays(offsets, rows_of(halves, pa.float16()))
-    columns["patch_s"] = rows_of(np.linspace(start_s, end_s, 2 * PATCHES + 1, axis=1)[:, 1::2], pa.float64())
+    columns["shown_s"] = rows_of(np.linspace(start_s, end_s - 1 / FPS, 2 * PATCHES, axis=1), pa.float64())
     plain = {"segment": number, "prompt": ["neutral"] * len(number), "start_s": start_s, "end_s": end_s}
     plain["micro_batch"] = np.full(len(number), 4)
     return pa.table({**plain, **columns}).select(schema.BEHAVIOR.names).cast(schema.BEHAVIOR)

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from affect import schema, timeline, tiny
-from affect.behavior import clip as clip_module
 from affect.behavior.clip import BehaviorClip
 from affect.behavior.describe import DescriptionClip
 from affect.behavior.frames import Segment, shown
@@ -91,8 +90,8 @@ def test_a_row_per_segment_and_prompt_with_the_times_of_its_patches(behavior: Be
     rows = table.to_pylist()
     assert [(row["segment"], row["prompt"]) for row in rows] == [(n, p) for n in range(4) for p in clip.prompts]
     for row in rows:
-        assert len(row["patches"]) == len(row["patch_s"]) == (8 if row["segment"] < 3 else 6)
-        assert row["start_s"] < row["patch_s"][0] and row["patch_s"][-1] < row["end_s"]
+        assert 2 * len(row["patches"]) == len(row["shown_s"]) == (16 if row["segment"] < 3 else 12)
+        assert row["start_s"] == row["shown_s"][0] and row["end_s"] == pytest.approx(row["shown_s"][-1] + 1 / FPS)
         assert row["micro_batch"] == 2
     assert table == behavior(clip).table
 
@@ -104,7 +103,7 @@ def test_segments_come_out_the_same_whatever_clip_they_are_in(behavior: Behavior
     ]
     assert [row["segment"] for row in parts] == [row["segment"] for row in whole]
     for mine, other in zip(parts, whole, strict=True):
-        assert mine["patch_s"] == pytest.approx(other["patch_s"])
+        assert mine["shown_s"] == pytest.approx(other["shown_s"])
         assert np.array(mine["multimodal"], dtype=float) == pytest.approx(
             np.array(other["multimodal"], float), abs=0.02
         )
@@ -118,6 +117,43 @@ def test_a_video_of_fewer_than_four_frames_is_one_segment_of_what_there_is(
     table, status, _ = behavior(clip_of(path))
     assert status == "ok" and table.num_rows == 1
     assert len(table["patches"][0]) == (frames + 1) // 2
+
+
+def test_pictures_that_cannot_be_decoded_are_counted_and_the_others_are_shown(
+    behavior: BehaviorClip, film: Path, monkeypatch: pytest.MonkeyPatch
+):
+    decode = video.decode
+
+    def damaged(*args: Any, **options: Any) -> Iterator[tuple[int, np.ndarray]]:
+        return ((frame, picture) for frame, picture in decode(*args, **options) if not 60 <= frame < 150)
+
+    monkeypatch.setattr(video, "decode", damaged)
+    table, status, reason = behavior(clip_of(film))
+    assert status == "degraded" and reason == "28 of 60 pictures cannot be decoded"
+    times = [time for row in table["shown_s"].to_pylist() for time in row]
+    assert len(times) == 32 and not any(2.4 <= time < 6.0 for time in times)
+    monkeypatch.setattr(video, "decode", lambda *_, **__: iter(()))
+    assert behavior(clip_of(film))[1:] == ("failed", "not one frame can be decoded")
+
+
+def test_a_hole_in_the_video_is_nothing_that_is_missing(
+    behavior: BehaviorClip, describer: DescriptionClip, tmp_path: Path
+):
+    path = write(tmp_path, Film(name="hole.mp4", ticks=[*range(0, 8000, 200), *range(130_000, 134_000, 200)]))
+    for extractor in (behavior, describer):
+        found = extractor(clip_of(path, start_s=60.0, end_s=120.0))
+        assert (found.status, found.reason, found.table.num_rows) == ("ok", "", 0)
+        before = extractor(clip_of(path, end_s=60.0))
+        assert before.status == "ok" and before.table["segment"].to_pylist() == list(range(before.table.num_rows))
+        assert extractor(clip_of(path, start_s=120.0, end_s=180.0)).status == "ok"
+
+
+def test_a_picture_of_a_shape_that_the_model_cannot_be_shown_is_the_inputs_fault(
+    behavior: BehaviorClip, tmp_path: Path
+):
+    path = write(tmp_path, Film(name="thin.mp4", ticks=[0, 200, 400], size=(4096, 16)))
+    with pytest.raises(video.MediaError, match="pictures of 4096 x 16 cannot be shown"):
+        behavior(clip_of(path))
 
 
 def spoilt(behavior: BehaviorClip, monkeypatch: pytest.MonkeyPatch, numbers: set[int], value: float) -> None:
@@ -158,7 +194,7 @@ def test_batches_are_made_while_the_model_computes(behavior: BehaviorClip, film:
 
     order: list[str] = []
     prepared = threading.Event()
-    prepare, states = behavior._model.prepare, behavior._model.states
+    prepare, states = behavior._model.prepare_ahead, behavior._model.states
 
     def preparing(pictures: tuple[Shown, ...], prompts: list[str]) -> Any:
         order.append(threading.current_thread().name)
@@ -170,10 +206,10 @@ def test_batches_are_made_while_the_model_computes(behavior: BehaviorClip, film:
         assert prepared.wait(timeout=30)
         return states(asked)
 
-    monkeypatch.setattr(behavior._model, "prepare", preparing)
+    monkeypatch.setattr(behavior._model, "prepare_ahead", preparing)
     monkeypatch.setattr(behavior._model, "states", computing)
     assert behavior(clip_of(film)).table.num_rows == 4
-    assert threading.main_thread().name not in order and clip_module.BATCHES_AHEAD >= 1
+    assert threading.main_thread().name not in order
 
 
 @pytest.fixture(scope="module")

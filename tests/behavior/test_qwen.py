@@ -13,7 +13,7 @@ from _pytest.logging import LogCaptureFixture
 
 from affect import tiny
 from affect.behavior.prompt import PROMPTS, Prompt
-from affect.behavior.qwen import Qwen, Shown, States, _metadata, frame_size
+from affect.behavior.qwen import Qwen, Shown, States, _metadata, check, frame_size
 from affect.config import Behavior
 from affect.weights import WeightsError
 
@@ -133,7 +133,6 @@ def test_each_temporal_patch_has_its_time_and_one_pair_of_vision_tokens_and_none
     patch = "<|vision_start|>" + "<|video_pad|>" * 4 + "<|vision_end|>"
     video = "".join(f"<{mean:.1f} seconds>{patch}" for mean in (0.2, 1.52, 3.5))  # the last frame is doubled
     assert text == f"<|im_start|>user\n{video}{PROMPTS['left']}<|im_end|>\n<|im_start|>assistant\n"
-    assert segment.patch_s == pytest.approx([0.2, 1.52, 3.5])
 
 
 @pytest.mark.parametrize("prompts", [["neutral"], ["neutral", "left", "right"], ["right", "neutral"]])
@@ -187,9 +186,8 @@ def test_every_state_depends_on_the_pictures_and_a_patch_on_none_that_comes_late
 
 @pytest.mark.parametrize(("frames", "patches"), [(1, 1), (2, 1), (3, 2), (5, 3), (16, 8)])
 def test_odd_and_single_frames_work(frames: int, patches: int, qwen: Qwen):
-    segment = shown(frames)
-    states = one(qwen, segment)
-    assert states.patches.shape == (patches, WIDTH) and len(segment.patch_s) == patches
+    states = one(qwen, shown(frames))
+    assert states.patches.shape == (patches, WIDTH)
     assert all(np.isfinite(value).all() for value in states[:3])
 
 
@@ -215,6 +213,26 @@ def test_a_batch_that_a_gpu_cannot_hold_is_halved_until_it_can_and_the_rows_say_
         for mine, other in zip(a, b, strict=True):
             np.testing.assert_allclose(mine.multimodal, other.multimodal, atol=NAIVE)
     assert "--behavior.micro-batch 2" in caplog.text
+
+
+def test_a_batch_that_a_gpu_cannot_even_prepare_ahead_is_prepared_in_halves_when_its_turn_comes(
+    qwen: Qwen, monkeypatch: pytest.MonkeyPatch
+):
+    inputs = qwen._checkpoint.inputs
+
+    def small_memory(shown: list[Shown], *args: Any, **options: Any) -> Any:
+        if len(shown) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inputs(shown, *args, **options)
+
+    expected = qwen(SEGMENTS, TEXTS)
+    monkeypatch.setattr(qwen._checkpoint, "inputs", small_memory)
+    asked = qwen.prepare_ahead(SEGMENTS, TEXTS)
+    assert asked.inputs is None
+    found = qwen.states(asked)
+    assert [answers[0].micro_batch for answers in found] == [2, 2, 2, 2]
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine[1].multimodal, other[1].multimodal, atol=NAIVE)
 
 
 def test_a_single_segment_that_a_gpu_cannot_hold_is_an_error(qwen: Qwen, monkeypatch: pytest.MonkeyPatch):
@@ -272,16 +290,39 @@ def test_a_checkpoint_that_lacks_tensors_is_refused(folder: Path, tmp_path: Path
     assert "lacks 1 of the model's tensors" in refused(tmp_path / "qwen")
 
 
-def test_a_folder_without_weights_is_refused(folder: Path, tmp_path: Path):
-    shutil.copytree(folder, tmp_path / "qwen")
-    (tmp_path / "qwen" / "model.safetensors").unlink()
-    assert "cannot be loaded" in refused(tmp_path / "qwen")
-    (tmp_path / "qwen" / "config.json").write_text("no json")
-    assert "config.json" in refused(tmp_path / "qwen")
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("model.safetensors", None, "there is no *.safetensors"),
+        ("model.safetensors", b"", "cannot be loaded"),
+        ("model.safetensors", b"\xff" * 4000, "cannot be loaded"),
+        ("model.safetensors", 5000, "cannot be loaded"),
+        ("config.json", b"no json", "config.json"),
+        ("tokenizer.json", 500, "cannot be loaded"),
+        ("chat_template.jinja", None, "cannot be loaded"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line_that_names_it(
+    folder: Path, name: str, content: bytes | int | None, expected: str, tmp_path: Path
+):
+    path = tmp_path / "qwen"
+    shutil.copytree(folder, path)
+    whole = (path / name).read_bytes()
+    (path / name).unlink()
+    if content is not None:
+        (path / name).write_bytes(whole[:content] if isinstance(content, int) else content)
+    said = refused(path)
+    assert expected in said and str(path) in said
+
+
+def test_a_tensor_of_another_shape_is_refused(folder: Path, tmp_path: Path):
+    path = edited(folder, tmp_path / "qwen", "config.json", lambda c: c["text_config"].update(intermediate_size=96))
+    assert "cannot be loaded" in refused(path)
 
 
 def test_a_segment_that_may_be_longer_than_the_model_reads_is_refused_before_anything_runs(folder: Path):
     said = refused(folder, max_frame_pixels=2_000_000)
     assert "8192 tokens at most" in said and "max_frame_pixels" in said
-    with pytest.raises(WeightsError, match="a shorter prompt"):
-        Qwen(Behavior(weights=str(folder)), ["a very long prompt " * 500])
+    for prompts, max_written in ((["a very long prompt " * 500], 0), (TEXTS, 8000)):
+        with pytest.raises(WeightsError, match="a shorter prompt"):
+            check(Behavior(weights=str(folder)), prompts, max_written)

@@ -7,14 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from _pytest.capture import CaptureFixture
+from ray.exceptions import RayError
 
 from affect.config import Run
 from affect.corpus import affwild2
 from affect.corpus.clip import Extracted
 from affect.corpus.demo import Person, VideoSpec, write_video
 from affect.corpus.track import Patches
-from affect.pipeline import plan
+from affect.pipeline import job, plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.columns import matrix
 from affect.pipeline.evaluate import score_predictions
@@ -24,6 +26,7 @@ from affect.pipeline.predict import load_models, predict
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track, to_tables
 from affect.pipeline.train import train
+from affect.weights import WeightsError
 from tests.conftest import Micro
 from tests.pipeline.test_extract import objects
 
@@ -119,7 +122,7 @@ def test_a_track_on_disk_keeps_the_half_seconds_of_the_segments_that_have_any(
 def test_descriptions_are_a_table_of_their_own_and_resume(pair: Pair, capsys: CaptureFixture[str]):
     assert pair.summary.done == {"ok": 6}  # three clips: states and words
     table = pair.table("description")
-    assert table.column_names == ["segment", "prompt", "start_s", "end_s", "text"] and table.num_rows == 6
+    assert table.column_names == ["video", "segment", "prompt", "start_s", "end_s", "text"] and table.num_rows == 6
     before = objects(pair.store.uri)
     assert pair.again(describe=True).done.total() == 0
     gone = sorted(pair.store.keys("description"))[0]
@@ -145,6 +148,24 @@ def test_weights_that_cannot_be_had_are_one_line_before_any_actor_starts(pair: P
         cause = str(getattr(raised.value, "cause", raised.value))
         assert "\n" not in cause and ("hf download no/where" in cause or "describes a wavlm model" in cause)
     assert not Store(str(tmp_path)).keys("behavior")
+
+
+class Broken:
+    """An actor that cannot start."""
+
+    def __init__(self) -> None:
+        raise WeightsError("made up: what it is")
+
+    def work(self) -> None:
+        """Never reached."""
+
+
+def test_what_keeps_an_actor_from_starting_is_said_without_its_traceback(local_ray: str):
+    actor = ray.remote(Broken).remote()
+    with pytest.raises(RayError) as raised:
+        ray.get(actor.work.remote())
+    assert "Traceback" in str(raised.value) or "\n" in str(raised.value)
+    assert job._cause(raised.value) == "made up: what it is"
 
 
 @pytest.mark.parametrize("states", ["dense", "vision"])
