@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from affect import schema
+from affect.behavior.checkpoint import Shown
 from affect.behavior.frames import Segment, extracted, shown
 from affect.behavior.prompt import PROMPTS, Prompt
-from affect.behavior.qwen import Asked, Qwen, Shown, States
+from affect.behavior.qwen import Asked, Qwen, States
 from affect.config import Behavior
 from affect.corpus.ahead import ahead
 from affect.corpus.clip import Clip, Extracted

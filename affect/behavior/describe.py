@@ -8,9 +8,10 @@ import pyarrow as pa
 import torch
 
 from affect import schema
+from affect.behavior.checkpoint import Checkpoint, Shown
 from affect.behavior.frames import extracted, shown
 from affect.behavior.prompt import PROMPTS, Prompt
-from affect.behavior.qwen import Asked, Checkpoint, Shown, in_halves
+from affect.behavior.qwen import Asked, in_halves
 from affect.config import Behavior, Description
 from affect.corpus.clip import Clip, Extracted
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from affect import timeline
-from affect.behavior.qwen import Shown, frame_size
+from affect.behavior.checkpoint import Shown, frame_size
 from affect.config import Behavior
 from affect.corpus import video
 from affect.corpus.clip import Clip, Extracted

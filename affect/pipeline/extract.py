@@ -240,9 +240,9 @@ def _fetch_weights(run: Run, kinds: Collection[Kind]) -> None:
 
 
 def _check_weights(settings: Behavior, prompts: list[str], max_written: int) -> None:
-    from affect.behavior import qwen
+    from affect.behavior import checkpoint
 
-    qwen.check(settings, prompts, max_written)
+    checkpoint.check(settings, prompts, max_written)
 
 
 def _fits(pool: Pool, there: Mapping[str, float]) -> bool:

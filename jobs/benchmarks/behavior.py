@@ -82,7 +82,7 @@ def _checkpoint(device: torch.device) -> Iterator[Path]:
 
 
 def _segments(count: int, height: int, width: int) -> list[Any]:
-    from affect.behavior.qwen import Shown
+    from affect.behavior.checkpoint import Shown
 
     rng = np.random.default_rng(0)
     return [
@@ -94,8 +94,9 @@ def qwen(count: int = 4) -> None:
     """States of segments, against the authors' way of getting them."""
     from transformers import GenerationConfig
 
+    from affect.behavior.checkpoint import Checkpoint
     from affect.behavior.prompt import PROMPTS
-    from affect.behavior.qwen import Checkpoint, Qwen
+    from affect.behavior.qwen import Qwen
     from affect.config import Behavior
 
     device = _device()
@@ -241,10 +242,10 @@ def _indexed_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Ten
 
 def behavior(seconds: int = 16) -> None:
     """The behaviour stage of a 720p film, decoding and all, against its model alone; and the way of its pictures."""
+    from affect.behavior.checkpoint import frame_size
     from affect.behavior.clip import BehaviorClip
     from affect.behavior.frames import shown
     from affect.behavior.prompt import PROMPTS
-    from affect.behavior.qwen import frame_size
     from affect.config import Behavior, Grid
     from affect.corpus import video
     from affect.corpus.clip import Clip

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 
 from affect import schema, timeline, tiny
+from affect.behavior.checkpoint import Shown, frame_size
 from affect.behavior.clip import BehaviorClip
 from affect.behavior.describe import DescriptionClip
 from affect.behavior.frames import Segment, shown
 from affect.behavior.prompt import PROMPTS
-from affect.behavior.qwen import Shown, States, frame_size
+from affect.behavior.qwen import States
 from affect.config import Behavior, Description, Grid
 from affect.corpus import video
 from affect.corpus.clip import Clip

@@ -12,8 +12,9 @@ import torch
 from _pytest.logging import LogCaptureFixture
 
 from affect import tiny
+from affect.behavior.checkpoint import Shown, _metadata, check, frame_size
 from affect.behavior.prompt import PROMPTS, Prompt
-from affect.behavior.qwen import Qwen, Shown, States, _metadata, check, frame_size
+from affect.behavior.qwen import Qwen, States
 from affect.config import Behavior
 from affect.weights import WeightsError
 
