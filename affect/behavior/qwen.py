@@ -117,7 +117,7 @@ class Qwen:
         cache = DynamicCache(config=self._model.config.text_config) if several else None
         states = self._model(**inputs, use_cache=several, **{self._cache_name: cache}).last_hidden_state  # (B, L, D)
         seen = [self._read(states[i, : length[i]], ids[i, : length[i]]) for i in range(len(ids))]
-        last = [states[torch.arange(len(ids)), length - 1]]
+        last = [states[torch.arange(len(ids), device=ids.device), length - 1]]
         if several:
             position = (length + self._model.rope_deltas[:, 0])[:, None]  # of the first word, on all three axes
             last = [self._go_on(words, position, mask, cache) for words in asked.words]
@@ -150,11 +150,8 @@ class Qwen:
         config = self._model.config
         visual: Bool[Tensor, " L"] = ids == config.video_token_id
         ends = torch.nonzero(ids == config.vision_end_token_id).flatten()
-        patch = torch.bucketize(torch.nonzero(visual).flatten(), ends)
-        total = torch.zeros(len(ends), states.shape[1], dtype=torch.float32, device=states.device)
-        total.index_add_(0, patch, states[visual].float())
-        mean = total / torch.bincount(patch, minlength=len(ends))[:, None]
-        return _numbers(states[ends[-1]]), _numbers(mean)
+        patches = states[visual].float().unflatten(0, (len(ends), -1))  # (P, tokens, D): all have as many tokens
+        return _numbers(states[ends[-1]]), _numbers(patches.mean(dim=1))
 
 
 def in_halves(run: Callable[[Asked], list[Answer]], prepare: Callable[..., Asked], asked: Asked) -> list[Answer]:
