@@ -165,7 +165,7 @@ def _patches(
     columns = (behavior[name] for name in ("segment", "patches", "shown_s"))
     for segment, values, shown_s in zip(*columns, strict=True):
         number = segment.as_py()
-        own = timeline.patch_ranges(time_s, shown_s.values.to_numpy(), *ranges[number])
+        own = timeline.patch_ranges(time_s, shown_s.values.to_numpy(), *ranges[number].tolist())
         states.append(values.values.flatten().to_numpy().reshape(len(own), -1))
         frames.append(own)
         owner.append(np.full(len(own), number))
