@@ -331,7 +331,7 @@ def _save(training: Training, fitted: Fitted, widths: dict[str, int], samples: i
     files.write(files.join(uri, "model.json"), json.dumps(card, indent=1).encode())
     count = sum(parameter.numel() for parameter in fitted.model.parameters())
     say(
-        f"train {training.label}: {count:,} parameters, best of {len(fitted.history)} epochs is {fitted.best.number}, "
-        f"development CCC {best['valence']:.3f} valence, {best['arousal']:.3f} arousal, {best['mean']:.3f} mean "
-        "(selected on it)"
+        f"train {training.label}: best of {len(fitted.history)} epochs is {fitted.best.number}, development CCC "
+        f"{best['valence']:.3f} valence, {best['arousal']:.3f} arousal, {best['mean']:.3f} mean (selected on it), "
+        f"{count:,} parameters"
     )

@@ -171,13 +171,13 @@ def test_what_keeps_an_actor_from_starting_is_said_without_its_traceback(local_r
 @pytest.mark.parametrize("states", ["dense", "vision"])
 def test_other_states_make_another_model_under_another_title(trained: Micro, states: str, tmp_path: Path):
     run = replace(trained.run, name=states, systems=("behavior",), mamba=replace(trained.run.mamba, states=states))
-    store, out = Store(trained.places.store), str(tmp_path / "out")
+    store, out, runs = Store(trained.places.store), str(tmp_path / "out"), str(tmp_path / "runs")
     videos = plan.probe_videos(trained.places.videos, store, {})
     refs = assemble(run, videos, affwild2.read_splits(trained.places.labels), store)
-    [model] = train(run, refs, store, trained.places.runs)
+    [model] = train(run, refs, store, runs)
     assert load_model(model.uri).title == {"dense": "behavior (dense)", "vision": "behavior (vision only)"}[states]
     new = extract(run, trained.places.new_videos, store).videos
-    [outcome] = predict(run, new, load_models(run, trained.places.runs), store, out)
+    [outcome] = predict(run, new, load_models(run, runs), store, out)
     assert (outcome["status"], outcome["people"]) == ("ok", 1)  # without faces whoever it is is the main person
     table = pq.read_table(Path(out) / "video03.parquet")
     assert table["behavior_valence"].null_count == 0 and table["valid"].to_pylist() == [True] * 50
