@@ -109,3 +109,15 @@ def test_a_digest_follows_names_and_content(tmp_path: Path):
 
     assert digest(a="1", b="2") == digest(b="2", a="1")
     assert len({digest(a="1", b="2"), digest(a="1", b="3"), digest(a="1", c="2"), digest(a="12"), digest(a="1")}) == 5
+
+
+def test_a_tools_hidden_notes_do_not_change_what_a_folder_is(tmp_path: Path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    before = files.digest(tmp_path)
+    notes = tmp_path / ".cache" / "huggingface" / "download"
+    notes.mkdir(parents=True)
+    (notes / "model.safetensors.metadata").write_text("fetched at noon")
+    (tmp_path / ".gitattributes").write_text("*.safetensors")
+    assert files.digest(tmp_path) == before
+    (tmp_path / "config.json").write_text("{}")
+    assert files.digest(tmp_path) != before
