@@ -19,8 +19,11 @@ from affect.weights import WeightsError
 PATCH_PX = 32
 """Side of a visual token: patches of 16 px, merged two by two."""
 VIDEO = "<|video_pad|>"
-_TOKENS = {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
-_TOKENS |= {"video_token_id": VIDEO}
+_TOKENS = {
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+    "video_token_id": VIDEO,
+}
 
 
 class Shown(NamedTuple):

@@ -38,18 +38,19 @@ class BehaviorClip:
         Raises:
             MediaError: the video cannot be opened.
         """
-        parts = [schema.BEHAVIOR.empty_table()]
+        rows: list[dict[str, object]] = []
         num_shown, broken = 0, []
         for segments, asked in ahead(self._asked(clip), BATCHES_AHEAD):
             for segment, pictures, answers in zip(segments, asked.shown, self._model.states(asked), strict=True):
                 num_shown += len(pictures.time_s)
-                rows = [_row(segment, pictures, *pair) for pair in zip(clip.prompts, answers, strict=True)]
-                finite = [row for row in rows if row]
-                broken += [segment.number] * (len(finite) < len(rows))
-                parts.append(pa.Table.from_pylist(finite, schema=schema.BEHAVIOR))
-        table, reasons = pa.concat_tables(parts).combine_chunks(), []
+                own = [_row(segment, pictures, *pair) for pair in zip(clip.prompts, answers, strict=True)]
+                rows += [row for row in own if row]
+                if None in own:
+                    broken.append(segment.number)
+        reasons = []
         if broken:
             reasons = [f"states of {len(broken)} of {len(clip.segments)} segments are not finite: {_some(broken)}"]
+        table = pa.Table.from_pylist(rows, schema=schema.BEHAVIOR)
         return extracted(table, clip, self._settings, num_shown, reasons)
 
     def _asked(self, clip: Clip) -> Iterator[tuple[list[Segment], Asked]]:

@@ -62,7 +62,7 @@ class DescriptionClip:
     def _prepare(self, segments: Sequence[Shown], prompts: Sequence[str]) -> Asked:
         """Rows end together: what is written follows the last word of each."""
         chats = [self._checkpoint.chat(prompts[0])] * len(segments)
-        return Asked(segments, prompts, self._checkpoint.inputs(segments, chats, padding_side="left"), [])
+        return Asked(segments, prompts, self._checkpoint.inputs(segments, chats, padding_side="left"))
 
     @torch.inference_mode()
     def _write(self, asked: Asked) -> list[str]:

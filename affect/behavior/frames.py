@@ -91,16 +91,14 @@ def extracted(
 
 def _wanted(clip: Clip, settings: Behavior) -> dict[Segment, Int[ndarray, " n"]]:
     """The frames that each segment shows; a hole in the video may leave a segment without any."""
-    frames = {Segment(*segment): _frames(clip, Segment(*segment), settings) for segment in clip.segments}
-    return {segment: own for segment, own in frames.items() if len(own)}
-
-
-def _frames(clip: Clip, segment: Segment, settings: Behavior) -> Int[ndarray, " n"]:
-    [(first, end)] = timeline.frame_ranges(clip.probe.clock, [segment[1:]])
-    if first == end:
-        return np.empty(0, dtype=np.int64)
-    length_s = segment.end_s - segment.start_s
-    return first + timeline.sampled_frames(int(end - first), length_s, settings.frames_per_second, settings.max_frames)
+    segments = [Segment(*segment) for segment in clip.segments]
+    ranges = timeline.frame_ranges(clip.probe.clock, [(segment.start_s, segment.end_s) for segment in segments])
+    per_second, most = settings.frames_per_second, settings.max_frames
+    return {
+        segment: first + timeline.sampled_frames(end - first, segment.end_s - segment.start_s, per_second, most)
+        for segment, (first, end) in zip(segments, ranges.tolist(), strict=True)
+        if first < end
+    }
 
 
 def _finish(

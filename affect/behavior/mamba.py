@@ -159,7 +159,7 @@ class Mamba(nn.Module):
 
         u_0 = Drop(LN(W s + b));   u_n = Block_n(u_(n-1));   h = RMSNorm(u_N);   v, a = head(h)
 
-    s are the states of a window's segments; h is the embedding.
+    s are the states of a window's segments, or of their half seconds; h is the embedding.
 
     Source: paper (arXiv 2603.13056), temporal model of the behaviour.
     Differs: the blocks are Mamba's own (see :func:`selective_scan`); vision-only behaviour drops out .1.

@@ -51,7 +51,7 @@ class Patches:
 
     Args:
         states: mean state of each patch.
-        ranges: frames ``[f0, f1)`` that it stands for; none where the video has fewer frames than patches.
+        ranges: frames ``[f0, f1)`` that it stands for; none where the labels end before it.
         segment: number of its segment.
     """
 

@@ -22,16 +22,16 @@ def rows_of(values: ndarray, kind: pa.DataType, valid: Bool[ndarray, " rows"] | 
     width = values.shape[1]
     if valid is None:
         return ragged(values.reshape(-1), np.full(len(values), width), kind)
-    values, lengths = values[valid], width * valid
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    flat = pa.array(values.reshape(-1).astype(kind.to_pandas_dtype()), kind)
-    return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(~valid))
+    return ragged(values[valid].reshape(-1), width * valid, kind, valid)
 
 
-def ragged(values: ndarray, lengths: Int[ndarray, " rows"], kind: pa.DataType) -> pa.ListArray:
-    """A column of lists of any length, whose values lie one after the other."""
+def ragged(
+    values: ndarray, lengths: Int[ndarray, " rows"], kind: pa.DataType, valid: Bool[ndarray, " rows"] | None = None
+) -> pa.ListArray:
+    """A column of lists of any length, whose values lie one after the other; null where not valid."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, pa.array(values.astype(kind.to_pandas_dtype(), copy=False), kind))
+    flat = pa.array(values.astype(kind.to_pandas_dtype(), copy=False), kind)
+    return pa.ListArray.from_arrays(offsets, flat, mask=None if valid is None else pa.array(~valid))
 
 
 def boxes(column: pa.ChunkedArray) -> Float[ndarray, "frames 4"]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measure import rate, rates, resident_mib, say_ratio
+from benchmarks.measure import fastest, rate, rates, resident_mib, say_ratio
 
 SEGMENTS = 52_887
 """Of Aff-Wild2."""
@@ -53,13 +53,6 @@ SHOWN = {"the demo's pictures": (96, 128), "360p": (352, 640), "720p": (640, 115
 """Height and width that pictures are shown at."""
 
 
-def _device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    torch.set_num_threads(2)
-    return torch.device("cpu")
-
-
 @contextlib.contextmanager
 def _checkpoint(device: torch.device) -> Iterator[Path]:
     """A random Qwen3-VL: of the true 4B shape on a GPU, small on a CPU."""
@@ -99,7 +92,7 @@ def qwen(count: int = 4) -> None:
     from affect.behavior.qwen import Qwen
     from affect.config import Behavior
 
-    device = _device()
+    device = fastest()
     with _checkpoint(device) as folder:
         settings = Behavior(weights=str(folder))
         ours, theirs = (
@@ -145,7 +138,7 @@ def prefill() -> None:
     from affect.behavior.qwen import Qwen
     from affect.config import Behavior
 
-    device = _device()
+    device = fastest()
     cuda = device.type == "cuda"
     with _checkpoint(device) as folder:
         model = Qwen(Behavior(weights=str(folder)), list(PROMPTS.values()))
@@ -199,7 +192,7 @@ def scan() -> None:
     from affect.learning import keep_freed_memory
 
     keep_freed_memory()
-    device = _device()
+    device = fastest()
     for length in (16, 64, 400):
         inputs = _scan_inputs(length, device)
         plain = [value.detach().double().requires_grad_() for value in inputs]
@@ -251,7 +244,7 @@ def behavior(seconds: int = 16) -> None:
     from affect.corpus.clip import Clip
     from affect.corpus.film import TICKS, write_film
 
-    device = _device()
+    device = fastest()
     rng = np.random.default_rng(0)
     scene = np.kron(rng.integers(0, 256, (45, 80, 3)), np.ones((20, 20, 1))).astype(np.uint8)[:720, :1280]
     frames = np.arange(30 * seconds)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import rate, rates, say_ratio
+from benchmarks.measure import fastest, rate, rates, say_ratio
 
 BATCH, FRAMES, WIDTH = 8, 400, 258
 MODALITIES = ("face", "behavior", "audio")
@@ -21,9 +21,7 @@ def _device() -> torch.device:
     from affect.learning import keep_freed_memory
 
     keep_freed_memory()
-    if not torch.cuda.is_available():
-        torch.set_num_threads(2)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return fastest()
 
 
 def _dcmmoe_inputs(device: torch.device) -> dict[str, Any]:
