@@ -124,6 +124,12 @@ class Task(ABC):
     def predict(self, item: Any, outputs: Outputs) -> Float[ndarray, "frames 2"]:  # noqa: ANN401
         """Join the windows' outputs to valence and arousal of every frame."""
 
+    def census(self, items: Sequence[Any]) -> str:
+        """Count what stands between items and learning from them, for the error where nothing is left."""
+        windows = [(item, window) for item in items for window in self.windows(item)]
+        annotated = sum(self.trains_on(*sample) for sample in windows)
+        return f"{len(items)} items have {len(windows)} windows, {annotated} of them annotated"
+
     def copies(self, item: Any) -> float:  # noqa: ANN401
         """How often an item's windows are seen in an epoch, on average."""
         return 1.0
@@ -210,8 +216,9 @@ def _padded(values: Sequence[Arrays], length: int | None = None) -> Tensor:
 
 def autocast(settings: Fit, device: torch.device) -> torch.autocast:
     """What a model's arithmetic runs in; losses are always float32 or wider."""
-    half = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+    half = settings.precision in ("bfloat16", "float16") or (settings.precision == "auto" and device.type == "cuda")
+    kind = torch.float16 if settings.precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, kind, enabled=half)
 
 
 def run_all(
@@ -241,8 +248,8 @@ def run_all(
 
 
 def _numbers(value: Tensor) -> ndarray:
-    """As numpy has them: it knows no bfloat16."""
-    return (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+    """As numpy has them, which knows no bfloat16, in float32 or wider."""
+    return (value.float() if value.dtype.itemsize < 4 else value).cpu().numpy()
 
 
 def run(task: Task, model: nn.Module, item: Any, device: torch.device) -> Outputs:  # noqa: ANN401

@@ -210,8 +210,11 @@ class Tracking:
 class Speaking:
     """The rule that keeps a segment's audio: the visible mouth speaks."""
 
+    relative_to: Literal["track", "video"] = "track"
+    """Whose mean lip area an open mouth exceeds: the track's own, or that of everyone in the video, which tells who
+    speaks where one listens while another talks."""
     history_rows: int = 30
-    """Mesh rows whose mean lip area is compared with the track's."""
+    """Mesh rows whose mean lip area is compared with it."""
     bridge_s: float = 0.15
     """Closed runs up to this long between open frames are filled."""
     min_open_run_s: float = 0.20
@@ -276,9 +279,10 @@ class Fit:
     """Decay of the moving average of the weights, which is then what is validated and saved."""
     seed: int = 0
     """Seed of initialisation, shuffling and dropout."""
-    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """What the model's arithmetic runs in: ``auto`` is bfloat16 autocast on a GPU and float32 on a CPU; float64 is for
-    checks. The loss is float32 or wider in all of them."""
+    precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    """What the model's arithmetic runs in: ``auto`` is bfloat16 autocast on a GPU and float32 on a CPU; float16, for
+    GPUs before 2020, scales the loss so that small gradients stay; float64 is for checks. The loss is float32 or wider
+    in all of them."""
     compile: bool = False
     """Whether torch.compile makes one program of the model; it costs up to minutes before the first step."""
     loss: Loss = field(default_factory=Loss)
@@ -389,6 +393,9 @@ class Wavlm:
     """Revision of the hub id."""
     trained_layers: int = 4
     """Top encoder layers that are trained; everything below is frozen."""
+    cached: bool = False
+    """Whether training reads what the frozen layers say of the plain waveforms, computed once and stored in 16 bits,
+    instead of running them at every step: without waveform augmentation, and without their dropout and SpecAugment."""
     blocks: int = 4
     """Blocks of a segment, one second each."""
     pooling_hidden: int = 128
@@ -524,11 +531,13 @@ class Workers:
     """Whether each worker holds one GPU."""
     checkpoint_steps: int = 1000
     """Steps after which training saves where it is, in the middle of an epoch too; every epoch ends with that."""
+    loader_cpus: float = 1.0
+    """CPUs of one of the tasks that read pictures or waveforms for the workers."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _check(self, self.num_workers >= 0, f"num_workers is {self.num_workers}, it cannot be negative")
-        _check_positive(self, "num_cpus", "checkpoint_steps")
+        _check_positive(self, "num_cpus", "checkpoint_steps", "loader_cpus")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -687,14 +696,12 @@ class EncoderRun:
         )
     )
     """How it is trained."""
-    loader_cpus: float = 1.0
-    """CPUs of one task that reads pictures."""
     workers: Workers = field(default_factory=Workers)
     """Where training runs."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check_positive(self, "trunk_learning_rate", "loader_cpus")
+        _check_positive(self, "trunk_learning_rate")
         _check_fraction(self, "box_growth")
         for name in ("affect_weight", "expression_weight"):
             value = getattr(self, name)

@@ -57,7 +57,7 @@ class Epoch(NamedTuple):
         ccc: valence, arousal and mean on the development items, (3,).
         learning_rate: of the first parameter group.
         seconds: it took, since the last start.
-        skipped: steps skipped because their loss was not finite.
+        skipped: steps skipped because their loss was not finite, or a gradient beyond float16.
     """
 
     number: int
@@ -138,7 +138,7 @@ def fit(
         FloatingPointError: the loss was not finite three steps in a row; names the items.
     """
     samples = [(item, w) for item in training for w in task.windows(item) if task.trains_on(item, w)]
-    _check(samples, development)
+    _check(task, samples, training, development)
     state = _Training(task, device)
     if keeper and files.exists(keeper.uri):
         try:
@@ -155,17 +155,19 @@ def fit(
     return Fitted(state.model.eval(), state.history, state.best)
 
 
-def _check(samples: Sequence[Any], development: Sequence[Any]) -> None:
+def _check(task: Task, samples: Sequence[Any], training: Sequence[Any], development: Sequence[Any]) -> None:
     """See that there is something to learn from and to select on.
 
     Raises:
-        ValueError: there is not.
+        ValueError: there is not; says what is missing, in counts.
     """
+    if not samples:
+        raise ValueError(f"nothing to learn from: {task.census(training)}")
+    if not any(task.windows(item) for item in development):
+        raise ValueError(f"nothing to select on: {task.census(development)}")
     golds = [item.gold[np.isfinite(item.gold[:, :2]).all(axis=1)][:, :2] for item in development]
-    if not samples or not any(len(gold) for gold in golds):
-        raise ValueError(
-            f"{len(samples)} annotated training windows, {len(development)} development tracks: nothing to fit"
-        )
+    if not any(len(gold) for gold in golds):
+        raise ValueError(f"nothing to select on: none of {len(development)} development items is annotated")
     spread = np.ptp(np.concatenate(golds), axis=0)
     for name, width in zip(("valence", "arousal"), spread, strict=True):
         if width == 0:
@@ -195,6 +197,8 @@ class _Training:
         groups = task.parameter_groups(self.model)
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.scheduler = _scheduler(self.optimizer, settings)
+        # Does nothing but in float16.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
         self.best = Epoch(0, np.nan, np.full(3, -np.inf), 0.0, 0.0, 0)
         self.best_weights = copy.deepcopy(checkpoint.changing(self.model))
         self.history: list[Epoch] = []
@@ -277,10 +281,16 @@ class _Training:
             return
         self.in_a_row = 0
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         if self.settings.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() < scale:  # a gradient beyond float16: the step was not taken, the next scale is half
+            self.skipped += 1
+            return
         if self.average:
             self.average.update_parameters(self.model)
         self.losses.append(float(loss.detach()))
@@ -311,6 +321,7 @@ class _Training:
             "best": self.best.number,
             "rates": [group["lr"] for group in self.optimizer.param_groups],
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in ("losses", "steps", "skipped", "in_a_row")},
         }
         files.write(keeper.uri, checkpoint.encode(tensors, note))
@@ -327,6 +338,7 @@ class _Training:
             self.average.load_state_dict(checkpoint.part("average", tensors), strict=False)
         if self.scheduler:
             self.scheduler.load_state_dict(note["scheduler"])
+        self.scaler.load_state_dict(note["scaler"])
         self.history = [Epoch(**{**epoch, "ccc": np.array(epoch["ccc"])}) for epoch in note["history"]]
         self.best = self.history[note["best"] - 1] if note["best"] else self.best
         for name in ("losses", "steps", "skipped", "in_a_row"):

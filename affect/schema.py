@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from affect.config import MODALITIES, SYSTEMS
 
-VERSION = 3
+VERSION = 4
 """Part of every address: a change of meaning makes old objects invisible instead of wrong."""
 
 _FLOATS = pa.list_(pa.float32())
@@ -137,11 +137,26 @@ TRACK = {
             ("valid", pa.bool_()),  # whether there is a waveform
             ("kept", pa.bool_()),  # the mouth filter's verdict
             ("verdict", pa.string()),  # why not
-            ("waveform", pa.list_(pa.int16())),
+        ]
+    ),
+    "waveforms": pa.schema(
+        [
+            ("segment", pa.int32()),
+            ("waveform", pa.list_(pa.int16())),  # as in AUDIO; empty where there is none
         ]
     ),
 }
-"""The parts of one person's track: time and labels, one row per frame and per segment, and each modality's features."""
+"""The parts of one person's track: time and labels, one row per frame and per segment, and each modality's features.
+Waveforms are the video's, and all its people share them."""
+
+TRUNK = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("num_samples", pa.int32()),  # of its waveform, true length
+        ("states", pa.list_(_HALVES)),  # after the last frozen layer, of a waveform padded to a full segment
+    ]
+)
+"""One row per segment of a video: what the frozen layers of the audio's model say, of all that is trained."""
 
 EMBEDDED_FRAMES = pa.schema(
     [
@@ -250,6 +265,23 @@ PEOPLE = pa.schema(
         ("y", pa.float64()),
         ("lip_area", pa.float64()),  # mean inner-lip area in squared sides of the crop; NaN without any mesh
         ("open_s", pa.float64()),  # seconds of open mouth by the audio filter's rule, before smoothing
+        ("segments", pa.int32()),
+        ("kept", pa.int32()),  # segments whose sound the audio filter keeps
     ]
 )
 """One row per person of the videos that were drawn."""
+
+MOUTHS = pa.schema(
+    [
+        ("video", pa.string()),
+        ("person", pa.string()),
+        ("segment", pa.int32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("open_s", pa.float64()),  # seconds of open mouth, smoothed
+        ("coverage", pa.float64()),  # share of the segment's frames with a mesh
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),  # why not
+    ]
+)
+"""One row per segment and person of these: what the audio filter says."""

@@ -102,28 +102,39 @@ def folder(name: str) -> Path:
     return path
 
 
-def checkpoint(name: str, revision: str, model_type: str) -> Path:
+def checkpoint(name: str, revision: str, *model_types: str) -> Path:
     """A folder with a pretrained model of transformers: one that is here, or a hub's, fetched if it is not cached.
 
     Args:
         name: folder or hub id.
         revision: branch, tag or commit of the hub id.
-        model_type: what its ``config.json`` has to say.
+        model_types: one of them is what its ``config.json`` has to say.
 
     Raises:
         WeightsError: it cannot be had, or holds another kind of model.
     """
+    path = described(name, revision, *model_types)
+    whole = path if is_path(name) else _from_hub(name, revision, *_MODEL_FILES)
+    if not any(whole.glob("*.safetensors")):
+        raise WeightsError(f"{name}: there is no *.safetensors in {whole}; it was not fetched to its end")
+    return whole
+
+
+def described(name: str, revision: str, *model_types: str) -> Path:
+    """The same with its description, ``config.json``, alone."""
     path = folder(name) if is_path(name) else _from_hub(name, revision, "config.json")
     try:
         found = json.loads((path / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise WeightsError(f"{name}: it has no config.json that can be read ({error}), so it is no model") from error
-    if found != model_type:
-        raise WeightsError(f"{name}: its config.json describes a {found} model, {model_type} is needed")
-    whole = path if is_path(name) else _from_hub(name, revision, *_MODEL_FILES)
-    if not any(whole.glob("*.safetensors")):
-        raise WeightsError(f"{name}: there is no *.safetensors in {whole}; it was not fetched to its end")
-    return whole
+    if found not in model_types:
+        raise WeightsError(f"{name}: its config.json describes a {found} model, {' or '.join(model_types)} is needed")
+    return path
+
+
+def cannot_load(name: str, error: Exception) -> WeightsError:
+    """What is said of weights that another library refuses, in one line."""
+    return WeightsError(f"{name}: cannot be loaded: {' '.join(str(error).split())}")
 
 
 def _from_hub(name: str, revision: str, *patterns: str) -> Path:

@@ -228,10 +228,42 @@ def test_bfloat16_learns_with_a_loss_and_weights_in_float32():
     assert fitted.model.map.weight.dtype == torch.float32 and fitted.best.ccc[2] > 0.9
 
 
+class Loud(LinearTask):
+    """Its gradients are beyond float16 at first, until the scale has been halved often enough."""
+
+    def loss(self, gold: Tensor, prediction: Tensor, annotated: Tensor) -> Tensor | None:
+        value = super().loss(gold, prediction, annotated)
+        return None if value is None else 30 * value
+
+
+def test_float16_scales_the_loss_skips_overflows_and_resumes_bit_by_bit(tmp_path: Path):
+    settings = replace(FIT, precision="float16", max_epochs=4, ema_decay=0.9)
+    whole = learning.fit(Loud(settings), items(6, 0), items(3, 1), device=CPU)
+    assert whole.model.map.weight.dtype == torch.float32
+    assert whole.history[0].skipped > 0 and whole.history[-1].skipped == 0  # 65,536 is too much at first
+    assert whole.history[-1].loss < whole.history[1].loss
+    keeper = Keeper(str(tmp_path / "checkpoint"), 1)
+
+    def stop(step: learning.Step) -> None:
+        if (step.epoch, step.number) == (2, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learning.fit(Loud(settings), items(6, 0), items(3, 1), device=CPU, on_step=stop, keeper=keeper)
+    again = learning.fit(Loud(settings), items(6, 0), items(3, 1), device=CPU, keeper=keeper)
+    assert torch.equal(again.model.map.weight, whole.model.map.weight)
+    assert [epoch.skipped for epoch in again.history] == [epoch.skipped for epoch in whole.history]
+
+
 def test_nothing_to_train_or_to_select_on_is_an_error():
     blank = [Sequence("blank", np.zeros((10, 4)), np.full((10, 2), np.nan))]
-    for training, development in ((blank, items(1, 0)), (items(1, 0), blank)):
-        with pytest.raises(ValueError, match="nothing to fit"):
+    nobody = [Sequence("nobody", np.zeros((0, 4)), np.zeros((0, 2)))]
+    for training, development, message in (
+        (blank, items(1, 0), "nothing to learn from: 1 items have 1 windows, 0 of them annotated"),
+        (items(1, 0), blank, "nothing to select on: none of 1 development items is annotated"),
+        (items(1, 0), nobody, "nothing to select on: 1 items have 0 windows"),
+    ):
+        with pytest.raises(ValueError, match=message):
             learning.fit(LinearTask(FIT), training, development, device=CPU)
 
 

@@ -1,6 +1,10 @@
 """Which segments' sound is the visible person's voice: those in which the visible mouth speaks.
 
-Pure functions over arrays of one track.
+Pure functions over arrays of one track. A mouth table of one's own needs nothing else::
+
+    from affect.audio.speaking import judge_table
+    for segment in judge_table(frame, area, fps=25.0):
+        print(segment.start_s, segment.end_s, segment.verdict)
 
 Source: paper, section 3.4.
 """
@@ -11,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from affect.config import Speaking
-from affect.timeline import runs
+from affect import timeline
+from affect.config import Grid, Speaking
 
 # A mouth that never moves, or a track of just 30 rows, is at its mean: not above it by a rounding error.
 _TIE = 1e-9
@@ -34,15 +38,40 @@ class Verdict(NamedTuple):
     coverage: float
 
 
-def mouth_open(lip_area: Float[ndarray, " frames"], settings: Speaking) -> Bool[ndarray, " frames"]:
+class JudgedSegment(NamedTuple):
+    """A row of the segment table that a mouth table gives.
+
+    Args:
+        start_s: start.
+        end_s: end.
+        first_frame: f0.
+        end_frame: f1, the frame that it ends before.
+        verdict: what the filter says.
+    """
+
+    start_s: float
+    end_s: float
+    first_frame: int
+    end_frame: int
+    verdict: Verdict
+
+
+def mouth_open(
+    lip_area: Float[ndarray, " frames"], settings: Speaking, everyone: Float[ndarray, " rows"] | None = None
+) -> Bool[ndarray, " frames"]:
     """Whether the mouth is open at each frame of a track.
 
-    ``open_t = 1`` iff the mean area of the last 30 mesh rows (a full 30, else 0) exceeds the track's mean area. A
-    frame without a mesh (NaN) counts as closed and is no row.
+    ``open_t = 1`` iff the mean area of the last 30 mesh rows (a full 30, else 0) exceeds the track's mean area, or,
+    with ``relative_to = "video"``, the mean area of everyone in the video. A frame without a mesh (NaN) counts as
+    closed and is no row.
 
     Args:
         lip_area: inner-lip area per frame, NaN without a mesh.
-        settings: the number of rows.
+        settings: the number of rows, and whose mean.
+        everyone: inner-lip areas of all persons of the video in any order, NaN without a mesh; the track alone if not
+            given.
+
+    Differs: the paper's mean is always the track's, so that a listener's still mouth is open half of the time.
     """
     rows = np.flatnonzero(~np.isnan(lip_area))
     is_open = np.zeros(len(lip_area), dtype=bool)
@@ -52,6 +81,8 @@ def mouth_open(lip_area: Float[ndarray, " frames"], settings: Speaking) -> Bool[
     area = lip_area[rows].astype(np.float64)
     total = np.concatenate([[0.0], np.cumsum(area)])
     recent = (total[n:] - total[:-n]) / n
+    if everyone is not None and settings.relative_to == "video":
+        area = everyone[~np.isnan(everyone)].astype(np.float64)
     is_open[rows[n - 1 :]] = recent > area.mean() + _TIE
     return is_open
 
@@ -69,11 +100,11 @@ def smooth(is_open: Bool[ndarray, " frames"], fps: float, settings: Speaking) ->
     gap = max(1, round(settings.bridge_s * fps))
     shortest = max(1, round(settings.min_open_run_s * fps))
     filled = is_open.copy()
-    for start, end, value in runs(is_open):
+    for start, end, value in timeline.runs(is_open):
         if not value and end - start <= gap and start > 0 and end < len(is_open):
             filled[start:end] = True
     result = filled.copy()
-    for start, end, value in runs(filled):
+    for start, end, value in timeline.runs(filled):
         if value and end - start <= shortest:
             result[start:end] = False
     return result
@@ -85,6 +116,7 @@ def verdicts(
     ranges: Int[ndarray, "segments 2"],
     settings: Speaking,
     *,
+    everyone: Float[ndarray, " rows"] | None = None,
     frame_shift: int = 0,
 ) -> list[Verdict]:
     """Judge every segment of a track.
@@ -97,12 +129,13 @@ def verdicts(
         fps: mean frames per second.
         ranges: frames ``[f0, f1)`` of each segment.
         settings: the rule.
+        everyone: as in :func:`mouth_open`.
         frame_shift: frames that the mesh is looked up late; the published tables have 1.
 
     Differs: the authors' code applies the verdict in training only; here it holds in every split.
     """
     seen = ~np.isnan(lip_area)
-    is_open = smooth(mouth_open(lip_area, settings), fps, settings)
+    is_open = smooth(mouth_open(lip_area, settings, everyone), fps, settings)
     result = []
     for first, end in ranges + frame_shift:
         frames = max(1, int(end - first))
@@ -114,3 +147,57 @@ def verdicts(
             reasons.append(f"mouth open for {open_s:.2f} s")
         result.append(Verdict(not reasons, ", ".join(reasons), open_s, coverage))
     return result
+
+
+def judge_table(
+    frame: Int[ndarray, " rows"],
+    lip_area: Float[ndarray, " areas"],
+    fps: float,
+    *,
+    num_frames: int | None = None,
+    settings: Speaking | None = None,
+    grid: Grid | None = None,
+    everyone: Float[ndarray, " all_areas"] | None = None,
+    frame_shift: int = 0,
+) -> list[JudgedSegment]:
+    """Judge every segment of a track from a table of its mouth, as published tables have it.
+
+    Args:
+        frame: 0-based numbers of the frames with a mesh, in any order; a gap is a frame without a mesh.
+        lip_area: inner-lip area at each of them; NaN is a frame without a mesh, too.
+        fps: frames per second, constant; segments begin at ``round(t fps)``.
+        num_frames: frames of the video; up to the last one of the table if not given.
+        settings: the rule; the paper's if not given.
+        grid: length and hop of segments; four and two seconds if not given.
+        everyone: as in :func:`mouth_open`.
+        frame_shift: as in :func:`verdicts`.
+
+    Returns:
+        One row per segment, in order.
+
+    Raises:
+        ValueError: columns differ in length, a frame is negative, twice there or past the video's end, an area is
+            negative or infinite, the rate is not positive, or the video has no frame.
+    """
+    if len(frame) != len(lip_area):
+        raise ValueError(f"the mouth table has {len(frame)} frames and {len(lip_area)} areas")
+    if not 0 < fps < np.inf:
+        raise ValueError(f"fps is {fps}, it has to be positive")
+    if (lip_area < 0).any() or np.isinf(lip_area).any():
+        raise ValueError("the mouth table has an area that is negative or infinite")
+    numbers, counts = np.unique(frame, return_counts=True)
+    num = (int(numbers[-1]) + 1 if len(numbers) else 0) if num_frames is None else num_frames
+    if num < 1:
+        raise ValueError("the video has no frame")
+    if (counts > 1).any():
+        raise ValueError(f"the mouth table has frame {numbers[counts > 1][0]} more than once")
+    if len(numbers) and (numbers[0] < 0 or numbers[-1] >= num):
+        raise ValueError(f"the mouth table has frames {numbers[0]} to {numbers[-1]}, the video {num} frames")
+    areas = np.full(num, np.nan)
+    areas[frame] = lip_area
+    grid = grid or Grid()
+    ranges_s = timeline.segments(num / fps, grid.segment_s, grid.hop_s)
+    ranges = timeline.frame_ranges(timeline.ConstantRate(num, fps), ranges_s)
+    said = verdicts(areas, fps, ranges, settings or Speaking(), everyone=everyone, frame_shift=frame_shift)
+    each = zip(ranges_s, ranges.tolist(), said, strict=True)
+    return [JudgedSegment(start_s, end_s, first, end, verdict) for (start_s, end_s), (first, end), verdict in each]

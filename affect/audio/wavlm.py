@@ -1,16 +1,21 @@
 """The audio's model: WavLM, whose top layers are trained, with attentive statistics over the blocks of a segment."""
 
+import json
 import warnings
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, WavLMConfig, WavLMModel
+from transformers import WavLMConfig, WavLMModel
 from transformers.utils.logging import disable_progress_bar
 
-from affect import config
+from affect import config, weights
 from affect.layers import Output, gated_softmax
+from affect.weights import WeightsError
+
+_WRAPPED = r"^ssl_model\."
 
 
 def normalize(waveform: Float[Tensor, "B samples"], inside: Bool[Tensor, "B samples"]) -> Float[Tensor, "B samples"]:
@@ -118,7 +123,8 @@ class WavlmRegressor(nn.Module):
         # Without this call transformers makes the convolutions' input require a gradient, and keeps their whole graph.
         self.backbone.freeze_feature_encoder()
         layers = self.backbone.encoder.layers
-        layers[len(layers) - min(settings.trained_layers, len(layers)) :].requires_grad_(True)
+        self._num_frozen = len(layers) - min(settings.trained_layers, len(layers))
+        layers[self._num_frozen :].requires_grad_(True)
         width = self.backbone.config.hidden_size
         self.pooling = AttentiveStatistics(width, settings.pooling_hidden, settings.dropout)
         self.embed = nn.Sequential(
@@ -126,27 +132,52 @@ class WavlmRegressor(nn.Module):
         )
         self.predict = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.hidden, 2))
 
-    def forward(self, waveform: Float[Tensor, "B samples"], num_samples: Int[Tensor, " B"]) -> Output:
+    def forward(self, x: Float[Tensor, "B samples"] | Float[Tensor, "B S D"], num_samples: Int[Tensor, " B"]) -> Output:
         """Predict every block of a batch of segments.
 
         Args:
-            waveform: 16 kHz mono, padded at its end to a full segment (64,000 samples): blocks are cut from that.
-            num_samples: true length of each.
+            x: 16 kHz mono, padded at its end to a full segment (64,000 samples): blocks are cut from that. Or what
+                :meth:`trunk` makes of it.
+            num_samples: true length of each waveform.
 
         Returns:
             Prediction and embedding of each block; of a block past the true length they are finite and mean nothing.
         """
-        inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]  # (B, samples)
-        h = self.backbone(normalize(waveform, inside), attention_mask=inside.long()).last_hidden_state  # (B, S, D)
-        valid = (
-            torch.arange(h.shape[1], device=h.device) < num_states(num_samples, self.backbone.config)[:, None]
-        )  # (B, S)
+        h = self._top(x, num_samples) if x.ndim == 3 else self._backbone(x, num_samples).last_hidden_state  # (B, S, D)
+        valid = self._valid(h, num_samples)
         blocks = self.settings.blocks
         edges = [round(i * h.shape[1] / blocks) for i in range(1, blocks)]
         cut = zip(h.tensor_split(edges, dim=1), valid.tensor_split(edges, dim=1), strict=True)
         pooled = torch.stack([self.pooling(states, seen) for states, seen in cut], dim=1)  # (B, K, 2 D)
         embedding = self.embed(pooled)  # (B, K, H)
         return Output(self.predict(embedding), embedding)
+
+    def trunk(self, waveform: Float[Tensor, "B samples"], num_samples: Int[Tensor, " B"]) -> Float[Tensor, "B S D"]:
+        """States after the last frozen layer, 0 past the true length: what of the model never changes in training.
+
+        Args:
+            waveform: as in :meth:`forward`.
+            num_samples: true length of each.
+        """
+        h = self._backbone(waveform, num_samples, output_hidden_states=True).hidden_states[self._num_frozen]
+        return h.masked_fill(~self._valid(h, num_samples)[..., None], 0)
+
+    def _backbone(self, waveform: Tensor, num_samples: Tensor, **options: bool) -> Any:  # noqa: ANN401
+        inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]  # (B, samples)
+        return self.backbone(normalize(waveform, inside), attention_mask=inside.long(), **options)
+
+    def _top(self, h: Tensor, num_samples: Tensor) -> Tensor:
+        """The trained layers, which share the first layer's embedding of relative positions."""
+        encoder, (batch, length, _) = self.backbone.encoder, h.shape
+        valid = self._valid(h, num_samples)
+        bias = encoder.layers[0].attention.compute_bias(length, length).repeat(batch, 1, 1)  # (B heads, S, S)
+        for layer in encoder.layers[self._num_frozen :]:
+            h = layer(h, attention_mask=valid, position_bias=bias)[0]
+        return encoder.layer_norm(h) if self.backbone.config.do_stable_layer_norm else h
+
+    def _valid(self, h: Tensor, num_samples: Tensor) -> Bool[Tensor, "B S"]:
+        """Which states lie within the true length."""
+        return torch.arange(h.shape[1], device=h.device) < num_states(num_samples, self.backbone.config)[:, None]
 
 
 def parameter_groups(model: WavlmRegressor) -> list[dict[str, list[nn.Parameter] | float]]:
@@ -180,30 +211,32 @@ def load_backbone(name: str, revision: str) -> WavLMModel:
         The model, float32, in eval mode.
 
     Raises:
-        ValueError: the checkpoint holds no WavLM, or not all of it.
+        WeightsError: the checkpoint cannot be had, is damaged, or holds no WavLM or not all of it.
     """
     disable_progress_bar()
     # transformers' WavLM gives torch a boolean and a float mask, and torch says so.
     warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-    described, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
-    if described.get("model_type") == "wavlm":
-        settings = WavLMConfig.from_dict(described)
-    elif "ssl_type" in described:
-        settings = WavLMConfig.from_pretrained(described["ssl_type"])
-    else:
-        raise ValueError(f"{name}: config.json describes a {described.get('model_type')!r} model; WavLM is needed")
-    loaded = WavLMModel.from_pretrained(
-        name,
-        revision=revision,
-        config=settings,
-        dtype=torch.float32,
-        use_safetensors=True,
-        key_mapping={r"^ssl_model\.": ""},
-        output_loading_info=True,
-    )
+    folder = weights.checkpoint(name, revision, "wavlm", "ser")
+    described = json.loads((folder / "config.json").read_text())
+    kind = folder
+    if described["model_type"] == "ser":  # it holds WavLM's weights, and the name of the model whose sizes it has
+        if "ssl_type" not in described:
+            raise WeightsError(f"{name}: its config.json does not say which model it wraps (ssl_type)")
+        kind = weights.described(described["ssl_type"], "main", "wavlm")
+    try:
+        loaded = WavLMModel.from_pretrained(
+            folder,
+            config=WavLMConfig.from_pretrained(kind),
+            dtype=torch.float32,
+            use_safetensors=True,
+            key_mapping={_WRAPPED: ""},
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # a tensor of another shape: RuntimeError
+        raise weights.cannot_load(name, error) from error
     backbone, report = cast("tuple[WavLMModel, dict[str, set[str]]]", loaded)
     # transformers fills what a checkpoint lacks with random numbers and only logs it. SpecAugment's vector may be new.
     missing = sorted(set(report["missing_keys"]) - {"masked_spec_embed"})
     if missing:
-        raise ValueError(f"{name}: the checkpoint lacks {len(missing)} of WavLM's tensors, the first is {missing[0]}")
+        raise WeightsError(f"{name}: the checkpoint lacks {len(missing)} of WavLM's tensors, the first is {missing[0]}")
     return backbone

@@ -84,7 +84,7 @@ def check(settings: Behavior, prompts: Sequence[str], max_written: int = 0) -> t
         config, processor = AutoConfig.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
         words = max(len(processor.tokenizer(_chat(processor, prompt)).input_ids) for prompt in prompts)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise _cannot_load(settings.weights, error) from error
+        raise weights.cannot_load(settings.weights, error) from error
     tokenizer = processor.tokenizer
     for name, token in _TOKENS.items():
         if tokenizer.convert_tokens_to_ids(token) != getattr(config, name):
@@ -100,10 +100,6 @@ def check(settings: Behavior, prompts: Sequence[str], max_written: int = 0) -> t
             "words: give fewer max_frames or max_frame_pixels, or a shorter prompt"
         )
     return folder, processor
-
-
-def _cannot_load(name: str, error: Exception) -> WeightsError:
-    return WeightsError(f"{name}: cannot be loaded: {' '.join(str(error).split())}")
 
 
 def _chat(processor: Any, text: str) -> str:  # noqa: ANN401 -- transformers' own class
@@ -149,7 +145,7 @@ class Checkpoint:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as error:  # a tensor of another shape is a RuntimeError
-            raise _cannot_load(settings.weights, error) from error
+            raise weights.cannot_load(settings.weights, error) from error
         # transformers fills what a checkpoint lacks with random numbers and only logs it.
         if lacking := sorted(report["missing_keys"]):
             raise WeightsError(f"{settings.weights}: it lacks {len(lacking)} of the model's tensors, as {lacking[0]}")

@@ -1,11 +1,11 @@
 """One person in one video, as arrays: what models are trained on and predict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int16
+from jaxtyping import Bool, Float, Float16, Int, Int16
 from numpy import ndarray
 
 from affect import timeline
@@ -83,7 +83,7 @@ class Segments:
         audio_valid: whether there is a waveform.
         kept: the mouth filter's verdict.
         verdict: why a segment was not kept.
-        waveforms: mono, true length, empty where there is none.
+        waveforms: mono, true length, empty where there is none; may be read from the disk when it is asked for.
     """
 
     start_s: Float[ndarray, " segments"]
@@ -98,7 +98,20 @@ class Segments:
     audio_valid: Bool[ndarray, " segments"]
     kept: Bool[ndarray, " segments"]
     verdict: list[str]
-    waveforms: list[Int16[ndarray, " _"]]
+    waveforms: Sequence[Int16[ndarray, " _"]]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the frozen layers of the audio's model say of a segment.
+
+    Args:
+        num_samples: true length of its waveform; 0 where there is none.
+        states: one per step of the padded waveform.
+    """
+
+    num_samples: int
+    states: Float16[ndarray, "S D"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,7 @@ class Track:
         segments: the segments.
         series: what trained unimodal models say, by modality.
         blocks: what the trained audio model says of blocks.
+        heard: what the audio model's frozen layers say of segments, where training reads that and no waveforms.
     """
 
     name: str
@@ -136,6 +150,7 @@ class Track:
     segments: Segments
     series: Mapping[Modality, Series] = field(default_factory=dict)
     blocks: Blocks | None = None
+    heard: Sequence[Heard] | None = None
 
     @property
     def num_frames(self) -> int:

@@ -29,7 +29,7 @@ from affect.pipeline.features import Features, load_features
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store, slug
-from affect.pipeline.tracks import BASE, Part, TrackRef, to_tables
+from affect.pipeline.tracks import BASE, SILENCE, Part, TrackRef, to_tables
 
 MAX_MISSING_SHARE = 0.05
 """Share of label rows that the video may lack at its end before label and video cannot belong together."""
@@ -117,13 +117,13 @@ def _segments(
     whole = timeline.frame_ranges(clock, ranges_s)
     ranges = np.minimum(whole, num)
     edges = np.array([clock.block_edges(start, run.wavlm.blocks) for start in start_s])
-    judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking)
+    judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking, everyone=features.lip_areas)
     prompts = features.behavior["prompt"].to_pylist()
     prompt = person if person in prompts else "neutral"
     behavior = features.behavior.filter(pa.array([p == prompt for p in prompts], type=pa.bool_()))
     behavior_valid, multimodal, vision = _states(behavior, len(ranges))
     patches = _patches(behavior, clock.time_s, whole, num)
-    waveforms = [np.empty(0, dtype=np.int16) for _ in ranges]
+    waveforms = [SILENCE] * len(ranges)
     for row in range(features.audio.num_rows):
         waveforms[features.audio["segment"][row].as_py()] = features.audio["waveform"][row].values.to_numpy()
     audio_valid = np.array([len(wave) > 0 for wave in waveforms])
@@ -201,7 +201,7 @@ def assemble(
     tell_unknown(hints or {}, names)
     stems = {video.stem for video in videos}  # a broken video is still whose name it is
     usable = {video.stem: video for video in videos if video.probe}
-    present = store.keys("tracks")
+    present = store.keys("tracks") | store.keys("waveforms")
     refs: list[TrackRef] = []
     rows: list[dict[str, Any]] = []
     todo: dict[str, tuple[ndarray, dict[Part, str]]] = {}
@@ -267,7 +267,11 @@ def _keys(
     face = address(person, hints, run.tracking, found.get("face"))
     marks = {"face": face, "behavior": address(person, found.get("behavior"))}
     marks["audio"] = address(face, run.wavlm.speaking, found.get("audio"))
-    return keys | {m: f"{folder}/{m}-{marks[m]}.arrow" for m in run.extracted}
+    keys |= {m: f"{folder}/{m}-{marks[m]}.arrow" for m in run.extracted}
+    if "audio" in found:
+        sound = address(schema.VERSION, video.probe.fingerprint, run.grid, found["audio"])
+        keys["waveforms"] = f"waveforms/{slug(video.stem)}-{sound}.rows.arrow"
+    return keys
 
 
 def _assemble(

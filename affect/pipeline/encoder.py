@@ -1,21 +1,16 @@
 """Training the frame encoder on labelled pictures.
 
-    manifests --> order of the epoch's batches --> Ray Data reads and cuts --> Ray Train workers --> checkpoint
-
-A worker reads its own shares of the batches in the order that everyone draws from the seed, so that any number of
-workers learns the same.
+manifests --> order of the epoch's batches --> Ray Data reads and cuts --> Ray Train workers --> checkpoint
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import ray
-import ray.data
 import torch
 from numpy import ndarray
 from torch import nn
@@ -28,11 +23,10 @@ from affect.corpus.images import ImageError, Images, read_manifest
 from affect.face import grada
 from affect.learning import Keeper
 from affect.pipeline.progress import say
+from affect.pipeline.stream import check_room, in_batches, in_order, to_batch, to_row
 from affect.pipeline.workers import Observer, device_of, on_workers
 from affect.tasks.encoder import GradaTask
 
-BATCHES_PER_TASK = 8
-"""Batches that one reading task makes: 23 tasks of one each took 20 s, 3 of eight 2 s."""
 MAX_NAMED = 3
 """Pictures that cannot be used are named up to this number."""
 NUM_UNITS = 100
@@ -76,7 +70,7 @@ def train_on(
     sets = (images, development, held_out)
     content = [[(_folder(path), hashlib.sha256(files.read(path)).hexdigest()) for path in paths] for paths in sets]
     trunk = weights.identity(run.trunk) if run.trunk else ""
-    settings = replace(run, trunk="", workers=Workers(), loader_cpus=1.0)
+    settings = replace(run, trunk="", workers=Workers())
     folder = files.join(files.absolute(runs), "grada", address(schema.VERSION, settings, trunk, content))
     if files.exists(files.join(folder, "config.json")):
         say(f"train grada: there already, {folder}")
@@ -111,9 +105,7 @@ def train_encoder(
         ValueError: a person of one set is in another, nothing can be learned or selected, or the workers leave no CPU
             to read pictures with.
     """
-    asked = run.workers.num_workers * run.workers.num_cpus + run.loader_cpus
-    if asked > (there := ray.cluster_resources().get("CPU", 0.0)):
-        raise ValueError(f"workers and one reader ask for {asked:g} CPUs and the cluster has {there:g}")
+    check_room(run.workers)
     sets = {"training": training, "development": development, "held out": held_out}
     _check_people(sets)
     known = {item.dataset for item in training}
@@ -143,7 +135,7 @@ def _train(job: dict[str, Any]) -> None:
     learning.keep_freed_memory()
     task, device = GradaTask(run), device_of(run.workers)
     rank, _ = distributed.world()
-    loader = RayLoader(run.loader_cpus)
+    loader = ImageLoader(run.workers.loader_cpus)
     keeper = Keeper(files.join(job["folder"], "checkpoint.safetensors"), run.workers.checkpoint_steps)
     with Observer("grada", job["folder"], run.fit.max_epochs, rank) as observer:
         fitted = learning.fit(
@@ -240,7 +232,7 @@ def _number(value: Any) -> Any:  # noqa: ANN401 -- a number or an array of them
 def _readable(items: Sequence[Images], run: EncoderRun) -> list[Images]:
     """Items without the pictures that cannot be used, which are said: what is scored has to be there."""
     rows = [{"item": item} for item in items]
-    checked = _in_order(rows, min(len(rows), 64), partial(_check, task=GradaTask(run)), run.loader_cpus)
+    checked = in_order(rows, min(len(rows), 64), partial(_check, task=GradaTask(run)), run.workers.loader_cpus)
     usable, broken = [], []
     for item, row in zip(items, checked, strict=True):
         broken += list(row["broken"])
@@ -256,18 +248,6 @@ def _readable(items: Sequence[Images], run: EncoderRun) -> list[Images]:
     return usable
 
 
-def _in_order(
-    rows: list[dict[str, Any]], num_tasks: int, work: Callable[[dict[str, Any]], dict[str, Any]], num_cpus: float
-) -> Iterator[dict[str, Any]]:
-    """What Ray Data's tasks make of rows, in the rows' order, while it is read."""
-    if not rows:
-        return
-    stream = ray.data.from_items(rows, override_num_blocks=num_tasks)
-    stream.context.execution_options.preserve_order = True
-    stream.context.enable_progress_bars = False
-    yield from stream.map(work, num_cpus=num_cpus).iter_rows()
-
-
 def _check(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:
     kept, broken = [], []
     for number in range(len(row["item"].uris)):
@@ -280,7 +260,7 @@ def _check(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:
     return {"kept": kept, "broken": broken}
 
 
-class RayLoader:
+class ImageLoader:
     """Reads pictures with Ray Data, some batches ahead of the model.
 
     A picture that cannot be used is left out of the loss; the first few are named, all are counted.
@@ -303,11 +283,9 @@ class RayLoader:
         """Batches of the shares, in order."""
         rows = [{"share": [item.cut(*window) for item, window in share.samples]} for share in shares]
         work = partial(_load, task=cast(GradaTask, task))
-        for row in _in_order(rows, -(-len(rows) // BATCHES_PER_TASK), work, self._num_cpus):
+        for row in in_batches(rows, work, self._num_cpus):
             self._count(row["broken"])
-            gold, annotated = (torch.tensor(row[name]) for name in ("gold", "annotated"))
-            padding = torch.zeros_like(annotated)
-            yield Batch({"crops": torch.tensor(row["crops"])}, padding, gold, annotated).to(device)
+            yield to_batch(row).to(device)
 
     def _count(self, broken: Sequence[str]) -> None:
         for reason in set(broken) - self._broken:
@@ -325,6 +303,4 @@ def _load(row: dict[str, Any], task: GradaTask) -> dict[str, Any]:
         except ImageError as error:
             broken.append(str(error))
             examples.append(task.blank())
-    batch = collate(examples, 1)
-    arrays = {"crops": batch.inputs["crops"], "gold": batch.gold, "annotated": batch.annotated}
-    return {name: value.numpy() for name, value in arrays.items()} | {"broken": broken}
+    return to_row(collate(examples, 1)) | {"broken": broken}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
+from numpy import ndarray
 
 from affect import schema
 from affect.config import Kind, Modality, Run
@@ -14,7 +16,7 @@ from affect.face.appearance import THUMBNAIL
 from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, Person, persons
 from affect.pipeline import plan
-from affect.pipeline.columns import array, matrix
+from affect.pipeline.columns import array, matrix, nullable
 from affect.pipeline.plan import Video
 from affect.pipeline.store import Store
 
@@ -50,6 +52,12 @@ class Features:
     audio: pa.Table
     reasons: list[str]
     failed: bool
+
+    @property
+    def lip_areas(self) -> Float[ndarray, " rows"]:
+        """Inner-lip areas of all persons, NaN without a mesh."""
+        rows = np.concatenate([person.rows for person in self.persons] or [np.empty(0, dtype=np.int64)])
+        return nullable(self.face_table.take(rows), "lip_area")[:, 0]
 
 
 def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: Store) -> Features:

@@ -80,6 +80,8 @@ class Model:
         """What tells it from others in a table."""
         if self.system == "behavior" and self.settings["states"] != "multimodal":
             return {"vision": "behavior (vision only)", "dense": "behavior (dense)"}[self.settings["states"]]
+        if self.system == "audio" and self.settings["cached"]:
+            return "audio (cached trunk)"
         fused = "" if self.system in MODALITIES or len(self.upstream) == 3 else f" ({' + '.join(self.upstream)})"
         return f"{self.system}{fused}" + (f", {self.folds} folds" if self.folds else "")
 

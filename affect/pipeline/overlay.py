@@ -2,12 +2,13 @@
 
 OUT/<video>.mp4       the video with every person's box, name and mouth
 OUT/people.csv        one row per person: how long seen, where, how open the mouth
-OUT/_people/          the same per video, with the address of what it was made from
+OUT/segments.csv      one row per segment of a person: what the audio filter says
+OUT/_people/          both per video, with the address of what it was made from
 """
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ import ray.data
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from affect import files, schema
-from affect.audio.speaking import mouth_open
+from affect import files, schema, timeline
+from affect.audio.speaking import mouth_open, verdicts
 from affect.config import Modality, Run, address
 from affect.corpus import audio, video
 from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
@@ -62,6 +63,7 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
     usable = {video.stem: video for video in videos if video.probe}
     rows = [{"stem": stem} for stem in usable]
     people: list[dict[str, Any]] = []
+    segments: list[dict[str, Any]] = []
     if rows:
         done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(
             partial(_overlay, videos=usable, run=run, where=where, store=store, out=out), num_cpus=0.5
@@ -71,14 +73,18 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
                 if row["reason"]:
                     say(f"{row['stem']}: {row['reason']}; not drawn")
                 people += json.loads(row["people"])
+                segments += json.loads(row["segments"])
                 meter.advance(1.0)
     people.sort(key=lambda row: (row["video"], row["x"]))
-    files.write(files.join(out, "people.csv"), encode_csv(pa.Table.from_pylist(people, schema=schema.PEOPLE)))
+    segments.sort(key=lambda row: (row["video"], row["person"], row["segment"]))
+    for name, table, kind in (("people", people, schema.PEOPLE), ("segments", segments, schema.MOUTHS)):
+        files.write(files.join(out, f"{name}.csv"), encode_csv(pa.Table.from_pylist(table, schema=kind)))
     for row in people[:MAX_LINES]:
         say(
             f"{row['video']} {row['person']}: seen in {row['seen']} of {row['frames']} frames, "
             f"{row['bridged']} bridged, {row['first_s']:.1f} to {row['last_s']:.1f} s, "
-            f"mean lip area {row['lip_area']:.4f}, mouth open for {row['open_s']:.1f} s"
+            f"mean lip area {row['lip_area']:.4f}, mouth open for {row['open_s']:.1f} s, "
+            f"heard in {row['kept']} of {row['segments']} segments"
         )
     say(f"overlay: {len(people)} people in {len(usable)} videos: {out}")
 
@@ -94,28 +100,36 @@ def _overlay(
     try:
         clips = [str(store.outcome(key)) for key in plan.keys_of(entry, run, where, "face")]
     except FileNotFoundError:
-        return {"stem": entry.stem, "people": "[]", "reason": "its faces have not been extracted"}
-    mark = address(where["face"], entry.probe.fingerprint, clips, run.tracking, run.wavlm.speaking)
+        return _row(entry, reason="its faces have not been extracted")
+    mark = address(where["face"], entry.probe.fingerprint, clips, run.tracking, run.grid, run.wavlm.speaking)
     try:
         known = json.loads(files.read(record))
     except FileNotFoundError:
         known = {}
     if known.get("mark") == mark and files.exists(film):
-        return {"stem": entry.stem, "people": json.dumps(known["people"]), "reason": ""}
+        return _row(entry, known["people"], known["segments"])
     seen = Seen(entry.probe, *who_is_who(load_table(entry, run, where, "face", store)[0], run))
     lips = [_lips(seen, person) for person in seen.people]
-    opened = [_mouth(lip_area, run) for lip_area in lips]
-    each = zip(seen.people, names(seen.people), lips, opened, strict=True)
+    opened = [_mouth(lip_area, lips, run) for lip_area in lips]
+    segments = [_segments(entry, seen, name, lips[i], lips, run) for i, name in enumerate(names(seen.people))]
+    each = zip(seen.people, names(seen.people), lips, opened, segments, strict=True)
     people = [_summary(entry, seen, *of_person) for of_person in each]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         try:
             _film(path, entry, seen, opened)
         except (MediaError, OSError) as error:
-            return {"stem": entry.stem, "people": "[]", "reason": str(error)}
+            return _row(entry, reason=str(error))
         files.write(film, path.read_bytes())
-    files.write(record, json.dumps({"mark": mark, "people": people}).encode())
-    return {"stem": entry.stem, "people": json.dumps(people), "reason": ""}
+    judged = [row for of_person in segments for row in of_person]
+    files.write(record, json.dumps({"mark": mark, "people": people, "segments": judged}).encode())
+    return _row(entry, people, judged)
+
+
+def _row(
+    entry: Video, people: Sequence[dict[str, Any]] = (), segments: Sequence[dict[str, Any]] = (), reason: str = ""
+) -> dict[str, Any]:
+    return {"stem": entry.stem, "people": json.dumps(people), "segments": json.dumps(segments), "reason": reason}
 
 
 def _lips(seen: Seen, person: Person) -> Float[ndarray, " frames"]:
@@ -126,14 +140,34 @@ def _lips(seen: Seen, person: Person) -> Float[ndarray, " frames"]:
     return lip_area
 
 
-def _mouth(lip_area: Float[ndarray, " frames"], run: Run) -> dict[int, str]:
+def _mouth(lip_area: Float[ndarray, " frames"], lips: list[ndarray], run: Run) -> dict[int, str]:
     """State of the mouth at the frames that show it."""
-    states = mouth_open(lip_area, run.wavlm.speaking)
+    states = mouth_open(lip_area, run.wavlm.speaking, np.concatenate(lips))
     return {int(frame): "open" if states[frame] else "closed" for frame in np.flatnonzero(~np.isnan(lip_area))}
 
 
+def _segments(
+    entry: Video, seen: Seen, name: str, lip_area: Float[ndarray, " frames"], lips: list[ndarray], run: Run
+) -> list[dict[str, Any]]:
+    """What the audio filter says of a person's segments."""
+    clock = seen.probe.clock
+    ranges_s = timeline.segments(clock.duration_s, run.grid.segment_s, run.grid.hop_s)
+    ranges = timeline.frame_ranges(clock, ranges_s)
+    judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking, everyone=np.concatenate(lips))
+    return [
+        {"video": entry.stem, "person": name, "segment": number, "start_s": start_s, "end_s": end_s} | verdict._asdict()
+        for number, ((start_s, end_s), verdict) in enumerate(zip(ranges_s, judged, strict=True))
+    ]
+
+
 def _summary(
-    entry: Video, seen: Seen, person: Person, name: str, lip_area: Float[ndarray, " frames"], opened: dict[int, str]
+    entry: Video,
+    seen: Seen,
+    person: Person,
+    name: str,
+    lip_area: Float[ndarray, " frames"],
+    opened: dict[int, str],
+    segments: list[dict[str, Any]],
 ) -> dict[str, Any]:
     time_s, box = seen.probe.time_s, seen.faces.box[person.rows]
     meshed = ~np.isnan(lip_area)
@@ -149,6 +183,8 @@ def _summary(
         "y": float((box[:, 1] + box[:, 3]).mean() / 2),
         "lip_area": float(lip_area[meshed].mean()) if meshed.any() else float("nan"),
         "open_s": sum(state == "open" for state in opened.values()) / seen.probe.clock.fps,
+        "segments": len(segments),
+        "kept": sum(row["kept"] for row in segments),
     }
 
 

@@ -6,6 +6,7 @@
 An object is present when it is complete. It carries ``status`` and ``reason`` and nothing that changes from run to
 run, so that doing a unit twice gives the same bytes. Objects named ``.parquet`` are compressed; those named ``.arrow``
 are what models are trained on: a store on a disk maps them into memory, so that all processes of a node share one copy.
+Of those named ``.rows.arrow`` single rows can be read (:mod:`affect.pipeline.rows`), from a bucket too.
 """
 
 import hashlib
@@ -23,9 +24,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from affect import files
 from affect.corpus.clip import Extracted, Status
+from affect.pipeline.rows import encode_rows
 
 _METADATA = b"affect"
-MAPPED = ".arrow"
+MAPPED, ROWS = ".arrow", ".rows.arrow"
 MAX_ATTEMPTS = 3
 
 
@@ -64,8 +66,13 @@ class Store:
         outcome = Outcome(extracted.status, extracted.reason, extracted.table.num_rows)
         note = json.dumps({"status": outcome.status, "reason": outcome.reason}).encode()
         table = extracted.table.replace_schema_metadata({_METADATA: note})
-        files.write(files.join(self.uri, key), encode_mapped(table) if key.endswith(MAPPED) else encode(table))
+        form = encode_rows if key.endswith(ROWS) else encode_mapped if key.endswith(MAPPED) else encode
+        files.write(self.uri_of(key), form(table))
         return outcome
+
+    def uri_of(self, key: str) -> str:
+        """Where an object is."""
+        return files.join(self.uri, key)
 
     def get(self, key: str) -> Extracted:
         """Read a unit.
@@ -73,14 +80,14 @@ class Store:
         Raises:
             FileNotFoundError: it is missing.
         """
-        uri = files.join(self.uri, key)
+        uri = self.uri_of(key)
         table = _read_mapped(uri) if key.endswith(MAPPED) else pq.read_table(io.BytesIO(files.read(uri)))
         note = json.loads(table.schema.metadata[_METADATA])
         return Extracted(table, note["status"], note["reason"])
 
     def outcome(self, key: str) -> Outcome:
         """How a unit ended, from its file's footer."""
-        system, path = files.resolve_parent(files.join(self.uri, key))
+        system, path = files.resolve_parent(self.uri_of(key))
         with system.open(path, "rb") as file:
             metadata = pq.read_metadata(file)
         note = json.loads(metadata.metadata[_METADATA])

@@ -2,6 +2,7 @@
 
 STORE/tracks/<slug>-<address:16>/frames.arrow, segments.arrow                 time and labels
 STORE/tracks/<slug>-<address:16>/{face,behavior,audio}-<address:16>.arrow     what a modality's model reads
+STORE/waveforms/<slug>-<address:16>.rows.arrow                                a video's sound, segment by segment
 """
 
 from collections.abc import Collection, Mapping
@@ -10,17 +11,22 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Int16
+from numpy import ndarray
 
 from affect import schema
 from affect.config import MODALITIES, Modality, address
 from affect.corpus.affwild2 import Split
 from affect.corpus.track import Patches, Segments, Track
 from affect.pipeline.columns import array, boxes, matrix, nullable, ragged, rows_of
+from affect.pipeline.rows import Rows
 from affect.pipeline.store import Store
 
-Part = Literal["frames", "segments", "face", "behavior", "audio"]
+Part = Literal["frames", "segments", "face", "behavior", "audio", "waveforms"]
 BASE: tuple[Part, ...] = ("frames", "segments")
 """Parts that every model reads."""
+SILENCE = np.empty(0, dtype=np.int16)
+"""The waveform of a segment without sound."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,10 @@ class TrackRef:
     video: str
     person: str
     keys: Mapping[Part, str]
+
+    def __hash__(self) -> int:
+        """By what decides its content."""
+        return hash((self.name, *sorted(self.keys.values())))
 
     def mark(self, *modalities: Modality) -> str:
         """Address of the parts that models of these modalities read, labels included."""
@@ -84,8 +94,8 @@ def to_tables(track: Track) -> dict[Part, pa.Table]:
             "valid": segments.audio_valid,
             "kept": segments.kept,
             "verdict": segments.verdict,
-            "waveform": segments.waveforms,
         },
+        "waveforms": {"segment": segment, "waveform": segments.waveforms},
     }
     return {part: pa.table(values).cast(schema.TRACK[part]) for part, values in columns.items()}
 
@@ -128,6 +138,7 @@ def load_track(store: Store, ref: TrackRef, modalities: Collection[Modality] = M
             block_edges=matrix(times["block_edges"]),
             **(_read_behavior(parts["behavior"]) if "behavior" in parts else _no_behavior(num_segments)),
             **(_read_audio(parts["audio"]) if "audio" in parts else _no_audio(num_segments)),
+            waveforms=waveforms(store, ref.keys["waveforms"]) if "audio" in parts else [SILENCE] * num_segments,
         ),
     )
 
@@ -176,11 +187,18 @@ def _read_audio(table: pa.Table) -> dict[str, Any]:
         "audio_valid": array(table["valid"]),
         "kept": array(table["kept"]),
         "verdict": table["verdict"].to_pylist(),
-        "waveforms": [value.values.to_numpy() for value in table["waveform"]],
     }
 
 
 def _no_audio(num: int) -> dict[str, Any]:
     silence = np.zeros(num, dtype=bool)
-    empty = [np.empty(0, dtype=np.int16)] * num
-    return {"audio_valid": silence, "kept": silence, "verdict": ["no audio"] * num, "waveforms": empty}
+    return {"audio_valid": silence, "kept": silence, "verdict": ["no audio"] * num}
+
+
+def waveforms(store: Store, key: str) -> Rows:
+    """A video's waveforms by segment, each read when it is asked for."""
+    return Rows(store.uri_of(key), _waveform)
+
+
+def _waveform(row: pa.RecordBatch) -> Int16[ndarray, " samples"]:
+    return row["waveform"].flatten().to_numpy()

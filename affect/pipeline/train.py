@@ -18,6 +18,7 @@ import ray
 import torch
 
 from affect import distributed, files, learning, schema
+from affect.batches import Loader, load_here
 from affect.checkpoint import save_weights
 from affect.config import MODALITIES, Modality, Run, System, address
 from affect.corpus.track import Track
@@ -36,7 +37,9 @@ from affect.pipeline.models import (
 )
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store
+from affect.pipeline.stream import TrackLoader, check_room
 from affect.pipeline.tracks import TrackRef, load_track
+from affect.pipeline.trunk import store_trunk, with_trunk
 from affect.pipeline.workers import MAX_FAILURES, Observer, device_of, on_workers, open_many_files
 
 
@@ -57,6 +60,7 @@ class Training:
         store: where tracks are and embeddings go.
         runs: where models go.
         label: what is said of it.
+        trunk: address of the stored states that it reads in place of waveforms; empty: waveforms.
     """
 
     run: Run
@@ -71,6 +75,7 @@ class Training:
     store: Store
     runs: str
     label: str
+    trunk: str = ""
 
     @property
     def own(self) -> tuple[Modality, ...]:
@@ -83,6 +88,11 @@ class Training:
         read = sorted((ref.mark(*self.own), ref.split) for ref in self.refs)
         said = {m: sorted(of.items()) for m, of in self.upstream.items()}
         return address(schema.VERSION, self.system, self.settings, read, said)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether Ray Data reads its waveforms, or what is known of them, for its workers."""
+        return self.system == "audio" and self.run.workers.num_workers > 0
 
     @property
     def uri(self) -> str:
@@ -207,12 +217,19 @@ def _train_all(trainings: list[Training]) -> None:
             say(f"train {training.label}: there already, {training.uri}")
         else:
             todo.append(training)
-    workers = trainings[0].run.workers
+    run, system = trainings[0].run, trainings[0].system
+    if todo and system == "audio" and run.wavlm.cached:
+        refs = {ref for training in todo for ref in training.refs}
+        trunk = store_trunk(run, sorted(refs, key=lambda ref: ref.name), trainings[0].store)
+        todo = [dataclasses.replace(training, trunk=trunk) for training in todo]
+    workers = run.workers
     if len(trainings) == 1:
         for training in todo:
+            if training.streamed:
+                check_room(workers)
             on_workers(_train, training, workers, f"{training.system}-{training.address}", training.uri)
     elif todo:
-        say(f"train {trainings[0].system}: {len(todo)} models, one for each fold and one of all")
+        say(f"train {system}: {len(todo)} models, one for each fold and one of all")
         remote: Any = ray.remote(_train).options(
             num_cpus=workers.num_cpus, num_gpus=int(workers.use_gpu), max_retries=MAX_FAILURES
         )
@@ -251,6 +268,10 @@ def _train(training: Training) -> None:
     split = {s: [tracks[ref.name] for ref in training.refs if ref.split == s] for s in ("train", "development")}
     device = device_of(run.workers)
     keeper = Keeper(files.join(training.uri, "checkpoint.safetensors"), run.workers.checkpoint_steps)
+    loader: Loader = load_here
+    if training.streamed:
+        by_name = {ref.name: ref for ref in training.refs}
+        loader = TrackLoader(by_name, store, training.trunk, run.workers.loader_cpus)
     with Observer(training.label, training.uri, task.settings.max_epochs, rank) as observer:
         fitted = learning.fit(
             task,
@@ -259,11 +280,12 @@ def _train(training: Training) -> None:
             device=device,
             on_epoch=observer.epoch,
             on_step=observer.step,
+            loader=loader,
             keeper=keeper,
         )
     if system in MODALITIES:
         for ref in training.embeds[rank::processes]:
-            track = tracks.get(ref.name) or _load(training, ref)
+            track = load_track(store, ref, training.own)
             put_embedded(store, training.own[0], training.address, task, fitted.model, track, ref)
     distributed.wait_for_all()  # a model.json says that everything before it is there
     if rank == 0:
@@ -275,7 +297,9 @@ def _train(training: Training) -> None:
 def _load(training: Training, ref: TrackRef) -> Track:
     track = load_track(training.store, ref, training.own)
     upstream = {m: of[ref.name] for m, of in training.upstream.items()}
-    return with_embeddings(track, ref, training.store, upstream) if upstream else track
+    if upstream:
+        return with_embeddings(track, ref, training.store, upstream)
+    return with_trunk(track, ref, training.store, training.trunk)
 
 
 def _widths(training: Training, tracks: list[Track]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """How WavLM is fed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,40 @@ class AudioTask(TrackTask):
         num_annotated = int((~np.isnan(track.block_gold[segment, :, 0])).sum())
         return bool(track.segments.kept[segment]) and num_annotated >= self._model.min_blocks
 
+    def census(self, items: Sequence[Track]) -> str:
+        """What the mouth filter and the labels leave of the segments."""
+        segments = [(track, i) for track in items for i in range(len(track.segments.kept))]
+        heard = [(track, i) for track, i in segments if track.segments.audio_valid[i]]
+        kept = [(track, i) for track, i in heard if track.segments.kept[i]]
+        rejected = [track.segments.verdict[i] for track, i in heard if not track.segments.kept[i]]
+        hidden, closed = (sum(word in verdict for verdict in rejected) for word in ("mouth seen", "mouth open"))
+        rule, blocks = self._model.speaking, self._model.blocks
+        learned = sum(self.trains_on(track, (i * blocks, (i + 1) * blocks)) for track, i in kept)
+        return (
+            f"{len(items)} tracks have {len(segments)} segments, {len(heard)} of them with sound; the mouth is seen in "
+            f"less than {rule.min_coverage:.0%} of the frames of {hidden} and open for less than {rule.min_open_s:g} s "
+            f"in {closed}, so {len(kept)} are kept, of which {learned} have {self._model.min_blocks} annotated blocks; "
+            "--wavlm.speaking.* holds the rule"
+        )
+
     def example(self, track: Track, window: Window) -> Example:
-        """The waveform in [-1, 1] and its true length."""
+        """The waveform in [-1, 1], or what the frozen layers say of it where the track has that; its true length."""
         segment = window[0] // self._model.blocks
-        samples = track.segments.waveforms[segment][: self._samples]
-        wave = np.zeros(self._samples, dtype=np.float32)
-        wave[: len(samples)] = samples / FULL_SCALE
         gold = track.block_gold[segment]
-        whole: dict[str, Arrays] = {"waveform": wave, "num_samples": np.array(len(samples))}
+        if track.heard is None:
+            samples = track.segments.waveforms[segment][: self._samples]
+            length, x = len(samples), np.zeros(self._samples, dtype=np.float32)
+            x[:length] = samples / FULL_SCALE
+        else:
+            length, x = track.heard[segment].num_samples, track.heard[segment].states
+        whole: dict[str, Arrays] = {"x": x, "num_samples": np.array(length)}
         return Example({}, gold, ~np.isnan(gold).any(axis=1), whole)
 
     def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Gain, noise, band limits and reverb on the waveform."""
-        wave = augment(inputs["waveform"], inputs["num_samples"], self._model.augment, generator)
-        return {**inputs, "waveform": wave}
+        """Gain, noise, band limits and reverb on the waveform; states stay as they are."""
+        if inputs["x"].ndim == 3:
+            return inputs
+        return {**inputs, "x": augment(inputs["x"], inputs["num_samples"], self._model.augment, generator)}
 
     def forward(self, model: nn.Module, batch: Batch) -> Output:
         """Every segment has all its blocks: nothing is padded."""

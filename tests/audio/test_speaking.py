@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affect.audio.speaking import mouth_open, smooth, verdicts
-from affect.config import Speaking
+from affect import timeline
+from affect.audio.speaking import judge_table, mouth_open, smooth, verdicts
+from affect.config import Grid, Speaking
 
 RULE = Speaking()
+BY_VIDEO = Speaking(relative_to="video")
 NAN = float("nan")
 
 
@@ -125,3 +127,145 @@ def test_a_segment_without_frames_and_one_past_the_mesh_are_not_kept():
     area = np.array([0.01] * 60 + [1.0] * 60)
     empty, past = verdicts(area, 20.0, np.array([[50, 50], [110, 150]]), RULE)
     assert not empty.kept and empty.coverage == 0 and not past.kept and past.coverage == 0.25
+
+
+def smoothed_by_hand(is_open: list[bool], fps: float) -> list[bool]:
+    """Gaps between open frames are filled first, then short runs deleted, frame by frame."""
+    gap, shortest = (max(1, round(seconds * fps)) for seconds in (0.15, 0.2))
+    frames = range(len(is_open))
+
+    def bounds(values: list[bool], at: int) -> tuple[int, int]:
+        first = last = at
+        while first > 0 and values[first - 1] == values[at]:
+            first -= 1
+        while last + 1 < len(values) and values[last + 1] == values[at]:
+            last += 1
+        return first, last
+
+    filled = list(is_open)
+    for at in frames:
+        first, last = bounds(is_open, at)
+        if not is_open[at] and first > 0 and last + 1 < len(is_open) and last - first + 1 <= gap:
+            filled[at] = True
+    result = list(filled)
+    for at in frames:
+        first, last = bounds(filled, at)
+        if filled[at] and last - first + 1 <= shortest:
+            result[at] = False
+    return result
+
+
+RATES = st.sampled_from([23.976, 25.0, 29.97, 30.0, 12.5, 7.0, 59.94])
+
+
+@given(st.lists(st.booleans(), max_size=120), RATES)
+def test_any_mouth_is_smoothed_as_the_rule_is_written(frames: list[bool], fps: float):
+    assert smooth(np.array(frames, dtype=bool), fps, RULE).tolist() == smoothed_by_hand(frames, fps)
+
+
+@given(st.lists(st.booleans(), max_size=120), RATES)
+def test_smoothing_again_changes_nothing_and_what_is_open_is_long_enough(frames: list[bool], fps: float):
+    once = smooth(np.array(frames, dtype=bool), fps, RULE)
+    assert (smooth(once, fps, RULE) == once).all()
+    shortest = max(1, round(0.2 * fps))
+    assert all(end - start > shortest for start, end, value in timeline.runs(once) if value)
+
+
+def test_the_other_order_would_say_something_else():
+    mouth = parse("..##...##...##..")  # at 20 frames a second each run is too short alone, the gaps are too
+    assert show(smooth(mouth, 20.0, RULE)) == "..############.."
+    deleted = smooth(mouth, 20.0, Speaking(bridge_s=0.0))  # what is left for the gaps if runs are deleted first
+    assert not deleted.any()
+
+
+@given(st.integers(0, 2**16), st.floats(0.01, 100))
+def test_the_size_of_a_face_does_not_matter(seed: int, factor: float):
+    area = np.random.default_rng(seed).gamma(2.0, 0.01, size=200)
+    assert (mouth_open(factor * area, RULE) == mouth_open(area, RULE)).mean() > 0.98  # ties may fall either way
+
+
+def two_people(seconds: float = 20.0, fps: float = 25.0) -> tuple[np.ndarray, np.ndarray]:
+    """One speaks all the time, the other's mouth barely moves."""
+    time = np.arange(round(seconds * fps)) / fps
+    speaker = 0.008 + 0.003 * np.sin(2 * np.pi * 0.2 * time)
+    return speaker, 0.001 + 0.0004 * np.sin(2 * np.pi * 0.2 * time + 1)
+
+
+def test_relative_to_the_video_a_listener_is_told_from_the_speaker():
+    speaker, listener = two_people()
+    everyone = np.concatenate([speaker, listener])
+    ranges = timeline.frame_ranges(timeline.ConstantRate(500, 25.0), timeline.segments(20.0))
+    kept = {}
+    for rule in (RULE, BY_VIDEO):
+        for name, area in (("speaker", speaker), ("listener", listener)):
+            judged = verdicts(area, 25.0, ranges, rule, everyone=everyone)
+            kept[rule.relative_to, name] = [verdict.kept for verdict in judged]
+    assert any(kept["track", "listener"])  # its mouth is open half of the time, measured against itself
+    assert all(kept["video", "speaker"]) and not any(kept["video", "listener"])
+
+
+def test_relative_to_the_video_is_relative_to_the_track_where_it_is_alone():
+    speaker, _ = two_people()
+    speaker[100:140] = NAN
+    for everyone in (None, speaker):
+        assert (mouth_open(speaker, BY_VIDEO, everyone) == mouth_open(speaker, RULE)).all()
+    assert (mouth_open(speaker, RULE, np.array([1.0])) == mouth_open(speaker, RULE)).all()  # who is not asked for
+
+
+@pytest.mark.parametrize("fps", [23.976, 25.0, 29.97, 30.0, 11.3])
+def test_a_mouth_table_is_judged_segment_by_segment(fps: float):
+    rng = np.random.default_rng(round(fps))
+    num = round(11.0 * fps)  # four whole segments and a tail of three seconds
+    frame = np.flatnonzero(rng.uniform(size=num) < 0.9)
+    area = rng.gamma(2.0, 0.01, size=num)
+    area[: num // 2] *= 0.2
+    order = rng.permutation(len(frame))
+    rows = judge_table(frame[order], area[frame][order], fps, num_frames=num)
+    assert [row.start_s for row in rows] == [0.0, 2.0, 4.0, 6.0, 8.0] and rows[-1].end_s == pytest.approx(num / fps)
+    whole = np.full(num, NAN)
+    whole[frame] = area[frame]
+    is_open = smoothed_by_hand(loop(whole), fps)
+    for row in rows:
+        assert row.first_frame == round(row.start_s * fps) and row.end_frame == min(num, round(row.end_s * fps))
+        inside = slice(row.first_frame, row.end_frame)
+        open_s, coverage = sum(is_open[inside]) / fps, np.mean(~np.isnan(whole[inside]))
+        assert row.verdict.open_s == pytest.approx(open_s) and row.verdict.coverage == pytest.approx(coverage)
+        assert row.verdict.kept == (open_s >= 1.0 and coverage >= 0.8)
+        assert bool(row.verdict.reason) != row.verdict.kept
+    assert any(row.verdict.kept for row in rows) and not all(row.verdict.kept for row in rows)
+
+
+def test_a_mouth_table_with_gaps_a_shift_and_another_grid():
+    frame, area = np.arange(200), np.concatenate([np.full(100, 0.01), np.full(100, 1.0)])
+    [first, second] = judge_table(frame, area, 25.0, grid=Grid(segment_s=4.0, hop_s=4.0))
+    assert not first.verdict.kept and second.verdict.kept and (second.first_frame, second.end_frame) == (100, 200)
+    hidden = np.where((frame >= 120) & (frame < 141), NAN, area)  # 21 of 100 frames
+    assert judge_table(frame, hidden, 25.0)[2].verdict.reason == "mouth seen in 79% of the frames"
+    without = np.flatnonzero(~np.isnan(hidden))
+    assert judge_table(without, area[without], 25.0) == judge_table(frame, hidden, 25.0)
+    shifted = judge_table(frame, area, 25.0, frame_shift=1)
+    assert [row.start_s for row in shifted] == [0.0, 2.0, 4.0]
+    assert shifted[1].verdict.open_s == judge_table(frame, area, 25.0)[1].verdict.open_s + 1 / 25
+    empty = judge_table(np.empty(0, dtype=np.int64), np.empty(0), 25.0, num_frames=50)
+    assert [row.verdict.coverage for row in empty] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("frame", "area", "fps", "num", "message"),
+    [
+        ([0, 1], [0.1], 25.0, None, "has 2 frames and 1 areas"),
+        ([0, 1], [0.1, 0.1], 0.0, None, "fps is 0.0, it has to be positive"),
+        ([0, 1], [0.1, 0.1], NAN, None, "fps is nan"),
+        ([0, 1], [0.1, -0.1], 25.0, None, "negative or infinite"),
+        ([0, 1], [0.1, np.inf], 25.0, None, "negative or infinite"),
+        ([1, 1], [0.1, 0.1], 25.0, None, "has frame 1 more than once"),
+        ([-1, 1], [0.1, 0.1], 25.0, None, "has frames -1 to 1, the video 2 frames"),
+        ([0, 50], [0.1, 0.1], 25.0, 50, "has frames 0 to 50, the video 50 frames"),
+        ([], [], 25.0, None, "the video has no frame"),
+    ],
+)
+def test_a_mouth_table_that_cannot_be_says_why(
+    frame: list[int], area: list[float], fps: float, num: int | None, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        judge_table(np.array(frame, dtype=np.int64), np.array(area, dtype=np.float64), fps, num_frames=num)

@@ -1,6 +1,7 @@
 """WavLM with attentive statistics: pooling by hand, blocks, masks, what is trained, checkpoints."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import WavLMConfig, WavLMModel
 
 from affect import config
 from affect.audio.wavlm import (
@@ -20,6 +22,7 @@ from affect.audio.wavlm import (
     parameter_groups,
 )
 from affect.tiny import make_wavlm
+from affect.weights import WeightsError
 
 # transformers hands torch a boolean and a float mask in one call.
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask and attn_mask:UserWarning")
@@ -218,7 +221,116 @@ def test_a_checkpoint_that_lacks_tensors_is_refused_by_name(tiny: Path, tmp_path
         load_backbone(str(tmp_path), "main")
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match="describes a 'bert' model"):
-        load_backbone(str(tmp_path), "main")
+def spoilt(tiny: Path, folder: Path, name: str) -> str:
+    """A checkpoint that cannot be used."""
+    shutil.copytree(tiny, folder, dirs_exist_ok=True)
+    weights, described = folder / "model.safetensors", folder / "config.json"
+    match name:
+        case "another":
+            described.write_text(json.dumps({"model_type": "bert"}))
+        case "no json":
+            described.write_text("{")
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:5000])
+        case "no weights":
+            weights.unlink()
+        case "another shape":
+            described.write_text(described.read_text().replace('"hidden_size": 32', '"hidden_size": 64'))
+        case "wraps nothing":
+            described.write_text(json.dumps({"model_type": "ser"}))
+        case "wraps another":
+            described.write_text(json.dumps({"model_type": "ser", "ssl_type": str(folder / "nowhere")}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("another", "describes a bert model, wavlm or ser is needed"),
+        ("no json", "no config.json that can be read"),
+        ("cut", "cannot be loaded"),
+        ("no weights", r"there is no \*.safetensors"),
+        ("another shape", "cannot be loaded"),
+        ("wraps nothing", "does not say which model it wraps"),
+        ("wraps another", "nowhere: no such folder of weights"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_line(
+    tiny: Path, tmp_path: Path, name: str, message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_backbone(spoilt(tiny, tmp_path / "spoilt", name), "main")
+    assert "\n" not in str(caught.value) and "affect" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Three layers, with and without WavLM-Large's way of normalising."""
+    made = {}
+    for large in (True, False):
+        made[large] = tmp_path_factory.mktemp("deep")
+        make_wavlm(made[large])
+        settings = WavLMConfig.from_pretrained(made[large])
+        settings.num_hidden_layers, settings.do_stable_layer_norm = 3, large
+        WavLMModel(settings).save_pretrained(made[large])
+    return made
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("trained_layers", [0, 1, 2, 3])
+def test_trained_layers_on_the_trunks_states_say_what_the_whole_says(
+    deep: dict[bool, Path], large: bool, trained_layers: int
+) -> None:
+    settings = config.Wavlm(trained_layers=trained_layers, pooling_hidden=8, hidden=12)
+    model = WavlmRegressor(settings, load_backbone(str(deep[large]), "main")).eval()
+    waveform, num_samples = torch.randn(3, FULL), torch.tensor([FULL, 30_000, 17_000])
+    states = model.trunk(waveform, num_samples)
+    assert states.shape == (3, 199, 32) and not states[1, 93:].any() and states[1, :93].abs().sum(dim=1).all()
+    whole, top = model(waveform, num_samples), model(states, num_samples)
+    torch.testing.assert_close(top.prediction, whole.prediction, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(top.embedding, whole.embedding, atol=1e-5, rtol=1e-5)
+    short = model(states.half().float(), num_samples)  # as they are stored
+    torch.testing.assert_close(short.prediction, whole.prediction, atol=3e-3, rtol=3e-3)
+
+
+def test_training_on_the_trunks_states_moves_what_training_on_waveforms_moves(deep: dict[bool, Path]) -> None:
+    settings = config.Wavlm(trained_layers=2, pooling_hidden=8, hidden=12, dropout=0.0)
+    model = WavlmRegressor(settings, load_backbone(str(deep[True]), "main")).eval()  # no noise: gradients agree
+    waveform, num_samples = torch.randn(2, FULL), torch.tensor([FULL, 40_000])
+    gradients = []
+    for x in (waveform, model.trunk(waveform, num_samples).detach()):
+        model.zero_grad()
+        model(x, num_samples).prediction.square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_batch_of_unequal_lengths_says_what_each_says_alone_whatever_the_padding(
+    model: WavlmRegressor, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    num_samples = torch.cat([torch.tensor([FULL]), torch.randint(16_000, FULL, (4,), generator=generator)])
+    waveform = 0.1 * torch.randn(5, FULL, generator=generator)
+    together = model(waveform, num_samples)
+    for row, length in enumerate(num_samples.tolist()):
+        alone = torch.zeros(1, FULL)
+        alone[0, :length] = waveform[row, :length]
+        said = model(alone, torch.tensor([length]))
+        blocks = -(-length // 16_000)
+        torch.testing.assert_close(said.prediction[0, :blocks], together.prediction[row, :blocks], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(said.embedding[0, :blocks], together.embedding[row, :blocks], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_says_about_the_same_and_its_gradients_are_finite(model: WavlmRegressor, kind: torch.dtype):
+    waveform, num_samples = torch.randn(2, FULL), torch.tensor([FULL, 40_000])
+    exact = model(waveform, num_samples).prediction
+    with torch.autocast("cpu", kind):
+        half = model(waveform, num_samples).prediction
+    assert half.dtype == kind
+    torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.05)
+    half.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

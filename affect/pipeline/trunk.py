@@ -1,0 +1,136 @@
+"""What the frozen layers of the audio's model say of every video: computed once, for all trainings that read it.
+
+STORE/trunk/<address>/<name>-<address:16>.rows.arrow      one row per segment
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy
+
+from affect import batches, schema, weights
+from affect.audio.wavlm import WavlmRegressor
+from affect.config import Run, Wavlm, address
+from affect.corpus.clip import Extracted
+from affect.corpus.track import FULL_SCALE, Heard, Track
+from affect.pipeline.columns import rows_of
+from affect.pipeline.progress import Meter, say
+from affect.pipeline.rows import Rows
+from affect.pipeline.store import Store
+from affect.pipeline.tracks import TrackRef, waveforms
+from affect.tasks.audio import AudioTask
+
+LARGEST = 65_504.0
+"""Of 16 bits: a state beyond it is stored as this."""
+
+
+def trunk_address(run: Run) -> str:
+    """Address of everything that decides the states of the frozen layers."""
+    content = weights.identity(run.wavlm.weights, run.wavlm.revision)
+    return address(schema.VERSION, content, run.wavlm.trained_layers, run.wavlm.fit.precision)
+
+
+def trunk_key(trunk: str, ref: TrackRef) -> str:
+    """Key of what the frozen layers say of a track's video."""
+    return f"trunk/{trunk}/{ref.keys['waveforms'].rpartition('/')[2]}"
+
+
+def with_trunk(track: Track, ref: TrackRef, store: Store, trunk: str) -> Track:
+    """A track with what the frozen layers say of its segments; as it is if the address is empty."""
+    return track if not trunk else replace(track, heard=Rows(store.uri_of(trunk_key(trunk, ref)), _heard))
+
+
+def _heard(row: pa.RecordBatch) -> Heard:
+    states = row["states"].flatten()
+    return Heard(row["num_samples"][0].as_py(), states.flatten().to_numpy().reshape(len(states), -1))
+
+
+def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
+    """Compute what is missing of the frozen layers' states, on as many actors as the run has workers.
+
+    Args:
+        run: the run.
+        refs: assembled tracks.
+        store: where waveforms are and states go.
+
+    Returns:
+        The states' address.
+    """
+    trunk = trunk_address(run)
+    present = store.keys(f"trunk/{trunk}")
+    missing = {key: ref.keys["waveforms"] for ref in refs if (key := trunk_key(trunk, ref)) not in present}
+    if not missing:
+        return trunk
+    AudioTask(run.wavlm, 0).build()  # weights that cannot be loaded are said here in one line, and not by every actor
+    say(f"trunk: the frozen layers of {run.wavlm.weights} on {len(missing)} videos")
+    workers = run.workers
+    stream = ray.data.from_items([{"key": k, "source": v} for k, v in missing.items()]).map_batches(
+        Trunk,
+        fn_constructor_args=(run.wavlm, round(run.grid.segment_s * run.audio.sample_rate_hz), store),
+        batch_size=1,
+        num_cpus=min(1.0, workers.num_cpus),
+        num_gpus=1 if workers.use_gpu else None,
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, workers.num_workers)),
+    )
+    stream.context.enable_progress_bars = False
+    clipped = 0
+    with Meter("trunk", float(len(missing)), "videos") as meter:
+        for row in stream.iter_rows():
+            clipped += int(row["clipped"])
+            meter.advance(1.0)
+    if clipped:
+        say(f"trunk: {clipped} states lie beyond 16 bits and were stored as {LARGEST:g}")
+    return trunk
+
+
+class Trunk:
+    """An actor that runs the frozen layers.
+
+    Args:
+        settings: of the model.
+        segment_samples: samples of a full segment.
+        store: where waveforms are and states go.
+    """
+
+    def __init__(self, settings: Wavlm, segment_samples: int, store: Store) -> None:
+        """Load the model."""
+        torch.set_num_threads(1)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        task = AudioTask(settings, segment_samples)
+        self._model: WavlmRegressor = task.build().eval().to(self._device)
+        self._settings, self._samples, self._store = settings, segment_samples, store
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Write the states of one video; a segment without sound has an empty row."""
+        waves = waveforms(self._store, str(batch["source"][0]))
+        states, clipped = [], 0
+        size = self._settings.fit.batch_size
+        for start in range(0, len(waves), size):
+            part = [waves[i][: self._samples] for i in range(start, min(start + size, len(waves)))]
+            said = self._states(part)
+            clipped += int((said.abs() > LARGEST).sum())
+            states.append(said.clamp(-LARGEST, LARGEST).half().numpy())
+        lengths = [min(len(wave), self._samples) for wave in waves]
+        self._store.put(str(batch["key"][0]), Extracted(_to_table(np.concatenate(states), lengths)))
+        return {"clipped": np.array([clipped])}
+
+    def _states(self, waves: list[np.ndarray]) -> torch.Tensor:
+        padded = np.zeros((len(waves), self._samples), dtype=np.float32)
+        for row, wave in enumerate(waves):
+            padded[row, : len(wave)] = wave / FULL_SCALE
+        lengths = torch.tensor([len(wave) for wave in waves], device=self._device)
+        with torch.inference_mode(), batches.autocast(self._settings.fit, self._device):
+            return self._model.trunk(torch.from_numpy(padded).to(self._device), lengths).float().cpu()
+
+
+def _to_table(states: np.ndarray, num_samples: list[int]) -> pa.Table:
+    count, length, width = states.shape
+    each = rows_of(states.reshape(-1, width), pa.float16())
+    whole = pa.ListArray.from_arrays(np.arange(0, count * length + 1, length, dtype=np.int32), each)
+    columns = {"segment": np.arange(count), "num_samples": num_samples, "states": whole}
+    return pa.table(columns).cast(schema.TRUNK)

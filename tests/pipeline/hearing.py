@@ -1,0 +1,30 @@
+"""The micro corpus heard often: a segment every quarter of a second, all kept, in batches of two, an epoch of steps."""
+
+from dataclasses import replace
+
+from affect.config import Run, Speaking
+from affect.corpus import affwild2
+from affect.pipeline.assemble import assemble
+from affect.pipeline.extract import extract
+from affect.pipeline.store import Store
+from affect.pipeline.tracks import TrackRef
+from affect.recipes import Places
+
+EVERYTHING = Speaking(min_open_s=0.0, min_coverage=0.0)
+
+
+def audio_run(run: Run, **fit: object) -> Run:
+    """A run of the micro corpus that trains WavLM alone."""
+    wavlm = replace(
+        run.wavlm,
+        speaking=EVERYTHING,
+        trained_layers=1,
+        fit=replace(run.wavlm.fit, **{"batch_size": 2, "ema_decay": 0.9, **fit}),
+    )
+    return replace(run, name="audio", systems=("audio",), grid=replace(run.grid, hop_s=0.25), wavlm=wavlm)
+
+
+def heard(run: Run, places: Places, store: Store) -> list[TrackRef]:
+    """Its tracks, extracted and assembled."""
+    videos = extract(run, places.videos, store).videos
+    return assemble(run, videos, affwild2.read_splits(places.labels), store)

@@ -1,0 +1,231 @@
+"""Fine-tuning WavLM on the micro corpus: from waveforms, from stored states, in this process and by Ray Data."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from _pytest.capture import CaptureFixture
+from fsspec.implementations.memory import MemoryFile
+
+from affect import batches, learning
+from affect.audio.wavlm import WavlmRegressor, load_backbone
+from affect.checkpoint import changing
+from affect.config import Augment, Run, Speaking, Workers
+from affect.corpus.clip import Extracted
+from affect.corpus.track import FULL_SCALE, Track
+from affect.pipeline import trunk
+from affect.pipeline.models import Model, embedded_key
+from affect.pipeline.rows import Rows
+from affect.pipeline.store import Store
+from affect.pipeline.stream import check_room
+from affect.pipeline.tracks import TrackRef, load_track, waveforms
+from affect.pipeline.train import train
+from affect.tasks.audio import AudioTask
+from tests.conftest import Micro
+from tests.pipeline.hearing import audio_run, heard
+
+CPU = torch.device("cpu")
+SILENT = Augment(gain=0.0, noise=0.0, band_limit=0.0, reverb=0.0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(str(tmp_path_factory.mktemp("heard") / "store"))
+
+
+@pytest.fixture(scope="module")
+def refs(micro: Micro, store: Store) -> list[TrackRef]:
+    return heard(audio_run(micro.run), micro.places, store)
+
+
+def trained_model(run: Run, refs: list[TrackRef], store: Store, folder: Path) -> Model:
+    [model] = train(run, refs, store, str(folder))
+    return model
+
+
+def weights_of(model: Model) -> dict[str, torch.Tensor]:
+    return model.network(CPU).state_dict()
+
+
+def tracks(refs: list[TrackRef], store: Store, split: str) -> list[Track]:
+    return [load_track(store, ref, ("audio",)) for ref in refs if ref.split == split]
+
+
+@pytest.fixture(scope="module")
+def tuned(micro: Micro, refs: list[TrackRef], store: Store, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Trained in this process, from waveforms."""
+    run = audio_run(micro.run, max_epochs=4)
+    return trained_model(run, refs, store, tmp_path_factory.mktemp("tuned") / "runs")
+
+
+def test_pooling_head_and_top_layer_move_and_the_frozen_layers_do_not(micro: Micro, tuned: Model):
+    torch.manual_seed(audio_run(micro.run).wavlm.fit.seed)
+    before = WavlmRegressor(audio_run(micro.run).wavlm, load_backbone(micro.run.wavlm.weights, "main"))
+    after = weights_of(tuned)
+    trained = set(changing(before))
+    for name, value in before.state_dict().items():
+        assert torch.equal(after[name], value) == (name not in trained), name
+    assert {name for name in trained if name.startswith("pooling.")} == {
+        "pooling.score.0.weight",
+        "pooling.score.0.bias",
+        "pooling.score.3.weight",
+    }
+
+
+def test_the_saved_weights_are_the_moving_average_that_was_validated(
+    micro: Micro, tuned: Model, refs: list[TrackRef], store: Store
+):
+    development = tracks(refs, store, "development")
+    score = learning.evaluate(tuned.task(), tuned.network(CPU), development, CPU)
+    assert score[2] == tuned.best["mean"]
+    run = audio_run(micro.run, max_epochs=int(tuned.best["epoch"]))
+    plain = replace(run.wavlm, fit=replace(run.wavlm.fit, ema_decay=None))
+    samples = tuned.segment_samples
+    without = learning.fit(AudioTask(plain, samples), tracks(refs, store, "train"), development, device=CPU)
+    assert not torch.equal(without.model.state_dict()["predict.1.weight"], weights_of(tuned)["predict.1.weight"])
+
+
+def test_every_frame_and_block_of_a_track_is_embedded_with_the_filters_verdict(
+    tuned: Model, refs: list[TrackRef], store: Store
+):
+    for ref in refs:
+        track = load_track(store, ref)
+        frames = store.get(embedded_key(tuned.address, "audio", ref)).table
+        blocks = store.get(embedded_key(tuned.address, "audio", ref, "blocks")).table
+        assert frames.num_rows == track.num_frames and frames["valid"].to_pylist() == [True] * track.num_frames
+        assert blocks.num_rows == 4 * len(track.segments.kept)
+        lasts = [
+            bool(edge < end)
+            for edge, (_, end) in zip(
+                track.segments.block_edges[:, :4].reshape(-1), np.repeat(track.segments.ranges, 4, axis=0), strict=True
+            )
+        ]
+        assert blocks["valid"].to_pylist() == lasts
+
+
+def test_a_ray_train_worker_that_ray_data_feeds_learns_what_this_process_learns(
+    micro: Micro, tuned: Model, refs: list[TrackRef], store: Store, tmp_path: Path
+):
+    run = audio_run(micro.run, max_epochs=4)
+    run = replace(run, workers=Workers(num_workers=1, num_cpus=0.5, loader_cpus=0.5))
+    streamed = trained_model(run, refs, store, tmp_path / "runs")
+    assert streamed.address == tuned.address and streamed.best == tuned.best
+    for name, value in weights_of(tuned).items():
+        assert torch.equal(weights_of(streamed)[name], value), name
+
+
+@pytest.mark.slow
+def test_two_workers_learn_what_one_process_learns_where_no_noise_is_drawn(
+    micro: Micro, refs: list[TrackRef], store: Store, tmp_path: Path
+):
+    quiet = tmp_path / "wavlm"
+    backbone = load_backbone(micro.run.wavlm.weights, "main")
+    for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
+        setattr(backbone.config, name, 0.0)
+    backbone.config.apply_spec_augment = False
+    backbone.save_pretrained(quiet)
+    run = audio_run(micro.run, max_epochs=4, batch_size=4)
+    wavlm = replace(run.wavlm, weights=str(quiet), dropout=0.0, augment=SILENT)
+    histories = []
+    for name, workers in (("one", Workers()), ("two", Workers(num_workers=2, num_cpus=0.5, loader_cpus=0.5))):
+        model = trained_model(replace(run, wavlm=wavlm, workers=workers), refs, store, tmp_path / name)
+        rows = json.loads((Path(model.uri) / "history.json").read_text())
+        histories.append([(row["loss"], row["mean"]) for row in rows])
+    assert np.allclose(*histories, atol=1e-4)
+
+
+def test_stored_states_are_those_of_the_frozen_layers_and_computed_once(
+    micro: Micro, refs: list[TrackRef], store: Store, tmp_path: Path, capsys: CaptureFixture[str]
+):
+    run = audio_run(micro.run, max_epochs=2)
+    run = replace(run, wavlm=replace(run.wavlm, cached=True))
+    mark = trunk.store_trunk(run, refs, store)
+    model = WavlmRegressor(run.wavlm, load_backbone(run.wavlm.weights, "main")).eval()
+    for ref in refs:
+        track = trunk.with_trunk(load_track(store, ref, ("audio",)), ref, store, mark)
+        assert track.heard is not None and len(track.heard) == len(track.segments.kept)
+        for segment in (0, len(track.heard) - 1):
+            wave = track.segments.waveforms[segment]
+            x = torch.zeros(1, 64_000)
+            x[0, : len(wave)] = torch.from_numpy(wave / FULL_SCALE)
+            with torch.inference_mode():
+                expected = model.trunk(x, torch.tensor([len(wave)]))[0]
+            assert track.heard[segment].num_samples == len(wave)
+            torch.testing.assert_close(
+                torch.tensor(track.heard[segment].states).float(), expected, atol=1e-3, rtol=1e-3
+            )
+    capsys.readouterr()
+    first = trained_model(run, refs, store, tmp_path / "one")
+    assert "trunk" not in capsys.readouterr().out.replace("cached trunk", "")
+    assert first.title == "audio (cached trunk)"
+    # The model is whole: it hears waveforms as any other, and says of them what it says of the states.
+    network, task = first.network(CPU), first.task()
+    for ref in refs:
+        track = load_track(store, ref, ("audio",))
+        said, again = (
+            batches.run(task, network, t, CPU).predictions for t in (track, trunk.with_trunk(track, ref, store, mark))
+        )
+        assert np.allclose(said, again, atol=2e-3)
+    workers = Workers(num_workers=1, num_cpus=0.5, loader_cpus=0.5)
+    streamed = trained_model(replace(run, workers=workers), refs, store, tmp_path / "two")
+    for name, value in weights_of(first).items():
+        assert torch.equal(weights_of(streamed)[name], value), name
+
+
+def test_a_filter_that_keeps_nothing_says_what_was_rejected_and_why(
+    micro: Micro, store: Store, tmp_path: Path, capsys: CaptureFixture[str]
+):
+    run = audio_run(micro.run)
+    run = replace(run, wavlm=replace(run.wavlm, speaking=Speaking(min_open_s=60.0)))
+    refs = heard(run, micro.places, store)
+    with pytest.raises(ValueError, match="nothing to learn from") as caught:
+        train(run, refs, store, str(tmp_path))
+    said = str(caught.value)
+    assert "1 tracks have 5 segments, 5 of them with sound" in said
+    assert "open for less than 60 s in 5, so 0 are kept, of which 0 have 2 annotated blocks" in said
+    assert "\n" not in said
+
+
+def test_waveforms_are_a_videos_and_survive_another_rule(micro: Micro, refs: list[TrackRef], store: Store):
+    run = audio_run(micro.run)
+    other = heard(replace(run, wavlm=replace(run.wavlm, speaking=Speaking(min_open_s=0.5))), micro.places, store)
+    for ours, theirs in zip(refs, other, strict=True):
+        assert ours.keys["waveforms"] == theirs.keys["waveforms"] and ours.keys["audio"] != theirs.keys["audio"]
+    assert len(store.keys("waveforms")) == len(refs)
+
+
+def test_workers_that_leave_no_cpu_to_read_with_are_refused(local_ray: str):
+    with pytest.raises(ValueError, match=r"ask for 3 CPUs and the cluster has 2: lower --workers\.num-workers"):
+        check_room(Workers(num_workers=2))
+
+
+def shout(row: pa.RecordBatch) -> str:
+    return row["word"][0].as_py().upper()
+
+
+@pytest.mark.parametrize("place", ["{}", "memory://{}"])
+def test_one_row_is_read_without_the_others(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Store(place.format(tmp_path))
+    words = ["short", "x" * 1_000_000, "last"]
+    store.put("a.rows.arrow", Extracted(pa.table({"word": words})))
+    read: list[int] = []
+    plain = MemoryFile.read
+    monkeypatch.setattr(MemoryFile, "read", lambda file, size=-1: read.append(size) or plain(file, size))
+    rows = Rows(store.uri_of("a.rows.arrow"), shout)
+    assert rows[0] == "SHORT" and rows[-1] == "LAST" and len(rows) == 3
+    assert sum(read) < 10_000 and -1 not in read
+    travelled = pickle.loads(pickle.dumps(rows))
+    assert list(travelled) == [word.upper() for word in words]
+    with pytest.raises(IndexError):
+        rows[3]
+    assert store.get("a.rows.arrow").table["word"].to_pylist() == words
+
+
+def test_a_rows_object_that_is_missing_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        waveforms(Store(str(tmp_path)), "waveforms/nothing.rows.arrow")[0]
