@@ -11,6 +11,11 @@ qwen         states of segments / the authors' way (one by one, all logits, all 
 prefill      tokens a second of the prefill by micro-batch, on a GPU at the true size; needs the same
 scan         forward and backward of the selective scan / a loop that indexes its tensors; needs torch alone
 behavior     segments per second of the behaviour stage, decoding and all / of its model alone
+wavlm        segments through WavLM-Large in batches / one by one, in float32 and bfloat16; needs torch and
+             transformers alone
+finetune     a training step of WavLM-Large on stored states of its frozen layers / on waveforms; needs the same
+waveforms    share of fine-tuning's time that is spent waiting for Ray Data
+decode       seconds of sound decoded a second
 pipeline     frames per second through the Ray pipeline / the same model calls in a plain loop on the same cores
 experts      DCMMOE's batched experts / a loop over six stacks, one training step at the paper's size; needs torch alone
 step         a training step of both fusions in float32 / in bfloat16 and compiled; needs torch alone
@@ -20,7 +25,7 @@ corpus       a corpus of Aff-Wild2's size with random features: assembly, and a 
 
 import argparse
 
-from benchmarks import behavior, extraction, training
+from benchmarks import audio, behavior, extraction, training
 
 PARTS = {
     part.__name__: part
@@ -33,6 +38,10 @@ PARTS = {
         behavior.prefill,
         behavior.scan,
         behavior.behavior,
+        audio.wavlm,
+        audio.finetune,
+        audio.waveforms,
+        audio.decode,
         extraction.pipeline,
         training.experts,
         training.step,

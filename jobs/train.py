@@ -19,7 +19,7 @@ from affect.pipeline.assemble import assemble
 from affect.pipeline.extract import extract
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store
-from affect.pipeline.train import train
+from affect.pipeline.train import check, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +64,11 @@ def work(args: Train | TrainEncoder) -> int:
         folder = encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
         say(f"grada: use it with --face.weights {folder} --face.crop-px {args.run.shape.crop_px}")
         return 0
-    if args.folds == 1 or args.folds < 0:
-        raise ValueError(f"--folds {args.folds}: give 0 for none, or 2 or more")
     demo.prepare_default(args.run, args.videos)
+    check(args.run, args.folds)
     store, labels = Store(args.store), affwild2.read_splits(args.labels)
-    videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos
-    refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
+    found = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels))
+    refs = assemble(args.run, found.videos, labels, store, hints.read(args.hints))
     for model in train(args.run, refs, store, args.runs, folds=args.folds):
         say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
     return 0

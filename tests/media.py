@@ -66,7 +66,7 @@ def write(folder: Path, film: Film) -> Path:
         video.width, video.height, video.pix_fmt = *film.size, "yuv420p"
         video.codec_context.time_base = film.time_base
         video.codec_context.gop_size = 12
-        layout = "stereo" if film.sound and len(film.sound.samples) == 2 else "mono"
+        layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(film.sound.samples) if film.sound else 1]
         audio = container.add_stream(film.sound.codec, rate=film.sound.rate, layout=layout) if film.sound else None
         for number, tick in enumerate(film.ticks):
             frame = av.VideoFrame.from_ndarray(picture(number, *film.size), format="rgb24").reformat(format="yuv420p")

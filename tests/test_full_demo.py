@@ -6,15 +6,40 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from affect import concordance, recipes
+from affect import batches, concordance, recipes
+from affect.concordance import Moments, Score
+from affect.corpus import affwild2
+from affect.pipeline import plan
+from affect.pipeline.assemble import assemble
 from affect.pipeline.evaluate import score_predictions
+from affect.pipeline.predict import load_models
+from affect.pipeline.store import Store
+from affect.pipeline.tracks import load_track
 
 ROOT = Path(__file__).parents[1]
 
 
+def audio_gain(root: str) -> Score:
+    """CCC of the trained audio model minus that of the same model before training, on the held-out people."""
+    run, places = recipes.demo(root), recipes.demo_places(root)
+    store, cpu = Store(places.store), torch.device("cpu")
+    videos = plan.probe_videos(places.new_videos, store, {})
+    refs = assemble(run, videos, {"development": affwild2.read_folder(places.truth)}, store)
+    tracks = [load_track(store, ref) for ref in refs]
+    model = load_models(run, places.runs)["audio"]
+    task = model.task()
+    torch.manual_seed(run.wavlm.fit.seed)
+    trained, untrained = (
+        [Moments.of(track.gold, task.predict(track, batches.run(task, network, track, cpu))) for track in tracks]
+        for network in (model.network(cpu), task.build())
+    )
+    return concordance.difference(trained, untrained)
+
+
 @pytest.mark.slow
-def test_the_demo_reads_people_it_never_saw(tmp_path: Path):
+def test_the_demo_reads_people_it_never_saw(local_ray: str, tmp_path: Path):
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "demo.py")],
@@ -37,3 +62,6 @@ def test_the_demo_reads_people_it_never_saw(tmp_path: Path):
     template = Path(places.template).read_text().splitlines()
     submission = (Path(places.out) / "submission.txt").read_text().splitlines()
     assert [line.split(",")[0] for line in submission] == [line.split(",")[0] for line in template]
+    gain = audio_gain(str(tmp_path / "demo"))
+    print(f"audio minus untrained audio: {gain}")
+    assert gain.low[2] > 0.5 and gain.num_units == 5

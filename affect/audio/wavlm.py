@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from affect import config, weights
 from affect.layers import Output, gated_softmax
 from affect.weights import WeightsError
 
+_KINDS = ("wavlm", "ser")
 _WRAPPED = r"^ssl_model\."
 
 
@@ -199,6 +201,25 @@ def parameter_groups(model: WavlmRegressor) -> list[dict[str, list[nn.Parameter]
     ]
 
 
+def described(name: str, revision: str) -> Path:
+    """The folder whose ``config.json`` holds the sizes of a checkpoint's WavLM, without its weights.
+
+    Args:
+        name: as in :func:`load_backbone`.
+        revision: the same.
+
+    Raises:
+        WeightsError: it cannot be had, or describes another model.
+    """
+    folder = weights.described(name, revision, *_KINDS)
+    said = json.loads((folder / "config.json").read_text())
+    if said["model_type"] == "wavlm":
+        return folder
+    if "ssl_type" not in said:
+        raise WeightsError(f"{name}: its config.json does not say which model it wraps (ssl_type)")
+    return weights.described(said["ssl_type"], "main", "wavlm")
+
+
 def load_backbone(name: str, revision: str) -> WavLMModel:
     """Load WavLM from a checkpoint, plain or inside a speech-emotion model.
 
@@ -216,17 +237,11 @@ def load_backbone(name: str, revision: str) -> WavLMModel:
     disable_progress_bar()
     # transformers' WavLM gives torch a boolean and a float mask, and torch says so.
     warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-    folder = weights.checkpoint(name, revision, "wavlm", "ser")
-    described = json.loads((folder / "config.json").read_text())
-    kind = folder
-    if described["model_type"] == "ser":  # it holds WavLM's weights, and the name of the model whose sizes it has
-        if "ssl_type" not in described:
-            raise WeightsError(f"{name}: its config.json does not say which model it wraps (ssl_type)")
-        kind = weights.described(described["ssl_type"], "main", "wavlm")
+    shape, folder = described(name, revision), weights.checkpoint(name, revision, *_KINDS)
     try:
         loaded = WavLMModel.from_pretrained(
             folder,
-            config=WavLMConfig.from_pretrained(kind),
+            config=WavLMConfig.from_pretrained(shape),
             dtype=torch.float32,
             use_safetensors=True,
             key_mapping={_WRAPPED: ""},

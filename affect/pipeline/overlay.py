@@ -84,7 +84,7 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
             f"{row['video']} {row['person']}: seen in {row['seen']} of {row['frames']} frames, "
             f"{row['bridged']} bridged, {row['first_s']:.1f} to {row['last_s']:.1f} s, "
             f"mean lip area {row['lip_area']:.4f}, mouth open for {row['open_s']:.1f} s, "
-            f"heard in {row['kept']} of {row['segments']} segments"
+            f"speaks in {row['kept']} of {row['segments']} segments"
         )
     say(f"overlay: {len(people)} people in {len(usable)} videos: {out}")
 

@@ -18,6 +18,7 @@ import ray
 import torch
 
 from affect import distributed, files, learning, schema
+from affect.audio import wavlm
 from affect.batches import Loader, load_here
 from affect.checkpoint import save_weights
 from affect.config import MODALITIES, Modality, Run, System, address
@@ -164,6 +165,21 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
     return list(models.values())
 
 
+def check(run: Run, folds: int) -> None:
+    """See that training can begin, before hours of extraction.
+
+    Raises:
+        WeightsError: the audio model's pretrained weights cannot be had.
+        ValueError: folds cannot be, or workers would leave no CPU to read with.
+    """
+    if folds == 1 or folds < 0:
+        raise ValueError(f"--folds {folds}: give 0 for none, or 2 or more")
+    if "audio" in run.systems:
+        wavlm.described(run.wavlm.weights, run.wavlm.revision)
+        if run.workers.num_workers:
+            check_room(run.workers)
+
+
 def fold_videos(sizes: Mapping[str, int], folds: int) -> list[set[str]]:
     """Deal videos out to folds of about the same number of frames.
 
@@ -225,8 +241,6 @@ def _train_all(trainings: list[Training]) -> None:
     workers = run.workers
     if len(trainings) == 1:
         for training in todo:
-            if training.streamed:
-                check_room(workers)
             on_workers(_train, training, workers, f"{training.system}-{training.address}", training.uri)
     elif todo:
         say(f"train {system}: {len(todo)} models, one for each fold and one of all")

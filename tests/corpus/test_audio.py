@@ -111,6 +111,36 @@ def test_channels_are_averaged(tmp_path: Path):
     assert np.abs(wave - tone(RATE, SECONDS) / 2).max() <= 2
 
 
+@pytest.mark.parametrize(("codec", "name"), [("pcm_s16le", "a.mkv"), ("aac", "a.mp4")])
+def test_speech_in_the_middle_of_six_channels_is_heard(codec: str, name: str, tmp_path: Path):
+    samples = np.zeros((6, round(48_000 * SECONDS)))
+    samples[2] = tone(48_000, SECONDS)  # front left and right, centre, low frequencies, back left and right
+    wave = heard(write(tmp_path, Film(name=name, ticks=TICKS, sound=Sound(samples=samples, rate=48_000, codec=codec))))
+    share = np.abs(wave[RATE:-RATE]).max() / 8000
+    assert 0.2 < share <= 1.01 and abs(delay(wave, share * tone(RATE, SECONDS))) < 2
+
+
+@pytest.mark.parametrize("seconds", [3.0, 11.0])
+def test_sound_shorter_or_longer_than_the_pictures_fills_their_time_and_no_more(seconds: float, tmp_path: Path):
+    sound = Sound(samples=tone(RATE, seconds)[None], rate=RATE)
+    wave = heard(write(tmp_path, Film(name="a.mkv", ticks=TICKS, sound=sound)))  # of the pictures' length
+    end = round(min(seconds, SECONDS) * RATE)
+    assert np.abs(wave[:end] - tone(RATE, SECONDS)[:end])[200:-200].max() <= 4 and not wave[end + 200 :].any()
+
+
+@pytest.mark.parametrize("name", ["clipped", "silent"])
+def test_clipped_sound_does_not_wrap_around_and_silence_is_silent(name: str, tmp_path: Path):
+    loud = tone(48_000, SECONDS, amplitude=200_000.0).clip(-32_768, 32_767)
+    samples = (loud if name == "clipped" else np.zeros_like(loud))[None]
+    wave = heard(write(tmp_path, Film(name="a.mkv", ticks=TICKS, sound=Sound(samples=samples, rate=48_000))))
+    if name == "silent":
+        assert not wave.any()
+    else:  # what resampling overshoots is cut off; the sign stays the tone's
+        truth = tone(RATE, SECONDS)
+        inside = np.abs(truth) > 2000
+        assert (np.sign(wave) == np.sign(truth))[inside].all() and np.abs(wave).max() >= 32_000
+
+
 def test_a_rate_of_ones_own_is_kept(tmp_path: Path):
     path = write(tmp_path, film("a.mov", 44_100))
     wave = audio.decode(str(path), video.probe(str(path), path.name), 1.0, 2.0, 8_000)

@@ -28,8 +28,8 @@ from affect.corpus.images import ImageError, Images, read_manifest
 from affect.face import grada
 from affect.face.crop import letterbox
 from affect.face.grada import Encoded, Grada
-from affect.pipeline import encoder
-from affect.pipeline.encoder import MAX_NAMED, RayLoader, judge, train_encoder, train_on
+from affect.pipeline import encoder, stream
+from affect.pipeline.encoder import MAX_NAMED, ImageLoader, judge, train_encoder, train_on
 from affect.tasks.encoder import GradaTask
 
 CPU = torch.device("cpu")
@@ -298,22 +298,22 @@ def test_pictures_read_with_ray_are_those_read_here_in_the_same_order(local_ray:
     order = np.random.default_rng(0).permutation(len(samples)).tolist()
     shares = [Share([samples[i] for i in order[start : start + 4]], 1) for start in range(0, len(order), 4)]
     shares.append(Share([samples[0]], 1))  # more batches than one reading task makes, and of two sizes
-    here, there = list(load_here(task, shares, CPU)), list(RayLoader(0.25)(task, shares, CPU))
-    assert len(here) == len(there) == len(shares) > encoder.BATCHES_PER_TASK
+    here, there = list(load_here(task, shares, CPU)), list(ImageLoader(0.25)(task, shares, CPU))
+    assert len(here) == len(there) == len(shares) > stream.BATCHES_PER_TASK
     assert all(equal(one, other) for one, other in zip(here, there, strict=True))
-    assert list(RayLoader(0.25)(task, [], CPU)) == []
+    assert list(ImageLoader(0.25)(task, [], CPU)) == []
 
 
 def test_batches_come_in_order_although_the_first_ones_take_longest_to_read(local_ray: str, tmp_path: Path):
     large = np.random.default_rng(0).integers(0, 256, size=(1200, 1200, 3), dtype=np.uint8)
     Image.fromarray(large).save(tmp_path / "large.png")
     Image.fromarray(large[:9, :9]).save(tmp_path / "small.png")
-    num = encoder.BATCHES_PER_TASK
+    num = stream.BATCHES_PER_TASK
     uris = [str(tmp_path / "large.png")] * num + [str(tmp_path / "small.png")] * num
     item = group(uris, np.linspace(-1, 1, 4 * num).reshape(-1, 2).tolist(), [-1] * 2 * num)
     task = GradaTask(RUN)
     shares = [Share([(item, window)] * (4 if window[0] < num else 1), 1) for window in task.windows(item)]
-    gold = [batch.gold[0, 0, :2].tolist() for batch in RayLoader(0.25)(task, shares, CPU)]
+    gold = [batch.gold[0, 0, :2].tolist() for batch in ImageLoader(0.25)(task, shares, CPU)]
     assert np.array(gold) == pytest.approx(item.gold, abs=1e-6)
 
 
@@ -324,7 +324,7 @@ def test_a_broken_picture_is_left_out_of_the_loss_and_said_once(
     cut = tmp_path / "cut.png"
     cut.write_bytes(Path(good.uris[0]).read_bytes()[:200])
     item = replace(good, uris=[good.uris[0], str(cut), good.uris[2], *good.uris[3:]])
-    task, loader = GradaTask(RUN), RayLoader(0.25)
+    task, loader = GradaTask(RUN), ImageLoader(0.25)
     share = Share([(item, w) for w in task.windows(item)[:4]], 1)
     for _ in range(2):
         (batch,) = loader(task, [share], CPU)
@@ -349,7 +349,7 @@ def test_of_many_broken_pictures_some_are_named_and_all_are_counted(
     item = group([str(tmp_path / f"{i}.png") for i in range(count)], [[0.0, 0.0]] * count, [-1] * count)
     task = GradaTask(RUN)
     shares = [Share([(item, w)], 1) for w in task.windows(item)]
-    loader = RayLoader(0.25)
+    loader = ImageLoader(0.25)
     assert not any(bool(batch.annotated.any()) for batch in loader(task, shares, CPU))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[1].strip() for line in lines[:MAX_NAMED]] == [str(uri) for uri in item.uris[:MAX_NAMED]]

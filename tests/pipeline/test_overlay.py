@@ -38,6 +38,13 @@ def test_the_table_says_who_is_seen_and_for_how_long(out: Path):
         ("video02", "main", 50, 50),
     ]
     assert all(0 < row["lip_area"] < 0.1 and 0.3 < row["x"] < 0.7 and 0 < row["open_s"] < 5 for row in people)
+    segments = pyarrow.csv.read_csv(out / "segments.csv").to_pylist()
+    assert [(row["video"], row["start_s"], row["end_s"]) for row in segments] == [
+        (video, start_s, end_s) for video in ("video01", "video02") for start_s, end_s in ((0.0, 4.0), (2.0, 5.0))
+    ]
+    assert all(row["coverage"] == 1 and row["kept"] == (row["open_s"] >= 1) != bool(row["reason"]) for row in segments)
+    kept = {name: sum(row["kept"] for row in segments if row["video"] == name) for name in ("video01", "video02")}
+    assert [(row["segments"], row["kept"]) for row in people] == [(2, kept["video01"]), (2, kept["video02"])]
 
 
 def test_what_is_drawn_is_not_drawn_again_and_a_new_rule_is(out: Path, extracted: Micro):

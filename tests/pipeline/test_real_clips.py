@@ -1,12 +1,16 @@
 """Real recordings through prediction, with the micro corpus' models: they say nothing, but people are found."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from affect.config import Speaking
 from affect.pipeline.extract import extract
+from affect.pipeline.overlay import overlay
 from affect.pipeline.predict import load_models, predict
 from affect.pipeline.store import Store
 from tests.assets import clip
@@ -36,3 +40,21 @@ def test_two_people_one_and_none_are_found_in_real_clips(trained: Micro, tmp_pat
     table = pq.read_table(tmp_path / "out" / "obama_speech.parquet")
     assert table["track"].unique().to_pylist() == ["obama_speech_left", "obama_speech_right"]
     assert table["valence"].null_count == 0
+
+
+def test_relative_to_the_video_the_speaker_is_heard_and_the_bystander_is_not(trained: Micro, tmp_path: Path):
+    videos, store = tmp_path / "videos", Store(str(tmp_path / "store"))
+    videos.mkdir()
+    shutil.copy(clip("obama_speech.mp4"), videos / "obama_speech.mp4")
+    run = replace(trained.run, systems=("audio",))
+    found = extract(run, str(videos), store).videos
+    kept = {}
+    for relative_to in ("track", "video"):
+        speaking = Speaking(relative_to=relative_to)
+        out = tmp_path / relative_to
+        overlay(replace(run, wavlm=replace(run.wavlm, speaking=speaking)), found, store, str(out))
+        for row in pyarrow.csv.read_csv(out / "segments.csv").to_pylist():
+            print(relative_to, row)
+            kept.setdefault((relative_to, row["person"]), []).append(row["kept"])
+    assert len(kept["track", "left"]) == len(kept["track", "right"]) == 4  # printed as they come
+    assert all(kept["video", "right"]) and not any(kept["video", "left"])

@@ -53,9 +53,9 @@ def test_recipes_share_tracks_features_and_models(trained: Micro, refs: list[Tra
     two = replace(demo.dcmmoe, modalities=("face", "audio"))
     alone = replace(demo, name="face", systems=("face",))
     pair = replace(demo, name="dcmmoe_face_audio", systems=("face", "audio", "dcmmoe"), dcmmoe=two)
-    for run in (alone, pair):
+    for run, more in ((alone, set()), (pair, {"waveforms"})):
         own = assembled(trained, run)
-        assert [set(ref.keys) for ref in own] == [{"frames", "segments", *run.extracted}] * 2
+        assert [set(ref.keys) for ref in own] == [{"frames", "segments", *run.extracted} | more] * 2
         assert all(ref.keys.items() <= all_of.keys.items() for ref, all_of in zip(own, refs, strict=True))
         models = train(run, own, Store(trained.places.store), runs)
     said = capsys.readouterr().out
@@ -253,13 +253,13 @@ def test_curves_are_written_beside_the_model(trained: Micro):
     assert [e.value for e in events.Scalars("loss/epoch")] == pytest.approx([row["loss"] for row in history], abs=1e-6)
 
 
-def _command(micro: Micro, runs: Path, workers: int) -> list[str]:
+def _command(micro: Micro, store: str, runs: Path, workers: int, system: str = "face") -> list[str]:
     script = ROOT / "tests" / "pipeline" / "train_micro.py"
-    return [sys.executable, str(script), str(micro.root), micro.places.store, str(runs), str(workers)]
+    return [sys.executable, str(script), str(micro.root), store, str(runs), str(workers), system]
 
 
 def _model(runs: Path) -> tuple[bytes, list[dict[str, float]]]:
-    [folder] = [p for p in (runs / "face").iterdir() if not p.name.endswith(".ray")]
+    [folder] = [p for p in runs.glob("*/*") if p.is_dir() and not p.name.endswith(".ray")]
     return (folder / "model.safetensors").read_bytes(), json.loads((folder / "history.json").read_text())
 
 
@@ -267,7 +267,7 @@ def _wait_for_epochs(runs: Path, number: int) -> None:
     """Wait until a checkpoint says that epochs are done."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        for path in runs.glob("face/*/checkpoint.safetensors"):
+        for path in runs.glob("*/*/checkpoint.safetensors"):
             if len(decode(path.read_bytes())[1]["history"]) >= number:
                 return
         time.sleep(0.02)
@@ -275,11 +275,15 @@ def _wait_for_epochs(runs: Path, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_driver_killed_while_it_trains_ends_where_it_would_have(trained: Micro, local_ray: str, tmp_path: Path):
+@pytest.mark.parametrize("system", ["face", "audio"])
+def test_a_driver_killed_while_it_trains_ends_where_it_would_have(
+    system: str, trained: Micro, local_ray: str, tmp_path: Path
+):
     """kill -9 at two random steps, the same command again: the same weights, bit by bit, and the same curve."""
     rng = np.random.default_rng()
     environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
-    whole, killed = _command(trained, tmp_path / "whole", 0), _command(trained, tmp_path / "killed", 0)
+    store = trained.places.store if system == "face" else str(tmp_path / "store")
+    whole, killed = (_command(trained, store, tmp_path / name, 0, system) for name in ("whole", "killed"))
     assert subprocess.run(whole, env=environment, check=False).returncode == 0
     epochs = len(_model(tmp_path / "whole")[1])
     for share in sorted(rng.uniform(0.1, 0.8, 2)):
@@ -287,17 +291,20 @@ def test_a_driver_killed_while_it_trains_ends_where_it_would_have(trained: Micro
         _wait_for_epochs(tmp_path / "killed", int(share * epochs))
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        assert not list((tmp_path / "killed").glob("face/*/model.json")), "the kill came too late to mean anything"
+        assert not list((tmp_path / "killed").glob("*/*/model.json")), "the kill came too late to mean anything"
     assert subprocess.run(killed, env=environment, check=False).returncode == 0
     assert _model(tmp_path / "killed") == _model(tmp_path / "whole")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("system", ["face", "audio"])
 def test_a_ray_train_worker_that_is_killed_is_replaced_and_ends_where_it_would_have(
-    trained: Micro, local_ray: str, tmp_path: Path
+    system: str, trained: Micro, local_ray: str, tmp_path: Path
 ):
+    """Audio's workers are fed by Ray Data, in the middle of whose stream the kill comes."""
     environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
-    whole, killed = _command(trained, tmp_path / "whole", 2), _command(trained, tmp_path / "killed", 2)
+    store = trained.places.store if system == "face" else str(tmp_path / "store")
+    whole, killed = (_command(trained, store, tmp_path / name, 2, system) for name in ("whole", "killed"))
     assert subprocess.run(whole, env=environment, check=False).returncode == 0
     driver = subprocess.Popen(killed, env=environment)
     _wait_for_epochs(tmp_path / "killed", 10)

@@ -1,0 +1,229 @@
+"""Audio: WavLM at its true size with random weights, its training steps, the way of waveforms to them, decoding."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.measure import fastest, rate, rates, say_ratio
+
+SEGMENT = 64_000
+BATCH = 8
+TRACKS, SEGMENTS = 12, 100
+
+
+def _large(**settings: Any) -> Any:  # noqa: ANN401 -- transformers is imported late
+    """The audio model with a random WavLM-Large, 315 million parameters."""
+    from transformers import WavLMConfig, WavLMModel
+
+    from affect.audio.wavlm import WavlmRegressor
+    from affect.config import Wavlm
+    from affect.learning import keep_freed_memory
+
+    keep_freed_memory()
+    large = WavLMConfig(
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_buckets=320,
+        max_bucket_distance=800,
+    )
+    torch.manual_seed(0)
+    return WavlmRegressor(Wavlm(**settings), WavLMModel(large))
+
+
+def _voices(count: int, device: torch.device) -> Tensor:
+    return 0.1 * torch.randn(count, SEGMENT, generator=torch.Generator().manual_seed(1)).to(device)
+
+
+def wavlm() -> None:
+    """Segments in batches / one by one, in float32 and in bfloat16."""
+    device = fastest()
+    model = _large().eval().to(device)
+    waves = _voices(BATCH, device)
+    lengths = torch.full((BATCH,), SEGMENT, device=device)
+
+    def run(size: int, kind: torch.dtype) -> Callable[[], int]:
+        def work() -> int:
+            with torch.inference_mode(), torch.autocast(device.type, kind, enabled=kind != torch.float32):
+                for start in range(0, BATCH, size):
+                    model(waves[start : start + size], lengths[start : start + size])
+            return BATCH
+
+        return work
+
+    kinds = (torch.float32, torch.bfloat16)
+    found = rates([run(size, kind) for kind in kinds for size in (1, BATCH)])
+    single, batched, half_single, half_batched = found
+    say_ratio(f"wavlm on {device}, batches of {BATCH} in float32", "segments", batched, "one by one", single)
+    say_ratio(f"wavlm on {device}, batches of {BATCH} in bfloat16", "segments", half_batched, "one by one", half_single)
+    say_ratio(f"wavlm on {device}, batches in bfloat16", "segments", half_batched, "one by one in float32", single)
+    print(f"wavlm on {device}: {4 * max(found):.3g} s of sound a second")
+
+
+def finetune() -> None:
+    """A training step on stored states / on waveforms, and what the states cost."""
+    from affect.concordance import hybrid_loss
+    from affect.config import Wavlm
+
+    device = fastest()
+    model = _large().to(device).train()
+    waves, lengths = _voices(BATCH, device), torch.full((BATCH,), SEGMENT, device=device)
+    half = device.type == "cuda"
+    model.eval()
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        stored = model.trunk(waves, lengths).half()
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    gold = torch.rand(BATCH, 4, 2, generator=torch.Generator().manual_seed(2)).to(device)
+    annotated = torch.ones(BATCH, 4, dtype=torch.bool, device=device)
+
+    def step(x: Tensor) -> Callable[[], int]:
+        def work() -> int:
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                prediction = model(x, lengths).prediction
+            loss = hybrid_loss(gold, prediction, annotated, Wavlm().fit.loss)
+            assert loss is not None
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            return 1
+
+        return work
+
+    cached, full = rates([step(stored.float().clone()), step(waves)], 2)
+    say_ratio(f"finetune on {device}, on stored states", "steps", cached, "on waveforms", full)
+    mib = stored[0].numel() * stored.element_size() / 2**20
+    print(f"finetune: {mib:.2f} MiB of states a segment, {mib * 27_000 * 2 / 1024:.0f} GiB for 30 h of video")
+
+
+class _Timed:
+    """A loader that notes how long the model waits for each batch, and how long it then computes."""
+
+    def __init__(self, loader: Any) -> None:  # noqa: ANN401
+        self._loader = loader
+        self.waited: list[float] = []
+        self.computed: list[float] = []
+
+    def __call__(self, task: Any, shares: Sequence[Any], device: torch.device) -> Iterator[Any]:  # noqa: ANN401
+        stream = iter(self._loader(task, shares, device))
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(stream)
+            except StopIteration:
+                return
+            got = time.perf_counter()
+            yield batch
+            self.waited.append(got - start)
+            self.computed.append(time.perf_counter() - got)
+
+
+def waveforms() -> None:
+    """Share of its time that fine-tuning waits for Ray Data's waveforms, and how many Ray Data alone delivers."""
+    from affect.batches import Share
+    from affect.config import Wavlm
+    from affect.pipeline.job import start_ray
+    from affect.pipeline.store import Store
+    from affect.pipeline.stream import TrackLoader
+    from affect.pipeline.tracks import load_track
+    from affect.tasks.audio import AudioTask
+
+    start_ray()
+    torch.set_num_threads(1)  # the other core reads
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        refs = [_speaker(number, store) for number in range(TRACKS)]
+        task = AudioTask(Wavlm(), SEGMENT)
+        tracks = [load_track(store, ref) for ref in refs]
+        samples = [(track, window) for track in tracks for window in task.windows(track)]
+        order = np.random.default_rng(0).permutation(len(samples))
+        shares = [Share([samples[i] for i in part], 4) for part in np.array_split(order, len(order) // BATCH)]
+        loader = TrackLoader({ref.name: ref for ref in refs}, store, "", 1.0)
+
+        def read() -> int:
+            return sum(len(batch.gold) for batch in loader(task, shares, torch.device("cpu")))
+
+        print(f"waveforms: Ray Data alone delivers {rate(read, 2):.0f} segments a second, start and all")
+        model = _large().to(device).train()
+        timed = _Timed(loader)
+        steps = 60 if device.type == "cuda" else 4
+        for batch in timed(task, shares[:steps], device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                prediction = model(**batch.inputs).prediction
+            prediction.float().square().mean().backward()
+            model.zero_grad(set_to_none=True)
+        first, *waited = timed.waited
+        share = sum(waited) / sum(waited + timed.computed[1:])
+        print(
+            f"waveforms on {device}: {share:.2%} of the time after the first batch is spent waiting; the first one, "
+            f"with Ray Data's start, came after {first:.1f} s, a step takes {statistics.median(timed.computed):.2f} s"
+        )
+
+
+def _speaker(number: int, store: Any) -> Any:  # noqa: ANN401 -- a TrackRef
+    """A track of noise, all of it kept and annotated."""
+    from affect.corpus.clip import Extracted
+    from affect.corpus.synthetic import make_track
+    from affect.pipeline.tracks import TrackRef, to_tables
+
+    rng = np.random.default_rng(number)
+    track = make_track(f"speaker{number}", 30 * 2 * (SEGMENTS + 1), rng)
+    num = len(track.segments.kept)
+    waves = [rng.integers(-3000, 3000, SEGMENT, dtype=np.int16) for _ in range(num)]
+    everything = np.ones(num, dtype=bool)
+    segments = replace(track.segments, waveforms=waves, audio_valid=everything, kept=everything)
+    tables = to_tables(replace(track, segments=segments))
+    keys: Any = {part: f"{track.name}/{part}.{'rows.' if part == 'waveforms' else ''}arrow" for part in tables}
+    for part, key in keys.items():
+        store.put(key, Extracted(tables[part]))
+    return TrackRef(track.name, "train", track.video, track.person, keys)
+
+
+def decode(minutes: int = 10) -> None:
+    """Seconds of sound a second from a video with stereo AAC at 44.1 kHz, clip by clip as extraction asks for it."""
+    from affect.corpus import audio, video
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, seconds = Path(folder) / "talk.mp4", 60 * minutes
+        _talk(path, seconds)
+        probe = video.probe(str(path), path.name)
+
+        def clips() -> int:
+            for start in range(0, seconds, 60):
+                audio.decode(str(path), probe, float(start), min(float(seconds), start + 62.0))
+            return seconds
+
+        print(f"decode: {rate(clips):.0f} s of sound a second and core, from {minutes} min of 640 x 360 video with AAC")
+
+
+def _talk(path: Path, seconds: int, fps: int = 25, hz: int = 44_100) -> None:
+    """A video of noise that is heard and barely seen."""
+    import av
+
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (8, 360, 640, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        film = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "35"})
+        film.width, film.height, film.pix_fmt = 640, 360, "yuv420p"
+        sound = container.add_stream("aac", rate=hz, layout="stereo")
+        for second in range(seconds):
+            for number in range(fps):
+                container.mux(film.encode(av.VideoFrame.from_ndarray(pictures[number % 8], format="rgb24")))
+            noise = (0.1 * rng.standard_normal((2, hz))).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(noise, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = hz, second * hz
+            container.mux(sound.encode(frame))
+        container.mux(film.encode())
+        container.mux(sound.encode())
