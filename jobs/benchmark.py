@@ -11,8 +11,8 @@ qwen         states of segments / the authors' way (one by one, all logits, all 
 prefill      tokens a second of the prefill by micro-batch, on a GPU at the true size; needs the same
 scan         forward and backward of the selective scan / a loop that indexes its tensors; needs torch alone
 behavior     segments per second of the behaviour stage, decoding and all / of its model alone
-wavlm        segments through WavLM-Large in batches / one by one, in float32 and bfloat16; needs torch and
-             transformers alone
+wavlm        segments through WavLM-Large in batches / one by one, in float32 and bfloat16, and with transformers' own
+             attention; needs torch and transformers alone
 finetune     a training step of WavLM-Large on stored states of its frozen layers / on waveforms; needs the same
 waveforms    share of fine-tuning's time that is spent waiting for Ray Data
 decode       seconds of sound decoded a second

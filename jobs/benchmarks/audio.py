@@ -21,13 +21,13 @@ TRACKS, SEGMENTS = 12, 100
 
 def _large(**settings: Any) -> Any:  # noqa: ANN401 -- transformers is imported late
     """The audio model with a random WavLM-Large, 315 million parameters."""
-    from transformers import WavLMConfig, WavLMModel
-
     from affect.audio.wavlm import WavlmRegressor
     from affect.config import Wavlm
     from affect.learning import keep_freed_memory
 
     keep_freed_memory()
+    from transformers import WavLMConfig, WavLMModel
+
     large = WavLMConfig(
         hidden_size=1024,
         num_hidden_layers=24,
@@ -47,28 +47,36 @@ def _voices(count: int, device: torch.device) -> Tensor:
 
 
 def wavlm() -> None:
-    """Segments in batches / one by one, in float32 and in bfloat16."""
+    """Segments in batches / one by one, in float32 and in bfloat16, and with transformers' own attention."""
+    from affect.audio.wavlm import Attention
+
     device = fastest()
     model = _large().eval().to(device)
     waves = _voices(BATCH, device)
     lengths = torch.full((BATCH,), SEGMENT, device=device)
+    theirs = Attention.__mro__[1]
 
-    def run(size: int, kind: torch.dtype) -> Callable[[], int]:
+    def run(size: int, half: bool, attention: type) -> Callable[[], int]:
         def work() -> int:
-            with torch.inference_mode(), torch.autocast(device.type, kind, enabled=kind != torch.float32):
+            for layer in model.backbone.encoder.layers:
+                layer.attention.__class__ = attention
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
                 for start in range(0, BATCH, size):
                     model(waves[start : start + size], lengths[start : start + size])
             return BATCH
 
         return work
 
-    kinds = (torch.float32, torch.bfloat16)
-    found = rates([run(size, kind) for kind in kinds for size in (1, BATCH)])
-    single, batched, half_single, half_batched = found
-    say_ratio(f"wavlm on {device}, batches of {BATCH} in float32", "segments", batched, "one by one", single)
-    say_ratio(f"wavlm on {device}, batches of {BATCH} in bfloat16", "segments", half_batched, "one by one", half_single)
-    say_ratio(f"wavlm on {device}, batches in bfloat16", "segments", half_batched, "one by one in float32", single)
-    print(f"wavlm on {device}: {4 * max(found):.3g} s of sound a second")
+    works = [run(size, half, Attention) for half in (False, True) for size in (1, BATCH)]
+    works += [run(BATCH, half, theirs) for half in (False, True)]
+    single, batched, half_single, half_batched, plain, half_plain = rates(works, 2)
+    name = f"wavlm on {device}, batches of {BATCH} in"
+    say_ratio(f"{name} bfloat16", "segments", half_batched, "one by one in float32", single)
+    say_ratio(f"{name} bfloat16", "segments", half_batched, "one by one", half_single)
+    say_ratio(f"{name} float32", "segments", batched, "one by one", single)
+    say_ratio(f"{name} bfloat16", "segments", half_batched, "with transformers' attention", half_plain)
+    say_ratio(f"{name} float32", "segments", batched, "with transformers' attention", plain)
+    print(f"wavlm on {device}: {4 * half_batched:.3g} s of sound a second in bfloat16")
 
 
 def finetune() -> None:

@@ -24,9 +24,6 @@ from affect.audio.wavlm import (
 from affect.tiny import make_wavlm
 from affect.weights import WeightsError
 
-# transformers hands torch a boolean and a float mask in one call.
-pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask and attn_mask:UserWarning")
-
 SETTINGS = config.Wavlm(trained_layers=1, pooling_hidden=8, hidden=12)
 FULL = 64_000
 
@@ -125,9 +122,16 @@ def test_a_tail_is_heard_as_if_it_were_alone(model: WavlmRegressor) -> None:
     assert output.prediction.isfinite().all()
 
 
+@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("length", [FULL, 1_000, 300, 1, 0])
-def test_any_length_gives_finite_outputs_and_gradients_in_training(model: WavlmRegressor, length: int) -> None:
-    output = model.train()(torch.randn(2, FULL), torch.tensor([length, FULL]))
+def test_any_length_gives_finite_outputs_and_gradients_in_training(
+    model: WavlmRegressor, length: int, stored: bool
+) -> None:
+    x, num_samples = torch.randn(2, FULL), torch.tensor([length, FULL])
+    if stored:
+        x = model.trunk(x, num_samples).detach()
+        assert x.isfinite().all()
+    output = model.train()(x, num_samples)
     output.prediction.square().sum().backward()
     assert output.prediction.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -274,6 +278,30 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
         settings.num_hidden_layers, settings.do_stable_layer_norm = 3, large
         WavLMModel(settings).save_pretrained(made[large])
     return made
+
+
+# transformers hands torch a boolean and a float mask in one call.
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask and attn_mask:UserWarning")
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fused_attention_gives_transformers_states_and_gradients(
+    deep: dict[bool, Path], large: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    waveform = torch.randn(3, 20_000, generator=generator).double()
+    mask = torch.arange(20_000) < torch.tensor([20_000, 11_000, 4_000])[:, None]
+    states = num_states(mask.sum(dim=1), WavLMConfig.from_pretrained(deep[large]))
+    theirs, ours = (load_backbone(str(deep[large]), "main").double() for _ in range(2))
+    WavlmRegressor(config.Wavlm(trained_layers=3, pooling_hidden=8, hidden=12), ours)
+    said = [model(waveform * mask, attention_mask=mask.long()).last_hidden_state for model in (theirs, ours)]
+    for row, count in enumerate(states.tolist()):
+        torch.testing.assert_close(said[1][row, :count], said[0][row, :count], atol=1e-10, rtol=1e-10)
+        for h in said:
+            (h[row, :count].square().sum() * (row + 1)).backward(retain_graph=True)
+    gradients = {name: p.grad for name, p in theirs.named_parameters()}
+    for name, p in ours.named_parameters():
+        if p.requires_grad:
+            torch.testing.assert_close(p.grad, gradients[name], atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize("large", [True, False])
