@@ -387,8 +387,9 @@ class Augment:
 class Wavlm:
     """WavLM with attentive statistics over four blocks of a segment."""
 
-    weights: str = "microsoft/wavlm-large"
-    """Hub id or folder of the backbone."""
+    weights: str = "3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes"
+    """Hub id or folder of the backbone: WavLM, or a speech-emotion model that wraps it, as the paper's does, which is
+    WavLM-Large trained on MSP-Podcast."""
     revision: str = "main"
     """Revision of the hub id."""
     trained_layers: int = 4
