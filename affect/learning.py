@@ -135,7 +135,8 @@ def fit(
 
     Raises:
         ValueError: nothing to train on or to select on, or nothing of it can be used.
-        FloatingPointError: the loss was not finite three steps in a row; names the items.
+        FloatingPointError: the loss was not finite three steps in a row, or gradients are finite at no scale; names the
+            items.
     """
     samples = [(item, w) for item in training for w in task.windows(item) if task.trains_on(item, w)]
     _check(task, samples, training, development)
@@ -276,8 +277,7 @@ class _Training:
         if not torch.isfinite(loss):
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
             if self.in_a_row == MAX_NAN_STEPS:
-                names = ", ".join(sorted({item.name for item, _ in batch}))
-                raise FloatingPointError(f"loss {loss.item()} {MAX_NAN_STEPS} steps in a row, last on {names}")
+                raise FloatingPointError(f"loss {loss.item()} {MAX_NAN_STEPS} steps in a row, last on {_names(batch)}")
             return
         self.in_a_row = 0
         self.optimizer.zero_grad(set_to_none=True)
@@ -290,6 +290,8 @@ class _Training:
         self.scaler.update()
         if self.scaler.get_scale() < scale:  # a gradient beyond float16: the step was not taken, the next scale is half
             self.skipped += 1
+            if self.scaler.get_scale() < 1:
+                raise FloatingPointError(f"gradients are finite at no scale, last on {_names(batch)}")
             return
         if self.average:
             self.average.update_parameters(self.model)
@@ -343,6 +345,10 @@ class _Training:
         self.best = self.history[note["best"] - 1] if note["best"] else self.best
         for name in ("losses", "steps", "skipped", "in_a_row"):
             setattr(self, name, note[name])
+
+
+def _names(batch: Sequence[Any]) -> str:
+    return ", ".join(sorted({item.name for item, _ in batch}))
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, settings: Fit) -> ReduceLROnPlateau | None:

@@ -121,7 +121,16 @@ def checkpoint(name: str, revision: str, *model_types: str) -> Path:
 
 
 def described(name: str, revision: str, *model_types: str) -> Path:
-    """The same with its description, ``config.json``, alone."""
+    """A folder with the ``config.json`` of a pretrained model, whose weights need not be there.
+
+    Args:
+        name: as in :func:`checkpoint`, and so are the others.
+        revision: the same.
+        model_types: the same.
+
+    Raises:
+        WeightsError: it cannot be had, or describes another kind of model.
+    """
     path = folder(name) if is_path(name) else _from_hub(name, revision, "config.json")
     try:
         found = json.loads((path / "config.json").read_text()).get("model_type")

@@ -241,6 +241,7 @@ def test_float16_scales_the_loss_skips_overflows_and_resumes_bit_by_bit(tmp_path
     whole = learning.fit(Loud(settings), items(6, 0), items(3, 1), device=CPU)
     assert whole.model.map.weight.dtype == torch.float32
     assert whole.history[0].skipped > 0 and whole.history[-1].skipped == 0  # 65,536 is too much at first
+    assert np.isnan(whole.history[0].loss)  # a step that was not taken is not in the mean
     assert whole.history[-1].loss < whole.history[1].loss
     keeper = Keeper(str(tmp_path / "checkpoint"), 1)
 
@@ -253,6 +254,50 @@ def test_float16_scales_the_loss_skips_overflows_and_resumes_bit_by_bit(tmp_path
     again = learning.fit(Loud(settings), items(6, 0), items(3, 1), device=CPU, keeper=keeper)
     assert torch.equal(again.model.map.weight, whole.model.map.weight)
     assert [epoch.skipped for epoch in again.history] == [epoch.skipped for epoch in whole.history]
+
+
+class Broken(torch.autograd.Function):
+    """Passes values on and makes their gradient NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> Tensor:
+        return torch.full_like(gradient[0], torch.nan)
+
+
+class NoGradient(LinearTask):
+    """Its loss is finite and its gradient is not."""
+
+    def loss(self, gold: Tensor, prediction: Tensor, annotated: Tensor) -> Tensor | None:
+        return super().loss(gold, Broken.apply(prediction), annotated)
+
+
+def test_gradients_that_no_scale_makes_finite_end_a_float16_training():
+    settings = replace(FIT, precision="float16", max_epochs=20, stop_patience=20)
+    with pytest.raises(FloatingPointError, match="gradients are finite at no scale, last on item"):
+        learning.fit(NoGradient(settings), items(6, 0), items(3, 1), device=CPU)
+
+
+def test_gradients_are_clipped_at_their_own_scale_in_float16():
+    built: list[nn.Module] = []
+    norms: list[float] = []
+
+    class Kept(LinearTask):
+        def build(self) -> nn.Module:
+            built.append(super().build())
+            return built[-1]
+
+    def look(_: learning.Step) -> None:
+        gradients = [p.grad for p in built[0].parameters() if p.grad is not None]
+        norms.append(float(torch.stack([gradient.norm() for gradient in gradients]).norm()))
+
+    settings = replace(FIT, precision="float16", max_epochs=3, clip_norm=1e-3)
+    learning.fit(Kept(settings), items(6, 0), items(3, 1), device=CPU, on_step=look)
+    taken = [norm for norm in norms if np.isfinite(norm)]
+    assert taken and np.allclose(taken, 1e-3, rtol=1e-2)
 
 
 def test_nothing_to_train_or_to_select_on_is_an_error():

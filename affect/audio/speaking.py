@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from affect import timeline
 from affect.config import Grid, Speaking
@@ -82,8 +83,9 @@ def mouth_open(
     total = np.concatenate([[0.0], np.cumsum(area)])
     recent = (total[n:] - total[:-n]) / n
     if everyone is not None and settings.relative_to == "video":
-        area = everyone[~np.isnan(everyone)].astype(np.float64)
-    is_open[rows[n - 1 :]] = recent > area.mean() + _TIE
+        area = np.concatenate([area[:0], everyone[~np.isnan(everyone)]])
+    if len(area):
+        is_open[rows[n - 1 :]] = recent > area.mean() + _TIE
     return is_open
 
 
@@ -130,10 +132,16 @@ def verdicts(
         ranges: frames ``[f0, f1)`` of each segment.
         settings: the rule.
         everyone: as in :func:`mouth_open`.
-        frame_shift: frames that the mesh is looked up late; the published tables have 1.
+        frame_shift: frames that the mesh is looked up late, 0 or more; the published tables have 1. What would lie past
+            the end is closed and without a mesh.
+
+    Raises:
+        ValueError: the shift is negative.
 
     Differs: the authors' code applies the verdict in training only; here it holds in every split.
     """
+    if frame_shift < 0:
+        raise ValueError(f"frame_shift is {frame_shift}, it cannot be negative")
     seen = ~np.isnan(lip_area)
     is_open = smooth(mouth_open(lip_area, settings, everyone), fps, settings)
     result = []
@@ -150,14 +158,14 @@ def verdicts(
 
 
 def judge_table(
-    frame: Int[ndarray, " rows"],
-    lip_area: Float[ndarray, " areas"],
+    frame: ArrayLike,
+    lip_area: ArrayLike,
     fps: float,
     *,
     num_frames: int | None = None,
     settings: Speaking | None = None,
     grid: Grid | None = None,
-    everyone: Float[ndarray, " all_areas"] | None = None,
+    everyone: ArrayLike | None = None,
     frame_shift: int = 0,
 ) -> list[JudgedSegment]:
     """Judge every segment of a track from a table of its mouth, as published tables have it.
@@ -167,37 +175,50 @@ def judge_table(
         lip_area: inner-lip area at each of them; NaN is a frame without a mesh, too.
         fps: frames per second, constant; segments begin at ``round(t fps)``.
         num_frames: frames of the video; up to the last one of the table if not given.
-        settings: the rule; the paper's if not given.
+        settings: the rule; the published one if not given, or, with ``everyone``, relative to the video.
         grid: length and hop of segments; four and two seconds if not given.
-        everyone: as in :func:`mouth_open`.
+        everyone: inner-lip areas of all persons of the video, this one's among them, in any order.
         frame_shift: as in :func:`verdicts`.
 
     Returns:
         One row per segment, in order.
 
     Raises:
-        ValueError: columns differ in length, a frame is negative, twice there or past the video's end, an area is
-            negative or infinite, the rate is not positive, or the video has no frame.
+        ValueError: columns are no columns or differ in length, a frame is no whole number, negative, twice there or
+            past the video's end, an area is negative or infinite, the rate is not positive, or the video has no frame.
     """
-    if len(frame) != len(lip_area):
-        raise ValueError(f"the mouth table has {len(frame)} frames and {len(lip_area)} areas")
+    numbers, areas = _column("frame", frame), _column("area", lip_area)
+    others = None if everyone is None else _column("area", everyone)
+    if len(numbers) != len(areas):
+        raise ValueError(f"the mouth table has {len(numbers)} frames and {len(areas)} areas")
     if not 0 < fps < np.inf:
         raise ValueError(f"fps is {fps}, it has to be positive")
-    if (lip_area < 0).any() or np.isinf(lip_area).any():
-        raise ValueError("the mouth table has an area that is negative or infinite")
-    numbers, counts = np.unique(frame, return_counts=True)
-    num = (int(numbers[-1]) + 1 if len(numbers) else 0) if num_frames is None else num_frames
+    if (numbers != np.floor(numbers)).any():
+        raise ValueError("the mouth table has a frame that is no whole number")
+    num = (int(numbers.max()) + 1 if len(numbers) else 0) if num_frames is None else int(num_frames)
     if num < 1:
         raise ValueError("the video has no frame")
+    found, counts = np.unique(numbers.astype(np.int64), return_counts=True)
     if (counts > 1).any():
-        raise ValueError(f"the mouth table has frame {numbers[counts > 1][0]} more than once")
-    if len(numbers) and (numbers[0] < 0 or numbers[-1] >= num):
-        raise ValueError(f"the mouth table has frames {numbers[0]} to {numbers[-1]}, the video {num} frames")
-    areas = np.full(num, np.nan)
-    areas[frame] = lip_area
-    grid = grid or Grid()
+        raise ValueError(f"the mouth table has frame {found[counts > 1][0]} more than once")
+    if len(found) and (found[0] < 0 or found[-1] >= num):
+        raise ValueError(f"the mouth table has frames {found[0]} to {found[-1]}, the video {num} frames")
+    track = np.full(num, np.nan)
+    track[numbers.astype(np.int64)] = areas
+    grid, rule = grid or Grid(), settings or Speaking(relative_to="track" if others is None else "video")
     ranges_s = timeline.segments(num / fps, grid.segment_s, grid.hop_s)
     ranges = timeline.frame_ranges(timeline.ConstantRate(num, fps), ranges_s)
-    said = verdicts(areas, fps, ranges, settings or Speaking(), everyone=everyone, frame_shift=frame_shift)
+    said = verdicts(track, fps, ranges, rule, everyone=others, frame_shift=frame_shift)
     each = zip(ranges_s, ranges.tolist(), said, strict=True)
     return [JudgedSegment(start_s, end_s, first, end, verdict) for (start_s, end_s), (first, end), verdict in each]
+
+
+def _column(name: str, values: ArrayLike) -> Float[ndarray, " rows"]:
+    column = np.asarray(values, dtype=np.float64)
+    if column.ndim != 1:
+        raise ValueError(f"the mouth table's {name} is no column: it has {column.ndim} axes")
+    if name == "frame" and not np.isfinite(column).all():
+        raise ValueError("the mouth table has a frame that is no whole number")
+    if name == "area" and ((column < 0).any() or np.isinf(column).any()):
+        raise ValueError("the mouth table has an area that is negative or infinite")
+    return column

@@ -178,7 +178,7 @@ class WavlmRegressor(nn.Module):
         Returns:
             Prediction and embedding of each block; of a block past the true length they are finite and mean nothing.
         """
-        h = self._top(x, num_samples) if x.ndim == 3 else self._backbone(x, num_samples).last_hidden_state  # (B, S, D)
+        h = self._top(x, num_samples) if x.ndim == 3 else self._states(x, num_samples)  # (B, S, D)
         valid = self._valid(h, num_samples)
         blocks = self.settings.blocks
         edges = [round(i * h.shape[1] / blocks) for i in range(1, blocks)]
@@ -194,12 +194,20 @@ class WavlmRegressor(nn.Module):
             waveform: as in :meth:`forward`.
             num_samples: true length of each.
         """
-        h = self._backbone(waveform, num_samples, output_hidden_states=True).hidden_states[self._num_frozen]
+        encoder = self.backbone.encoder
+        layers, norm = encoder.layers, encoder.layer_norm
+        encoder.layers = layers[: self._num_frozen]
+        if self.backbone.config.do_stable_layer_norm:
+            encoder.layer_norm = nn.Identity()  # it comes after the last of all layers
+        try:
+            h = self._states(waveform, num_samples)
+        finally:
+            encoder.layers, encoder.layer_norm = layers, norm
         return h.masked_fill(~self._valid(h, num_samples)[..., None], 0)
 
-    def _backbone(self, waveform: Tensor, num_samples: Tensor, **options: bool) -> Any:  # noqa: ANN401
+    def _states(self, waveform: Tensor, num_samples: Tensor) -> Tensor:
         inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]  # (B, samples)
-        return self.backbone(normalize(waveform, inside), attention_mask=inside.long(), **options)
+        return self.backbone(normalize(waveform, inside), attention_mask=inside.long()).last_hidden_state
 
     def _top(self, h: Tensor, num_samples: Tensor) -> Tensor:
         """The trained layers, which share the first layer's embedding of relative positions."""
@@ -235,21 +243,22 @@ def parameter_groups(model: WavlmRegressor) -> list[dict[str, list[nn.Parameter]
     ]
 
 
-def described(name: str, revision: str) -> Path:
-    """The folder whose ``config.json`` holds the sizes of a checkpoint's WavLM, without its weights.
+def shape_of(name: str, revision: str) -> Path:
+    """The folder whose ``config.json`` holds the sizes of a checkpoint's WavLM; a hub's weights are not fetched.
 
     Args:
         name: as in :func:`load_backbone`.
         revision: the same.
 
     Raises:
-        WeightsError: it cannot be had, or describes another model.
+        WeightsError: it cannot be had, is a folder without weights, or describes another model.
     """
-    folder = weights.described(name, revision, *_KINDS)
+    find = weights.checkpoint if weights.is_path(name) else weights.described
+    folder = find(name, revision, *_KINDS)
     said = json.loads((folder / "config.json").read_text())
     if said["model_type"] == "wavlm":
         return folder
-    if "ssl_type" not in said:
+    if not isinstance(said.get("ssl_type"), str):
         raise WeightsError(f"{name}: its config.json does not say which model it wraps (ssl_type)")
     return weights.described(said["ssl_type"], "main", "wavlm")
 
@@ -269,7 +278,7 @@ def load_backbone(name: str, revision: str) -> WavLMModel:
         WeightsError: the checkpoint cannot be had, is damaged, or holds no WavLM or not all of it.
     """
     disable_progress_bar()
-    shape, folder = described(name, revision), weights.checkpoint(name, revision, *_KINDS)
+    shape, folder = shape_of(name, revision), weights.checkpoint(name, revision, *_KINDS)
     try:
         loaded = WavLMModel.from_pretrained(
             folder,

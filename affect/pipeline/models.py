@@ -146,7 +146,9 @@ def load_model(uri: str) -> Model:
     content = files.read(path)
     try:
         model = Model(uri=uri, **json.loads(content))
-    except (TypeError, ValueError) as error:
+        settings = dataclasses.asdict(from_plain(SETTINGS_OF[model.system], model.settings))
+        model = dataclasses.replace(model, settings=settings)  # those that are new have their defaults
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} describes no model of this version, delete it to train again: {error}") from error
     if not uri.endswith(f"/{model.system}/{model.address}"):
         raise ValueError(f"{path} describes {model.system}/{model.address}: it was put into the wrong folder")

@@ -40,7 +40,12 @@ class Rows(Sequence[Any]):
             system, path = files.resolve_parent(self._uri)
             local = isinstance(system, LocalFileSystem)
             file = pa.memory_map(path) if local else pa.PythonFile(system.open(path, "rb", cache_type="none"), "r")
-            self._reader = pa.ipc.open_file(file)
+            try:
+                self._reader = pa.ipc.open_file(file)
+            except pa.ArrowInvalid as error:
+                raise ValueError(
+                    f"{self._uri} is damaged, delete it and run the same command again: {error}"
+                ) from error
         return self._reader
 
 
@@ -48,5 +53,6 @@ def encode_rows(table: pa.Table) -> bytes:
     """A table as an uncompressed Arrow file with a record batch per row; the same table gives the same bytes."""
     buffer = pa.BufferOutputStream()
     with pa.ipc.new_file(buffer, table.schema) as writer:
-        writer.write_table(table.combine_chunks(), max_chunksize=1)
+        for row in table.to_batches(max_chunksize=1):
+            writer.write_batch(row)
     return buffer.getvalue().to_pybytes()

@@ -169,14 +169,14 @@ def check(run: Run, folds: int) -> None:
     """See that training can begin, before hours of extraction.
 
     Raises:
-        WeightsError: the audio model's pretrained weights cannot be had.
+        WeightsError: there is no such pretrained audio model; a hub's weights are fetched later.
         ValueError: folds cannot be, or workers would leave no CPU to read with.
     """
     if folds == 1 or folds < 0:
         raise ValueError(f"--folds {folds}: give 0 for none, or 2 or more")
     if "audio" in run.systems:
-        wavlm.described(run.wavlm.weights, run.wavlm.revision)
-        if run.workers.num_workers:
+        wavlm.shape_of(run.wavlm.weights, run.wavlm.revision)
+        if run.workers.num_workers and not folds:
             check_room(run.workers)
 
 
@@ -241,6 +241,8 @@ def _train_all(trainings: list[Training]) -> None:
     workers = run.workers
     if len(trainings) == 1:
         for training in todo:
+            if training.streamed:
+                check_room(workers)
             on_workers(_train, training, workers, f"{training.system}-{training.address}", training.uri)
     elif todo:
         say(f"train {system}: {len(todo)} models, one for each fold and one of all")

@@ -25,6 +25,7 @@ from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, waveforms
 from affect.tasks.audio import AudioTask
 
+SILENT = np.zeros((0, 1), dtype=np.float16)
 LARGEST = 65_504.0
 """Of 16 bits: a state beyond it is stored as this."""
 
@@ -47,7 +48,8 @@ def with_trunk(track: Track, ref: TrackRef, store: Store, trunk: str) -> Track:
 
 def _heard(row: pa.RecordBatch) -> Heard:
     states = row["states"].flatten()
-    return Heard(row["num_samples"][0].as_py(), states.flatten().to_numpy().reshape(len(states), -1))
+    width = len(states.flatten()) // max(1, len(states))
+    return Heard(row["num_samples"][0].as_py(), states.flatten().to_numpy().reshape(len(states), width))
 
 
 def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
@@ -106,17 +108,22 @@ class Trunk:
         self._settings, self._samples, self._store = settings, segment_samples, store
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the states of one video; a segment without sound has an empty row."""
-        waves = waveforms(self._store, str(batch["source"][0]))
-        states, clipped = [], 0
+        """Write the states of one video; a segment without sound has none."""
+        key, source = str(batch["key"][0]), str(batch["source"][0])
+        waves = [wave[: self._samples] for wave in waveforms(self._store, source)]
+        rows, clipped = [_row(number, wave, SILENT) for number, wave in enumerate(waves)], 0
+        heard = [number for number, wave in enumerate(waves) if len(wave)]
         size = self._settings.fit.batch_size
-        for start in range(0, len(waves), size):
-            part = [waves[i][: self._samples] for i in range(start, min(start + size, len(waves)))]
-            said = self._states(part)
+        for start in range(0, len(heard), size):
+            part = heard[start : start + size]
+            said = self._states([waves[number] for number in part])
+            if not said.isfinite().all():
+                raise ValueError(f"{source}: what the frozen layers say of segments {part} is not finite")
             clipped += int((said.abs() > LARGEST).sum())
-            states.append(said.clamp(-LARGEST, LARGEST).half().numpy())
-        lengths = [min(len(wave), self._samples) for wave in waves]
-        self._store.put(str(batch["key"][0]), Extracted(_to_table(np.concatenate(states), lengths)))
+            for number, states in zip(part, said.clamp(-LARGEST, LARGEST).half().numpy(), strict=True):
+                rows[number] = _row(number, waves[number], states)
+        # A batch per row: offsets into all of a long video's states would not fit 32 bits.
+        self._store.put(key, Extracted(pa.Table.from_batches(rows, schema.TRUNK)))
         return {"clipped": np.array([clipped])}
 
     def _states(self, waves: list[np.ndarray]) -> torch.Tensor:
@@ -128,9 +135,7 @@ class Trunk:
             return self._model.trunk(torch.from_numpy(padded).to(self._device), lengths).float().cpu()
 
 
-def _to_table(states: np.ndarray, num_samples: list[int]) -> pa.Table:
-    count, length, width = states.shape
-    each = rows_of(states.reshape(-1, width), pa.float16())
-    whole = pa.ListArray.from_arrays(np.arange(0, count * length + 1, length, dtype=np.int32), each)
-    columns = {"segment": np.arange(count), "num_samples": num_samples, "states": whole}
-    return pa.table(columns).cast(schema.TRUNK)
+def _row(number: int, wave: np.ndarray, states: np.ndarray) -> pa.RecordBatch:
+    each = rows_of(states, pa.float16())
+    whole = pa.ListArray.from_arrays(np.array([0, len(states)], dtype=np.int32), each)
+    return pa.record_batch([pa.array([number], pa.int32()), pa.array([len(wave)], pa.int32()), whole], schema.TRUNK)

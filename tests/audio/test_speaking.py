@@ -250,6 +250,36 @@ def test_a_mouth_table_with_gaps_a_shift_and_another_grid():
     assert [row.verdict.coverage for row in empty] == [0.0]
 
 
+def test_a_mouth_table_with_everyone_is_judged_relative_to_the_video_and_by_the_rule_that_is_given():
+    speaker, listener = two_people()
+    frame, everyone = np.arange(500), np.concatenate([speaker, listener])
+    own = judge_table(frame, listener, 25.0)
+    assert any(row.verdict.kept for row in own)
+    assert not any(row.verdict.kept for row in judge_table(frame, listener, 25.0, everyone=everyone))
+    assert judge_table(frame, listener, 25.0, everyone=everyone, settings=RULE) == own
+    assert not any(row.verdict.kept for row in judge_table(frame, listener, 25.0, settings=Speaking(min_open_s=5.0)))
+
+
+def test_a_mouth_table_may_be_what_csv_readers_give():
+    speaker, _ = two_people()
+    plain = judge_table(np.arange(500), speaker, 25.0)
+    assert judge_table(list(range(500)), speaker.tolist(), 25.0) == plain
+    assert judge_table(np.arange(500).astype(np.float64), speaker.astype(np.float32), 25.0)[0].start_s == 0
+
+
+def test_a_shift_backwards_is_refused_and_one_past_the_end_finds_nothing_there():
+    area = np.full(100, 0.01)
+    with pytest.raises(ValueError, match="frame_shift is -1"):
+        verdicts(area, 25.0, np.array([[0, 100]]), RULE, frame_shift=-1)
+    [verdict] = verdicts(area, 25.0, np.array([[0, 100]]), RULE, frame_shift=1)
+    assert verdict.coverage == 0.99
+
+
+def test_relative_to_a_video_without_any_mesh_nobody_speaks():
+    speaker, _ = two_people()
+    assert not mouth_open(speaker, BY_VIDEO, np.full(5, NAN)).any()
+
+
 @pytest.mark.parametrize(
     ("frame", "area", "fps", "num", "message"),
     [
@@ -262,10 +292,13 @@ def test_a_mouth_table_with_gaps_a_shift_and_another_grid():
         ([-1, 1], [0.1, 0.1], 25.0, None, "has frames -1 to 1, the video 2 frames"),
         ([0, 50], [0.1, 0.1], 25.0, 50, "has frames 0 to 50, the video 50 frames"),
         ([], [], 25.0, None, "the video has no frame"),
+        ([0, 1.5], [0.1, 0.1], 25.0, None, "a frame that is no whole number"),
+        ([0, NAN], [0.1, 0.1], 25.0, None, "a frame that is no whole number"),
+        ([0, 1], [[0.1], [0.1]], 25.0, None, "area is no column: it has 2 axes"),
     ],
 )
 def test_a_mouth_table_that_cannot_be_says_why(
-    frame: list[int], area: list[float], fps: float, num: int | None, message: str
+    frame: list[float], area: list[float], fps: float, num: int | None, message: str
 ):
     with pytest.raises(ValueError, match=message):
-        judge_table(np.array(frame, dtype=np.int64), np.array(area, dtype=np.float64), fps, num_frames=num)
+        judge_table(np.array(frame), np.array(area), fps, num_frames=num)

@@ -35,6 +35,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Three layers, with and without WavLM-Large's way of normalising."""
+    made = {}
+    for large in (True, False):
+        made[large] = tmp_path_factory.mktemp("deep")
+        make_wavlm(made[large])
+        settings = WavLMConfig.from_pretrained(made[large])
+        settings.num_hidden_layers, settings.do_stable_layer_norm = 3, large
+        WavLMModel(settings).save_pretrained(made[large])
+    return made
+
+
 @pytest.fixture
 def model(tiny: Path) -> WavlmRegressor:
     torch.manual_seed(0)
@@ -179,6 +192,28 @@ def test_the_backbones_dropout_and_specaugment_stay_on_in_training(model: WavlmR
     assert not torch.allclose(first, second)
 
 
+@pytest.mark.parametrize(("name", "changes"), [("layerdrop", False), ("attention_dropout", True)])
+def test_no_layer_is_dropped_in_training_and_attention_is(
+    deep: dict[bool, Path], tmp_path: Path, name: str, changes: bool
+) -> None:
+    settings = WavLMConfig.from_pretrained(deep[True])
+    for noise in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"):
+        setattr(settings, noise, 0.9 if noise == name else 0.0)
+    settings.apply_spec_augment = False
+    WavLMModel(settings).save_pretrained(tmp_path)
+    quiet = config.Wavlm(trained_layers=3, pooling_hidden=8, hidden=12, dropout=0.0)
+    model = WavlmRegressor(quiet, load_backbone(str(tmp_path), "main"))
+    waveform, num_samples = torch.randn(1, FULL), torch.tensor([FULL])
+    plain = model.eval()(waveform, num_samples).prediction
+    noisy = [model.train()(waveform, num_samples).prediction for _ in range(4)]
+    assert any(not torch.allclose(plain, said, atol=1e-6) for said in noisy) == changes
+
+
+def test_no_gradient_is_kept_of_what_is_frozen(model: WavlmRegressor) -> None:
+    x = torch.randn(1, FULL)
+    assert model.train().backbone.feature_extractor(x).grad_fn is None
+
+
 def test_the_tiny_backbone_is_its_seed_and_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     state = torch.random.get_rng_state()
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -265,19 +300,6 @@ def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(WeightsError, match=message) as caught:
         load_backbone(spoilt(tiny, tmp_path / "spoilt", name), "main")
     assert "\n" not in str(caught.value) and "affect" not in str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def deep(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """Three layers, with and without WavLM-Large's way of normalising."""
-    made = {}
-    for large in (True, False):
-        made[large] = tmp_path_factory.mktemp("deep")
-        make_wavlm(made[large])
-        settings = WavLMConfig.from_pretrained(made[large])
-        settings.num_hidden_layers, settings.do_stable_layer_norm = 3, large
-        WavLMModel(settings).save_pretrained(made[large])
-    return made
 
 
 # transformers hands torch a boolean and a float mask in one call.

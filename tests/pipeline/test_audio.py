@@ -7,18 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from _pytest.capture import CaptureFixture
 from fsspec.implementations.memory import MemoryFile
 
-from affect import batches, learning
+from affect import batches, learning, schema
 from affect.audio.wavlm import WavlmRegressor, load_backbone
 from affect.checkpoint import changing
 from affect.config import Augment, Run, Speaking, Workers
 from affect.corpus.clip import Extracted
 from affect.corpus.track import FULL_SCALE, Track
-from affect.pipeline import trunk
+from affect.pipeline import plan, trunk
+from affect.pipeline.assemble import make_track
+from affect.pipeline.features import faces_of, load_features
 from affect.pipeline.models import Model, embedded_key
 from affect.pipeline.rows import Rows
 from affect.pipeline.store import Store
@@ -177,6 +180,81 @@ def test_stored_states_are_those_of_the_frozen_layers_and_computed_once(
         assert torch.equal(weights_of(streamed)[name], value), name
 
 
+def test_other_frozen_layers_have_other_states(micro: Micro):
+    run = audio_run(micro.run)
+    others = [
+        replace(run.wavlm, trained_layers=2),
+        replace(run.wavlm, fit=replace(run.wavlm.fit, precision="bfloat16")),
+    ]
+    marks = {trunk.trunk_address(replace(run, wavlm=wavlm)) for wavlm in (run.wavlm, *others)}
+    assert len(marks) == 3
+    same = replace(run.wavlm, dropout=0.5, fit=replace(run.wavlm.fit, max_epochs=9))
+    assert trunk.trunk_address(replace(run, wavlm=same)) in marks
+
+
+def test_states_that_are_not_finite_are_refused_and_too_large_ones_are_cut(
+    micro: Micro, refs: list[TrackRef], tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    actor = trunk.Trunk(audio_run(micro.run).wavlm, 64_000, store)
+    row = {"key": ["trunk/x/a.rows.arrow"], "source": [refs[0].keys["waveforms"]]}
+    for value, clipped in ((float("nan"), None), (float("inf"), None), (1e6, 5 * 4)):
+        states = torch.zeros(64, 199, 4)
+        states[:, 0] = value
+        monkeypatch.setattr(actor, "_states", lambda waves, states=states: states[: len(waves)])
+        if clipped is None:
+            with pytest.raises(ValueError, match="is not finite"):
+                actor(row)
+        else:
+            assert actor(row)["clipped"].tolist() == [clipped]
+            assert Rows(store.uri_of(row["key"][0]), trunk._heard)[1].states.max() == trunk.LARGEST
+
+
+def test_a_segment_without_sound_has_no_states(micro: Micro, tmp_path: Path):
+    store = Store(str(tmp_path))
+    waves = [np.array([5, -5] * 32_000, dtype=np.int16), np.empty(0, dtype=np.int16)]
+    store.put(
+        "waveforms/x.rows.arrow",
+        Extracted(pa.table({"segment": [0, 1], "waveform": waves}, schema=schema.TRACK["waveforms"])),
+    )
+    actor = trunk.Trunk(audio_run(micro.run).wavlm, 64_000, store)
+    actor({"key": ["trunk/x/x.rows.arrow"], "source": ["waveforms/x.rows.arrow"]})
+    heard = Rows(store.uri_of("trunk/x/x.rows.arrow"), trunk._heard)
+    assert (heard[0].num_samples, heard[0].states.shape) == (64_000, (199, 32))
+    assert (heard[1].num_samples, heard[1].states.shape) == (0, (0, 0))
+
+
+def test_waveforms_are_heard_in_their_own_scale(micro: Micro, refs: list[TrackRef], store: Store):
+    track = load_track(store, refs[0], ("audio",))
+    example = AudioTask(audio_run(micro.run).wavlm, 64_000).example(track, (4, 8))
+    wave = track.segments.waveforms[1]
+    assert np.allclose(example.whole["x"][: len(wave)], wave / 32_768.0) and example.whole["num_samples"] == len(wave)
+
+
+def test_relative_to_the_video_a_louder_mouth_takes_the_voice_from_a_track(micro: Micro, store: Store):
+    """The micro corpus' person, and a second one whose mouth is ten times as open at every frame."""
+    run = audio_run(micro.run)
+    video = plan.probe_videos(micro.places.videos, store, {})[0]
+    found = load_features(video, run, plan.addresses(run), store)
+    table, [person] = found.face_table, found.persons
+    wide = pc.multiply(table["lip_area"], 10.0).cast(pa.float32())
+    other = table.set_column(table.schema.get_field_index("lip_area"), table.schema.field("lip_area"), wide)
+    both = pa.concat_tables([table, other])
+    two = replace(
+        found,
+        faces=faces_of(both),
+        face_table=both,
+        persons=[person, replace(person, rows=person.rows + table.num_rows)],
+    )
+    kept = {}
+    for relative_to in ("track", "video"):
+        speaking = Speaking(relative_to=relative_to)
+        rule = replace(run, wavlm=replace(run.wavlm, speaking=speaking))
+        pair = [make_track("x", who, video, two, None, rule) for who in ("left", "right")]
+        kept[relative_to] = [t.segments.kept for t in sorted(pair, key=lambda track: np.nanmean(track.lip_area))]
+    still, loud = kept["video"]
+    assert all(own.any() for own in kept["track"]) and loud.any() and not still.any()
+
+
 def test_a_filter_that_keeps_nothing_says_what_was_rejected_and_why(
     micro: Micro, store: Store, tmp_path: Path, capsys: CaptureFixture[str]
 ):
@@ -224,6 +302,12 @@ def test_one_row_is_read_without_the_others(place: str, tmp_path: Path, monkeypa
     with pytest.raises(IndexError):
         rows[3]
     assert store.get("a.rows.arrow").table["word"].to_pylist() == words
+
+
+def test_a_damaged_rows_object_is_named(tmp_path: Path):
+    (tmp_path / "a.rows.arrow").write_bytes(b"ARROW1\0\0 and then nothing")
+    with pytest.raises(ValueError, match=r"a\.rows\.arrow is damaged, delete it"):
+        waveforms(Store(str(tmp_path)), "a.rows.arrow")[0]
 
 
 def test_a_rows_object_that_is_missing_is_named(tmp_path: Path):
