@@ -118,6 +118,13 @@ def delete(uri: str) -> None:
         system.rm_file(path)
 
 
+def delete_folder(uri: str) -> None:
+    """Delete a folder with all that is in it, if it is there."""
+    system, path = resolve(uri)
+    if system.exists(path):
+        system.rm(path, recursive=True)
+
+
 def fingerprint(uri: str, name: str) -> str:
     """Twelve hex digits of a name, a size and the first and last MiB: a replaced file is another one.
 

@@ -12,7 +12,7 @@ import copy
 import ctypes
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,6 +138,44 @@ def fit(
         FloatingPointError: the loss was not finite three steps in a row, or gradients are finite at no scale; names the
             items.
     """
+    run = epochs(task, training, development, device=device, on_step=on_step, loader=loader, keeper=keeper)
+    while True:
+        try:
+            epoch, new = next(run)
+        except StopIteration as end:
+            fitted: Fitted = end.value
+            return fitted
+        if new:
+            on_epoch(epoch)
+
+
+def epochs(
+    task: Task,
+    training: Sequence[Any],
+    development: Sequence[Any],
+    *,
+    device: torch.device,
+    on_step: Callable[[Step], None] = lambda _: None,
+    loader: Loader = load_here,
+    keeper: Keeper | None = None,
+) -> Generator[tuple[Epoch, bool], None, Fitted]:
+    """Train as :func:`fit` does, an epoch whenever one is asked for: several trainings can go on side by side.
+
+    Args:
+        task: as in :func:`fit`, and so are the others.
+        training: the same.
+        development: the same.
+        device: the same.
+        on_step: the same.
+        loader: the same.
+        keeper: the same.
+
+    Yields:
+        Each epoch and whether it is new: those before a checkpoint that training goes on from come again.
+
+    Returns:
+        The trained model.
+    """
     samples = [(item, w) for item in training for w in task.windows(item) if task.trains_on(item, w)]
     _check(task, samples, training, development)
     state = _Training(task, device)
@@ -146,12 +184,13 @@ def fit(
             state.restore(files.read(keeper.uri))
         except (ValueError, RuntimeError, KeyError) as error:
             raise ValueError(f"{keeper.uri} cannot be gone on from, delete it to start anew: {error}") from error
+    yield from ((epoch, False) for epoch in state.history)
     while not state.finished:
         state.epoch(samples, loader, on_step, keeper)
         judged = state.judged
         state.close_epoch(evaluate(task, judged, development, device, loader))
-        on_epoch(state.history[-1])
         state.save(keeper)
+        yield state.history[-1], True
     state.model.load_state_dict(state.best_weights, strict=False)  # all but what is frozen
     return Fitted(state.model.eval(), state.history, state.best)
 

@@ -20,12 +20,13 @@ pipeline     frames per second through the Ray pipeline / the same model calls i
 experts      DCMMOE's batched experts / a loop over six stacks, one training step at the paper's size; needs torch alone
 step         a training step of both fusions in float32 / in bfloat16 and compiled; needs torch alone
 loader       windows per second into batches / a loader of one dictionary per frame; needs torch alone
+tune         a search's overhead, trials side by side, ASHA against the whole grid, memory of shared features
 corpus       a corpus of Aff-Wild2's size with random features: assembly, and a DCMMOE epoch's data against its steps
 """
 
 import argparse
 
-from benchmarks import audio, behavior, extraction, training
+from benchmarks import audio, behavior, extraction, training, tuning
 
 PARTS = {
     part.__name__: part
@@ -47,6 +48,7 @@ PARTS = {
         training.step,
         training.loader,
         training.corpus,
+        tuning.tune,
     )
 }
 

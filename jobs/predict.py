@@ -14,7 +14,7 @@ from affect import files
 from affect.config import Run
 from affect.corpus import affwild2, hints
 from affect.pipeline import demo, job
-from affect.pipeline.extract import EXIT_FAILED_CLIPS, EXIT_NOTHING, EXIT_OK, extract
+from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extract
 from affect.pipeline.predict import load_models, predict
 from affect.pipeline.progress import say
 from affect.pipeline.store import Store
@@ -39,6 +39,8 @@ class Predict:
     """The challenge's template: predict its tracks under its names, instead of every person seen."""
     hints: str | None = None
     """CSV of points (track, frame, x, y) on the person that a track of the template means."""
+    best: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """best.json of a search of the recipe, whose settings are then used."""
     folds: int = 0
     """The --folds of the training whose fusions are used."""
 
@@ -60,7 +62,7 @@ def work(args: Predict) -> int:
     if all(row["status"] == "failed" for row in outcomes):
         return EXIT_NOTHING
     failed = any(row["status"] == "failed" for row in outcomes) or summary.exit_code != EXIT_OK
-    return EXIT_FAILED_CLIPS if failed else EXIT_OK
+    return EXIT_PARTIAL if failed else EXIT_OK
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Extract what a recipe's models read, and train them: face, behaviour, audio, and the fusions on top; or the encoder.
 
-python jobs/train.py RECIPE --videos URI --labels DIR --store URI --runs URI [--folds K]
+python jobs/train.py RECIPE --videos URI --labels DIR --store URI --runs URI [--folds K] [--from best.json]
 python jobs/train.py grada --images MANIFEST [MANIFEST ...] --development MANIFEST --runs DIR
 
 What is there is not done again; a training that was killed goes on where it was.
@@ -38,6 +38,8 @@ class Train:
     """Where models go."""
     folds: int = 0
     """Folds of videos: tracks that fusions learn from are embedded by models that never saw their video; 0: by all."""
+    best: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """best.json of a search of the recipe, whose settings are then used."""
     hints: str | None = None
     """CSV of points (track, frame, x, y) on the person that a track means, where its name does not tell."""
 
@@ -61,14 +63,13 @@ class TrainEncoder:
 def work(args: Train | TrainEncoder) -> int:
     """Train what is missing."""
     if isinstance(args, TrainEncoder):
-        folder = encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
-        say(f"grada: use it with --face.weights {folder} --face.crop-px {args.run.shape.crop_px}")
+        encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
         return 0
     demo.prepare_default(args.run, args.videos)
     check(args.run, args.folds)
     store, labels = Store(args.store), affwild2.read_splits(args.labels)
-    found = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels))
-    refs = assemble(args.run, found.videos, labels, store, hints.read(args.hints))
+    videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos
+    refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
     for model in train(args.run, refs, store, args.runs, folds=args.folds):
         say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
     return 0

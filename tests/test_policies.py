@@ -11,10 +11,10 @@ LAYERS = [
     {"torchvision_cpu"},
     {"config"},
     {"schema", "files", "recipes"},
-    {"timeline", "concordance", "weights"},
+    {"timeline", "concordance", "weights", "spaces"},
     {"corpus", "layers"},
     {"face", "behavior", "audio", "fusion", "tiny"},
-    {"batches", "distributed", "checkpoint", "submission"},
+    {"batches", "distributed", "checkpoint", "submission", "sweep"},
     {"learning", "tasks"},
     {"pipeline"},
 ]

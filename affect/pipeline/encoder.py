@@ -77,6 +77,7 @@ def train_on(
     else:
         training, selection, report = ([i for path in paths for i in read_manifest(path)] for paths in sets)
         train_encoder(run, training, selection, report, folder)
+    say(f"grada: use it with --face.weights {folder} --face.crop-px {run.shape.crop_px}")
     return folder
 
 

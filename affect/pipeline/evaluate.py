@@ -95,9 +95,25 @@ def score_runs(run: Run, videos: str, labels: str, store: Store, runs: str, hint
         ValueError: no model or no track can be used.
     """
     models = usable(all_models(files.absolute(runs)), run)
-    golds = _read_labels(labels)
     if not models:
         raise ValueError(f"{runs}: no model was trained on the features that recipe {run.name} extracts")
+    return score_models(run, models, videos, labels, store, hints)
+
+
+def score_models(
+    run: Run, models: Sequence[Model], videos: str, labels: str, store: Store, hints: Mapping[str, Points]
+) -> Evaluation:
+    """The same of some models.
+
+    Args:
+        run: as in :func:`score_runs`, and so are the others.
+        models: those that are judged.
+        videos: the same.
+        labels: the same.
+        store: the same.
+        hints: the same.
+    """
+    golds = _read_labels(labels)
     stems = affwild2.list_videos(videos)
     probed = plan.probe_videos(videos, store, plan.prompts_of(stems, golds))
     refs = assemble(run, probed, {"held_out": golds}, store, hints)
@@ -113,7 +129,8 @@ def score_runs(run: Run, videos: str, labels: str, store: Store, runs: str, hint
         if unseen := _unseen({name: each.prediction for name, each in judged[model.address].items()}):
             say(f"{model.title} knows nothing of {', '.join(unseen)}: they are given the training mean")
     time_s = {ref.name: load_track(store, ref, ()).time_s for ref in refs}
-    return Evaluation(f"models of {runs} on {labels}, {who}", answers, truth, {}, time_s, split)
+    folders = ", ".join(sorted({model.uri.rsplit("/", 2)[0] for model in models}))
+    return Evaluation(f"models of {folders} on {labels}, {who}", answers, truth, {}, time_s, split)
 
 
 def _read_labels(labels: str) -> dict[str, ndarray]:

@@ -34,7 +34,7 @@ from affect.pipeline.plan import Unit, Video
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Store
 
-EXIT_OK, EXIT_NOTHING, EXIT_FAILED_CLIPS = 0, 1, 3
+EXIT_OK, EXIT_NOTHING, EXIT_PARTIAL = 0, 1, 3
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Summary:
         if not both["ok"] + both["degraded"]:
             return EXIT_NOTHING
         unusable = any(video.probe is None for video in self.videos)
-        return EXIT_FAILED_CLIPS if both["failed"] + both["error"] or unusable else EXIT_OK
+        return EXIT_PARTIAL if both["failed"] + both["error"] or unusable else EXIT_OK
 
 
 def extractor(kind: Kind, run: Run) -> Callable[[Clip], Extracted]:

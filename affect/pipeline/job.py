@@ -6,13 +6,14 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any, NamedTuple
 
 import ray
 import tyro
 from ray.exceptions import RayError
 
+from affect import spaces
 from affect.recipes import RECIPES
 
 
@@ -23,12 +24,15 @@ def main(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | None
 
     Args:
         job: dataclass with a field ``run`` and the job's own settings; those without a default
-            are fields of :class:`affect.recipes.Places` and default to the recipe's place.
+            are fields of :class:`affect.recipes.Places` and default to the recipe's place. A field ``best`` is the
+            ``best.json`` of a search, whose settings the run then has.
         work: does the job and returns the exit code.
         others: recipes of another kind than :data:`affect.recipes.RECIPES`, with the defaults of their flags.
     """
     arguments = parse(job, sys.argv[1:], others or {})
     try:
+        if path := getattr(arguments, "best", None):
+            arguments = replace(arguments, run=spaces.best(path, arguments.run))
         start_ray()
         code = work(arguments)
     except (ValueError, OSError, FloatingPointError, RayError) as error:

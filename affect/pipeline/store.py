@@ -169,9 +169,7 @@ class Attempts:
 
     def close(self) -> None:
         """Forget the run."""
-        system, path = files.resolve(self._folder)
-        if system.exists(path):
-            system.rm(path, recursive=True)
+        files.delete_folder(self._folder)
 
     def _marker(self, key: str) -> str:
         return files.join(self._folder, hashlib.sha256(key.encode()).hexdigest()[:24])

@@ -8,7 +8,7 @@ that never saw the track's video; development tracks are always embedded by the 
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,6 +42,7 @@ from affect.pipeline.stream import TrackLoader, check_room
 from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.trunk import store_trunk, with_trunk
 from affect.pipeline.workers import MAX_FAILURES, Observer, device_of, on_workers, open_many_files
+from affect.tasks.track import TrackTask
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,17 @@ class Training:
         return address(schema.VERSION, self.system, self.settings, read, said)
 
     @property
-    def streamed(self) -> bool:
-        """Whether Ray Data reads its waveforms, or what is known of them, for its workers."""
-        return self.system == "audio" and self.run.workers.num_workers > 0
+    def loader(self) -> Loader:
+        """What makes its batches: Ray Data where workers learn from waveforms, or from what is known of them."""
+        if self.system != "audio" or not self.run.workers.num_workers:
+            return load_here
+        refs = {ref.name: ref for ref in self.refs}
+        return TrackLoader(refs, self.store, self.trunk, self.run.workers.loader_cpus)
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of a full segment's waveform."""
+        return round(self.run.grid.segment_s * self.run.audio.sample_rate_hz)
 
     @property
     def uri(self) -> str:
@@ -122,18 +131,34 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
     Raises:
         ValueError: a split has no track, or there are fewer videos than folds.
     """
+    return [load_model(training.uri) for training in train_all(run, refs, store, runs, folds=folds).values()]
+
+
+def train_all(
+    run: Run, refs: Sequence[TrackRef], store: Store, runs: str, *, folds: int = 0, but: System | None = None
+) -> dict[System, Training]:
+    """The same, with how each model was trained.
+
+    Args:
+        run: as in :func:`train`, and so are the others.
+        refs: the same.
+        store: the same.
+        runs: the same.
+        folds: the same.
+        but: the run's last system, which is prepared and not trained.
+    """
     if folds and not any(run.reads(system) for system in run.systems):
         raise ValueError(f"--folds {folds}: recipe {run.name} has no fusion, which alone learns from folds")
     for split in ("train", "development"):
         if not any(ref.split == split for ref in refs):
             raise ValueError(f"no usable track in the {split} split")
-    parts = fold_videos(_sizes(refs, store), folds) if folds else []
+    parts = fold_videos(sizes(refs, store), folds) if folds else []
     runs, where = files.absolute(runs), plan.addresses(run)
-    models: dict[System, Model] = {}
+    made: dict[System, Training] = {}
     upstream: dict[Modality, dict[str, str]] = {}
     for system in run.systems:
         read = {m: upstream[m] for m in run.reads(system)}
-        at = {m: models[m].address for m in read}
+        at = {m: made[m].address for m in read}
         whole = Training(
             run=run,
             system=system,
@@ -148,6 +173,9 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
             runs=runs,
             label=system,
         )
+        made[system] = whole
+        if system == but:
+            continue
         todo = [whole]
         if not read and parts and _is_read(run, system):
             whole = dataclasses.replace(whole, embeds=tuple(ref for ref in refs if ref.split != "train"))
@@ -155,14 +183,14 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
                 whole,
                 *(_without(whole, part, f"{system} without fold {i}") for i, part in enumerate(parts, start=1)),
             ]
+            made[system] = whole
         _train_all(todo)
-        models[system] = load_model(whole.uri)
         if system in MODALITIES:
             for training in todo:
                 _embed_missing(training)
             upstream[system] = {ref.name: training.address for training in todo for ref in training.embeds}
-        note_run(runs, run_name(run.name, folds), {system: models[system]})
-    return list(models.values())
+        note_run(runs, run_name(run.name, folds), {system: load_model(whole.uri)})
+    return made
 
 
 def check(run: Run, folds: int) -> None:
@@ -204,7 +232,7 @@ def fold_videos(sizes: Mapping[str, int], folds: int) -> list[set[str]]:
     return parts
 
 
-def _sizes(refs: Iterable[TrackRef], store: Store) -> dict[str, int]:
+def sizes(refs: Iterable[TrackRef], store: Store) -> dict[str, int]:
     """Frames of each training video, of all its tracks together."""
     sizes: dict[str, int] = {}
     for ref in refs:
@@ -241,7 +269,7 @@ def _train_all(trainings: list[Training]) -> None:
     workers = run.workers
     if len(trainings) == 1:
         for training in todo:
-            if training.streamed:
+            if training.loader is not load_here:
                 check_room(workers)
             on_workers(_train, training, workers, f"{training.system}-{training.address}", training.uri)
     elif todo:
@@ -274,20 +302,11 @@ def _embed_missing(training: Training) -> None:
 def _train(training: Training) -> None:
     """One process' share of a training; the first one writes the model, each its share of embeddings."""
     run, system, store = training.run, training.system, training.store
-    open_many_files()
-    learning.keep_freed_memory()
     rank, processes = distributed.world()
-    tracks = {ref.name: _load(training, ref) for ref in training.refs}
-    widths = _widths(training, list(tracks.values()))
-    samples = round(run.grid.segment_s * run.audio.sample_rate_hz)
-    task = make_task(system, run.settings_of(system), widths, samples)
+    task, tracks, widths = prepared(training)
     split = {s: [tracks[ref.name] for ref in training.refs if ref.split == s] for s in ("train", "development")}
     device = device_of(run.workers)
     keeper = Keeper(files.join(training.uri, "checkpoint.safetensors"), run.workers.checkpoint_steps)
-    loader: Loader = load_here
-    if training.streamed:
-        by_name = {ref.name: ref for ref in training.refs}
-        loader = TrackLoader(by_name, store, training.trunk, run.workers.loader_cpus)
     with Observer(training.label, training.uri, task.settings.max_epochs, rank) as observer:
         fitted = learning.fit(
             task,
@@ -296,7 +315,7 @@ def _train(training: Training) -> None:
             device=device,
             on_epoch=observer.epoch,
             on_step=observer.step,
-            loader=loader,
+            loader=training.loader,
             keeper=keeper,
         )
     if system in MODALITIES:
@@ -306,8 +325,18 @@ def _train(training: Training) -> None:
     distributed.wait_for_all()  # a model.json says that everything before it is there
     if rank == 0:
         mean = np.nanmean(np.concatenate([track.gold for track in split["train"]]), axis=0)
-        _save(training, fitted, widths, samples, mean.tolist())
+        _save(training, fitted, widths, mean.tolist())
         files.delete(keeper.uri)
+
+
+def prepared(training: Training) -> tuple[TrackTask, dict[str, Track], dict[str, int]]:
+    """What a training needs in each of its processes: its task, its tracks by name, and widths of what it reads."""
+    open_many_files()
+    learning.keep_freed_memory()
+    tracks = {ref.name: _load(training, ref) for ref in training.refs}
+    widths = _widths(training, list(tracks.values()))
+    settings = training.run.settings_of(training.system)
+    return make_task(training.system, settings, widths, training.segment_samples), tracks, widths
 
 
 def _load(training: Training, ref: TrackRef) -> Track:
@@ -340,7 +369,7 @@ def _widths(training: Training, tracks: list[Track]) -> dict[str, int]:
     return {name: width for name, of in found.items() for width in of}
 
 
-def _save(training: Training, fitted: Fitted, widths: dict[str, int], samples: int, mean: list[float]) -> None:
+def _save(training: Training, fitted: Fitted, widths: dict[str, int], mean: list[float]) -> None:
     names = ("valence", "arousal", "mean")
     history = [
         {"epoch": e.number, "loss": e.loss, "learning_rate": e.learning_rate, "skipped": e.skipped}
@@ -355,7 +384,7 @@ def _save(training: Training, fitted: Fitted, widths: dict[str, int], samples: i
         address=training.address,
         settings=dataclasses.asdict(training.run.settings_of(system)),
         settings_address=training.settings,
-        segment_samples=samples,
+        segment_samples=training.segment_samples,
         features={str(m): mark for m, mark in training.features.items()},
         widths=widths,
         upstream={str(m): mark for m, mark in training.models.items()},

@@ -1,0 +1,80 @@
+"""Search a system's settings, then train winner and defaults anew and judge both on people the search never saw.
+
+python jobs/tune.py RECIPE --system dcmmoe --trials 20 [--folds K] [--space PATH=VALUE,VALUE PATH=LOW..HIGH ...]
+
+The same command again goes on where a search was stopped.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import tyro
+
+from affect import files, spaces
+from affect.config import Run, System
+from affect.corpus import affwild2, hints
+from affect.pipeline import demo, job
+from affect.pipeline.assemble import assemble
+from affect.pipeline.extract import EXIT_PARTIAL, extract
+from affect.pipeline.store import Store
+from affect.pipeline.train import check
+from affect.pipeline.tune import conclude, prepare, search
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune:
+    """Search a system's settings, then train winner and defaults anew and judge both on people the search never saw."""
+
+    run: Annotated[Run, tyro.conf.arg(name="")]
+    """Every setting of the recipe; its own values are the first trial."""
+    system: System | None = None
+    """What is searched; the recipe's last system if not given."""
+    trials: int = 20
+    """Trials in all."""
+    space: tuple[str, ...] = ()
+    """PATH=VALUE,VALUE or PATH=LOW..HIGH, as dcmmoe.fit.learning_rate=1e-4..1e-3; the system's own if not given."""
+    folds: int = 0
+    """Folds of training videos whose mean is a trial's score; 0: the development set is."""
+    search_name: str | None = None
+    """Name of the search; the system's if not given."""
+    seed: int = 0
+    """Seed of what is proposed."""
+    videos: str
+    """Folder or bucket prefix of the labelled videos."""
+    labels: str
+    """Annotation folder with Train_Set and Validation_Set."""
+    store: str
+    """Feature store."""
+    runs: str
+    """Where models and searches go: RUNS/tune/<name>."""
+    new_videos: Annotated[str, tyro.conf.arg(name="held-out-videos")]
+    """Videos of people whom nothing is trained, selected or searched on."""
+    truth: Annotated[str, tyro.conf.arg(name="held-out-labels")]
+    """Their annotations; where they are those of --labels, only the development set is judged."""
+    hints: str | None = None
+    """CSV of points (track, frame, x, y) on the person that a track means, where its name does not tell."""
+
+
+def work(args: Tune) -> int:
+    """Search, train, judge, write."""
+    system = args.system or args.run.systems[-1]
+    run = replace(args.run, systems=(*args.run.reads(system), system))
+    own = spaces.DEMO_SPACES if run.name == "demo" else spaces.SPACES
+    space = spaces.check(spaces.parse(args.space) if args.space else own[system], run)
+    demo.prepare_default(run, args.videos)
+    check(run, args.folds)
+    store, labels, points = Store(args.store), affwild2.read_splits(args.labels), hints.read(args.hints)
+    found = extract(run, args.videos, store, tracks=affwild2.track_names(labels))
+    refs = assemble(run, found.videos, labels, store, points)
+    sought = prepare(run, refs, store, args.runs, space, args.trials, args.folds, args.search_name or system, args.seed)
+    trials = search(sought)
+    sets = {"development, which epochs were selected on": (args.videos, args.labels)}
+    if files.absolute(args.truth) != files.absolute(args.labels):
+        extract(run, args.new_videos, store)
+        sets["held-out people"] = (args.new_videos, args.truth)
+    conclude(sought, trials, sets, points)
+    return EXIT_PARTIAL if any(trial.status == "failed" for trial in trials) else 0
+
+
+if __name__ == "__main__":
+    job.main(Tune, work)

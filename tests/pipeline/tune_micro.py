@@ -1,0 +1,25 @@
+"""A driver to kill: searches the face's settings on the micro corpus. Not collected as a test."""
+
+import sys
+from dataclasses import replace
+
+from affect import recipes, spaces
+from affect.corpus import affwild2
+from affect.pipeline import plan
+from affect.pipeline.assemble import assemble
+from affect.pipeline.job import start_ray
+from affect.pipeline.store import Store
+from affect.pipeline.tune import conclude, prepare, search
+from tests.conftest import micro_run
+
+root, features, runs, num_trials, num_workers, epochs = sys.argv[1:]
+start_ray()
+run, places, store = micro_run(root), recipes.demo_places(root), Store(features)
+workers = replace(run.workers, num_workers=int(num_workers), num_cpus=0.5 if int(num_workers) else 1.0)
+fit = replace(run.face_transformer.fit, max_epochs=int(epochs), stop_patience=int(epochs))
+transformer = replace(run.face_transformer, fit=fit)
+run = replace(run, systems=("face",), workers=workers, face_transformer=transformer)
+refs = assemble(run, plan.probe_videos(places.videos, store, {}), affwild2.read_splits(places.labels), store)
+words = ["face_transformer.hidden=32,64", "face_transformer.fit.learning_rate=1e-4..1e-2"]
+job = prepare(run, refs, store, runs, spaces.check(spaces.parse(words), run), int(num_trials), 0, "killed", 0)
+conclude(job, search(job), {"development": (places.videos, places.labels)}, {})
