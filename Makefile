@@ -22,7 +22,7 @@ lint: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e '.[search,test]'
+	$(BIN)/pip install -q -e '.[test]'
 	touch $@
 
 .venv/yolo: .venv/installed

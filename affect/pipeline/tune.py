@@ -32,6 +32,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from affect import concordance, files, learning
+from affect.batches import load_here
 from affect.concordance import Score
 from affect.config import Run, Workers, address, setting, with_settings
 from affect.corpus.hints import Points
@@ -241,19 +242,20 @@ def _name_of(trial: Any) -> str:  # noqa: ANN401 -- Ray Tune's own class
 
 
 def _room(job: Search) -> int:
-    """Trials at once: as many as the cluster has room for, with all of their workers.
+    """Trials at once: as many as the cluster has room for, with all of their workers and a reader of waveforms.
 
     Raises:
         ValueError: there is no room for one.
     """
     workers, there = job.training.run.workers, ray.cluster_resources()
     each = max(1, workers.num_workers)
-    rooms = [int(there.get("CPU", 0.0) / (each * workers.num_cpus) + 1e-9)]
+    cpus = each * workers.num_cpus + workers.loader_cpus * (job.training.loader is not load_here)
+    rooms = [int(there.get("CPU", 0.0) / cpus + 1e-9)]
     if workers.use_gpu:
         rooms.append(int(there.get("GPU", 0.0) / each))
     if min(rooms) < 1:
         raise ValueError(
-            f"a trial asks for {each * workers.num_cpus:g} CPUs{f' and {each} GPUs' if workers.use_gpu else ''}, and "
+            f"a trial asks for {cpus:g} CPUs{f' and {each} GPUs' if workers.use_gpu else ''}, and "
             f"the cluster has {there.get('CPU', 0.0):g} and {there.get('GPU', 0.0):g}"
         )
     return min(rooms)
