@@ -24,6 +24,16 @@ class Range:
 
 Space = Mapping[str, tuple[Any, ...] | Range]
 """Choices or a range by dotted path."""
+FIELDS: dict[System, str] = {
+    "face": "face_transformer",
+    "behavior": "mamba",
+    "audio": "wavlm",
+    "dcmmoe": "dcmmoe",
+    "raav": "raav",
+}
+"""Where a system's settings are in a run."""
+FIXED = {"modalities", "blocks", "cached", "weights", "revision", "fit.max_epochs"}
+"""What decides more than a system's training, or how long a trial may be."""
 
 _FIT = {"dropout": (0.1, 0.2), "heads": (4, 8, 16), "hidden": (128, 256), "layers": (3, 5)}
 _WINDOWS = {"window_frames": (300, 400), "window_hop_frames": (150, 200), "fit.learning_rate": (5e-5, 1e-4)}
@@ -107,7 +117,7 @@ def parse(texts: Sequence[str]) -> Space:
 
 def _plain(text: str) -> Any:  # noqa: ANN401 -- a number, a truth value or a word
     try:
-        return json.loads(text.lower() if text in ("True", "False") else text)
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
     except ValueError:
         return text
 
@@ -117,7 +127,7 @@ def best(path: str, run: Run) -> Run:
 
     Args:
         path: ``best.json`` of a search, as jobs/tune.py writes it.
-        run: of the recipe that was searched.
+        run: of the recipe that was searched; other flags of its systems' settings are overridden.
 
     Raises:
         ValueError: the file is none, or of another recipe.
@@ -125,42 +135,51 @@ def best(path: str, run: Run) -> Run:
     try:
         note = json.loads(files.read(path))
         recipe, name, systems, settings = (note[key] for key in ("recipe", "name", "systems", "settings"))
+        changes = {**settings, "name": name, "systems": systems}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no best.json of jobs/tune.py: {error}") from error
     if recipe != run.name:
         raise ValueError(f"{path} is of recipe {recipe}, not of {run.name}")
-    return with_settings(run, {**settings, "name": name, "systems": systems})
+    return with_settings(run, changes)
 
 
 def check(space: Space, run: Run) -> Space:
-    """See that every value can be, before anything starts; the run's own value is always a choice.
+    """See that every value can be, before anything starts; the run's own value is always a choice, and the first.
 
     Args:
-        space: what is to be searched.
+        space: what is to be searched of the run's last system.
         run: whose settings it changes; its own values are the first trial.
 
     Returns:
         The space with the run's own values among its choices.
 
     Raises:
-        ValueError: the space is empty, a path is no setting, a value is out of its range or of another kind, a range is
-            none or leaves the run's own value out.
+        ValueError: the space is empty, a path is no setting of the system or one that decides more than its training, a
+            value is out of its range or of another kind, a range is none or leaves the run's own value out.
     """
     if not space:
         raise ValueError("the space is empty: there is nothing to search")
-    checked: dict[str, tuple[Any, ...] | Range] = {}
-    for path, values in space.items():
-        own = setting(run, path)
-        if isinstance(values, Range):
-            if not 0 < values.low < values.high:
-                raise ValueError(f"{path}: {values.low:g}..{values.high:g} is no range of numbers above 0")
-            if not isinstance(own, float) or not values.low <= own <= values.high:
-                raise ValueError(f"{path}: {values.low:g}..{values.high:g} leaves out {own}, the first trial's value")
-            ends: tuple[Any, ...] = (values.low, values.high)
-            checked[path] = values
-        else:
-            ends = values
-            checked[path] = values if own in values else (own, *values)
-        for value in ends:
-            with_settings(run, {path: value})
-    return checked
+    return {path: _checked(path, values, run) for path, values in space.items()}
+
+
+def _checked(path: str, values: tuple[Any, ...] | Range, run: Run) -> tuple[Any, ...] | Range:
+    own, system = setting(run, path), run.systems[-1]
+    field = FIELDS[system]
+    fixed = FIXED | ({"trained_layers", "fit.precision"} if run.wavlm.cached else set())
+    name = path.removeprefix(f"{field}.")
+    if name == path or name in fixed or name.startswith("speaking."):
+        raise ValueError(f"{path} cannot be searched of {system}: give settings below {field} that its training reads")
+    if isinstance(values, Range):
+        if not 0 < values.low < values.high < float("inf"):
+            raise ValueError(f"{path}: {values.low:g}..{values.high:g} is no range of numbers above 0")
+        if not isinstance(own, float):
+            raise ValueError(f"{path} is {own!r}, which no range can hold: write its values, as {path}={own!r},...")
+        if not values.low <= own <= values.high:
+            raise ValueError(f"{path}: {values.low:g}..{values.high:g} leaves out {own}, the first trial's value")
+        for end in (values.low, values.high):
+            with_settings(run, {path: end})
+        return values
+    fitted = [setting(with_settings(run, {path: value}), path) for value in values]
+    if any(isinstance(value, float) and not abs(value) < float("inf") for value in fitted):
+        raise ValueError(f"{path}: its values have to be finite")
+    return tuple(dict.fromkeys([own, *fitted]))

@@ -345,7 +345,7 @@ th:first-child, td:first-child { text-align: left; }
 <tbody>
 {% for trial in trials %}
 <tr><td>{{ trial.name }}{{ ", defaults" if is_default(trial) }}</td>
-{% if trial.epochs %}
+{% if trial.status != "failed" %}
 <td>{{ "%.3f" % trial.score }}</td><td>{{ "%.3f" % trial.valence }}</td><td>{{ "%.3f" % trial.arousal }}</td>
 {% else %}
 <td></td><td></td><td></td>

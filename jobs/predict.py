@@ -57,7 +57,7 @@ def work(args: Predict) -> int:
     outcomes = predict(args.run, summary.videos, models, store, args.out, tracks=tracks, hints=hints.read(args.hints))
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
-    if args.run.name == "demo":
+    if args.run.name.startswith("demo"):
         say(demo.CAVEAT)
     if all(row["status"] == "failed" for row in outcomes):
         return EXIT_NOTHING

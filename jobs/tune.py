@@ -65,15 +65,15 @@ def work(args: Tune) -> int:
     check(run, args.folds)
     store, labels, points = Store(args.store), affwild2.read_splits(args.labels), hints.read(args.hints)
     found = extract(run, args.videos, store, tracks=affwild2.track_names(labels))
+    sets, codes = [(args.videos, args.labels)], {found.exit_code}
+    if files.absolute(args.truth).rstrip("/") != files.absolute(args.labels).rstrip("/"):
+        sets.append((args.new_videos, args.truth))
+        codes.add(extract(run, args.new_videos, store, tracks=list(affwild2.read_folder(args.truth))).exit_code)
     refs = assemble(run, found.videos, labels, store, points)
     sought = prepare(run, refs, store, args.runs, space, args.trials, args.folds, args.search_name or system, args.seed)
     trials = search(sought)
-    sets = {"development, which epochs were selected on": (args.videos, args.labels)}
-    if files.absolute(args.truth) != files.absolute(args.labels):
-        extract(run, args.new_videos, store)
-        sets["held-out people"] = (args.new_videos, args.truth)
     conclude(sought, trials, sets, points)
-    return EXIT_PARTIAL if any(trial.status == "failed" for trial in trials) else 0
+    return EXIT_PARTIAL if any(trial.status == "failed" for trial in trials) else max(codes)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ def test_a_setting_that_cannot_be_is_refused_by_name(run: Run, path: str, value:
         with_settings(run, {path: value})
 
 
+def of(run: Run, system: str) -> Run:
+    """A run whose last system is searched."""
+    return replace(run, systems=(*run.reads(system), system))
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_space_of_ours_can_be_and_holds_the_recipes_own_values(system: str):
     for run, own in (
@@ -57,23 +62,30 @@ def test_every_space_of_ours_can_be_and_holds_the_recipes_own_values(system: str
         (recipes.dcmmoe(), spaces.SPACES),
         (recipes.demo(), spaces.DEMO_SPACES),
     ):
-        space = spaces.check(own[system], run)
+        space = spaces.check(own[system], of(run, system))
         for path, values in space.items():
             value = setting(run, path)
-            assert values.low <= value <= values.high if isinstance(values, Range) else value in values
+            assert values.low <= value <= values.high if isinstance(values, Range) else value == values[0]
 
 
 def test_a_space_is_read_from_words(run: Run):
-    words = ["dcmmoe.hidden=16,64", "dcmmoe.fit.learning-rate=1e-4..1e-2", "raav.positions=true,False", "name=a,b"]
+    words = [
+        "dcmmoe.hidden=16,64,16",
+        "dcmmoe.fit.learning-rate=1e-4..1e-2",
+        "dcmmoe.dropout=0,0.1",
+        "dcmmoe.fit.clip_norm=None,1",
+    ]
     space = spaces.parse(words)
-    assert space == {
-        "dcmmoe.hidden": (16, 64),
+    assert space["dcmmoe.fit.learning_rate"] == Range(1e-4, 1e-2)
+    checked = spaces.check(space, of(run, "dcmmoe"))
+    assert checked == {  # its own come first, each value once and of its setting's kind
+        "dcmmoe.hidden": (32, 16, 64),
         "dcmmoe.fit.learning_rate": Range(1e-4, 1e-2),
-        "raav.positions": (True, False),
-        "name": ("a", "b"),
+        "dcmmoe.dropout": (0.1, 0.0),
+        "dcmmoe.fit.clip_norm": (None, 1.0),
     }
-    checked = spaces.check(space, run)
-    assert checked["dcmmoe.hidden"] == (32, 16, 64) and checked["name"] == ("demo", "a", "b")  # its own come first
+    assert all(type(value) is float for value in checked["dcmmoe.dropout"])
+    assert spaces.parse(["raav.positions=true,False"]) == {"raav.positions": (True, False)}
 
 
 @pytest.mark.parametrize(
@@ -87,14 +99,32 @@ def test_a_space_is_read_from_words(run: Run):
         (["dcmmoe.fit.learning_rate=a..b"], "have to be numbers"),
         (["dcmmoe.fit.learning_rate=1e-2..1e-4"], "no range of numbers above 0"),
         (["dcmmoe.fit.learning_rate=0..1"], "no range of numbers above 0"),
+        (["dcmmoe.fit.learning_rate=1e-4..inf"], "no range of numbers above 0"),
+        (["dcmmoe.fit.learning_rate=1e-3,Infinity"], "its values have to be finite"),
         (["dcmmoe.fit.learning_rate=0.1..0.2"], "leaves out 0.001, the first trial's value"),
-        (["dcmmoe.hidden=16..32"], "leaves out 32"),
+        (["dcmmoe.hidden=16..64"], "dcmmoe.hidden is 32, which no range can hold"),
         (["dcmmoe.dropout=0.01..3"], "dropout is 3.0"),
+        # what the trials of a search of DCMMOE would not read, or what decides more than its training
+        (["mamba.hidden=16,32"], "mamba.hidden cannot be searched of dcmmoe: give settings below dcmmoe"),
+        (["name=a,b"], "name cannot be searched"),
+        (["workers.num_cpus=1,2"], "workers.num_cpus cannot be searched"),
+        (["dcmmoe.fit.max_epochs=5,400"], "dcmmoe.fit.max_epochs cannot be searched"),
+        (["dcmmoe.modalities=1,2"], "dcmmoe.modalities cannot be searched"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_before_anything_starts(run: Run, words: list[str], message: str):
     with pytest.raises(ValueError, match=message):
-        spaces.check(spaces.parse(words), run)
+        spaces.check(spaces.parse(words), of(run, "dcmmoe"))
+
+
+def test_what_decides_stored_states_or_the_filter_is_not_searched_of_audio(run: Run):
+    audio = of(run, "audio")
+    cached = replace(audio, wavlm=replace(audio.wavlm, cached=True))
+    free, fixed = {"wavlm.trained_layers": (1, 2)}, {"wavlm.speaking.min_open_s": (1.0, 0.5)}
+    assert spaces.check(free, audio) == {"wavlm.trained_layers": (2, 1)}
+    for space, wrong in ((free, cached), (fixed, audio), ({"wavlm.cached": (False, True)}, audio)):
+        with pytest.raises(ValueError, match="cannot be searched of audio"):
+            spaces.check(space, wrong)
 
 
 def test_what_a_search_found_is_a_run_of_its_recipe(run: Run, tmp_path: Path):
@@ -105,7 +135,7 @@ def test_what_a_search_found_is_a_run_of_its_recipe(run: Run, tmp_path: Path):
     assert (found.name, found.systems[-1], found.raav.hidden) == ("demo-x", "raav", 32)
     with pytest.raises(ValueError, match="is of recipe demo, not of raav"):
         spaces.best(str(path), recipes.raav())
-    for content in ("{", "[]", "{}"):
+    for content in ("{", "[]", "{}", json.dumps({**note, "settings": [1]})):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"is no best\.json"):
             spaces.best(str(path), run)

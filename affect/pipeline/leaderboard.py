@@ -28,10 +28,20 @@ class Leaderboard(Callback):
         self._rows: dict[str, dict[str, Any]] = {}
         self._over: set[str] = set()
         self._failed: set[str] = set()
+        self._before = 0  # trials that were over when this process began
 
     def setup(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
         """Start the clock, in a search that goes on, too."""
+        self._before = len(self._over)
         self._start = self._last = time.monotonic()
+
+    def get_state(self) -> dict[str, Any]:
+        """What a search that goes on has to know."""
+        return {"rows": self._rows, "over": sorted(self._over), "failed": sorted(self._failed)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on with it."""
+        self._rows, self._over, self._failed = state["rows"], set(state["over"]), set(state["failed"])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:  # noqa: ANN401
         """Note an epoch, or why there is none."""
@@ -49,9 +59,11 @@ class Leaderboard(Callback):
         self._over.add(_number(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401
-        """Note a trial that will not be tried again, or will."""
+        """Note a trial that will not be started again."""
         self._failed.add(_number(trial))
-        say(f"tune: trial {_number(trial)} failed, and was started again as often as it may: {trial.get_error()}")
+        self._over.add(_number(trial))
+        reason = " ".join(str(trial.get_error()).split())[-300:]
+        say(f"tune: trial {_number(trial)} failed, and was started again as often as it may: {reason}")
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:  # noqa: ANN401
         """Show the last board."""
@@ -59,7 +71,8 @@ class Leaderboard(Callback):
 
     def _show(self) -> None:
         elapsed, over = time.monotonic() - self._start, len(self._over)
-        left = f", about {elapsed / over * (self._num_trials - over):.0f} s left" if 0 < over < self._num_trials else ""
+        new, to_do = over - self._before, self._num_trials - over
+        left = f", about {elapsed / new * to_do:.0f} s left" if new and to_do else ""
         failed = f", {len(self._failed)} failed" if self._failed else ""
         say(f"tune: {over} of {self._num_trials} trials over, {elapsed:.0f} s{left}{failed}")
         best = sorted(self._rows.items(), key=lambda item: -item[1]["mean"])[:SHOWN]

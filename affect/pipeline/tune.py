@@ -26,7 +26,6 @@ import ray.train
 import ray.train.torch
 import torch
 from ray import tune
-from ray.train import TrainingFailedError
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -35,6 +34,7 @@ from affect import concordance, files, learning
 from affect.batches import load_here
 from affect.concordance import Score
 from affect.config import Run, Workers, address, setting, with_settings
+from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
 from affect.learning import Epoch, Keeper
 from affect.pipeline.evaluate import Evaluation, score_models
@@ -46,7 +46,7 @@ from affect.pipeline.tracks import TrackRef
 from affect.pipeline.train import Training, fold_videos, prepared, sizes, train, train_all
 from affect.pipeline.trunk import store_trunk
 from affect.pipeline.workers import device_of
-from affect.spaces import Range, Space
+from affect.spaces import FIELDS, Range, Space
 from affect.sweep import Trial, page
 
 METRIC = "mean"
@@ -58,6 +58,12 @@ MAX_SAID = 300
 """Characters that are kept of an error."""
 MAX_FAILURES = 2
 """Times that a trial is started again after its process died, from its last epoch."""
+
+SPLITS: dict[Split, str] = {
+    "held_out": "held-out people",
+    "development": "development, which epochs were selected on",
+    "train": "people who were TRAINED ON, no measure of anything",
+}
 
 Part = tuple[tuple[str, ...], tuple[str, ...]]
 """Names of the tracks to learn from and of those to select on."""
@@ -162,13 +168,14 @@ def search(job: Search) -> list[Trial]:
     """
     note = _note(job)
     path = files.join(job.folder, "space.json")
-    if files.exists(path) and json.loads(files.read(path)) != note:
+    if files.exists(path) and json.loads(files.read(path)) != json.loads(json.dumps(note)):
         raise ValueError(
             f"{job.folder} holds a search over another space, other features or with other flags; give --search-name "
             "another name, or delete it"
         )
     files.write(path, json.dumps(note, indent=1).encode())
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its own tables, which the leaderboard replaces
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # which would end a search as if it were over
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # tracebacks of what the leaderboard says in a line
     results = _tuner(job).fit()
@@ -191,6 +198,7 @@ def _note(job: Search) -> dict[str, Any]:
         "objective": job.objective,
         "trials": job.num_trials,
         "seed": job.seed,
+        "workers": dataclasses.asdict(training.run.workers),
         "defaults": address(training.run.settings_of(training.system), training.address, job.parts),
     }
 
@@ -205,12 +213,15 @@ def _tuner(job: Search) -> tune.Tuner:
     trainable = tune.with_resources(tune.with_parameters(run_trial, job=job), resources)
     if tune.Tuner.can_restore(job.folder):
         say(f"tune: goes on with {job.folder}")
-        return tune.Tuner.restore(job.folder, trainable, resume_unfinished=True, restart_errored=True)
+        return tune.Tuner.restore(job.folder, trainable, resume_unfinished=True, resume_errored=True)
     space = {path: _domain(values) for path, values in job.space.items()}
     defaults = {path: setting(job.training.run, path) for path in job.space}
     algorithm = OptunaSearch(metric=METRIC, mode="max", points_to_evaluate=[defaults], seed=job.seed)
     rungs = ASHAScheduler(
-        max_t=job.max_epochs, grace_period=max(1, job.max_epochs // FIRST_RUNG), reduction_factor=REDUCTION
+        time_attr="epochs",
+        max_t=job.max_epochs,
+        grace_period=max(1, job.max_epochs // FIRST_RUNG),
+        reduction_factor=REDUCTION,
     )
     folder, name = job.folder.rsplit("/", 1)
     return tune.Tuner(
@@ -268,21 +279,26 @@ def _domain(values: tuple[Any, ...] | Range) -> Any:  # noqa: ANN401 -- Ray Tune
 def run_trial(settings: dict[str, Any], job: Search) -> None:
     """Train with some settings and report every epoch; on Ray Train's workers if the run asks for some.
 
-    What would fail again is reported, as the lowest score that there is; a process that dies is started again.
+    What would fail again is reported, with the lowest score that there is; a process that dies is started again.
     """
     try:
         training = dataclasses.replace(job.training, run=with_settings(job.training.run, settings))
-        folder = files.join(job.checkpoints, tune.get_context().get_trial_id())
-        work = {"training": training, "parts": job.parts, "folder": folder}
-        workers = training.run.workers
-        if workers.num_workers:
-            _on_workers(work, workers)
-        else:
-            torch.set_num_threads(max(1, int(workers.num_cpus)))
-            _train_parts(work, tune.report)
-    except (ValueError, FloatingPointError, TrainingFailedError) as error:
-        nothing = {"valence": -1.0, "arousal": -1.0, METRIC: -1.0, "epochs": 0}
-        tune.report({**nothing, "error": " ".join(str(error).split())[-MAX_SAID:]})
+    except ValueError as error:
+        tune.report(_failure(error))
+        return
+    folder = files.join(job.checkpoints, tune.get_context().get_trial_id())
+    work = {"training": training, "parts": job.parts, "folder": folder}
+    workers = training.run.workers
+    if workers.num_workers:
+        _on_workers(work, workers)
+    else:
+        torch.set_num_threads(max(1, int(workers.num_cpus)))
+        _try_parts(work, tune.report)
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    nothing = {"valence": -1.0, "arousal": -1.0, METRIC: -1.0, "epochs": 0}
+    return {**nothing, "error": " ".join(str(error).split())[-MAX_SAID:]}
 
 
 def _on_workers(work: Mapping[str, Any], workers: Workers) -> None:
@@ -305,7 +321,14 @@ def _on_workers(work: Mapping[str, Any], workers: Workers) -> None:
 
 
 def _worker(work: dict[str, Any]) -> None:
-    _train_parts(work, ray.train.report)
+    _try_parts(work, ray.train.report)
+
+
+def _try_parts(work: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    try:
+        _train_parts(work, report)
+    except (ValueError, FloatingPointError) as error:
+        report(_failure(error))
 
 
 def _train_parts(work: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
@@ -353,12 +376,14 @@ def _trial(result: Any) -> Trial:  # noqa: ANN401 -- Ray Tune's own class
     metrics = result.metrics or {}
     error = metrics.get("error") or (" ".join(str(result.error).split())[-MAX_SAID:] if result.error else "")
     frame = result.metrics_dataframe
-    curve = tuple(map(float, frame["now"].dropna())) if frame is not None and "now" in frame else ()
+    curve: tuple[float, ...] = ()
+    if frame is not None and "now" in frame:  # epochs come again where a process died
+        curve = tuple(map(float, frame.dropna(subset=["now"]).drop_duplicates("epochs", keep="last")["now"]))
     return Trial(
         name=result.path.rsplit("/", 1)[-1].partition("-")[0],
         settings=dict(result.config or {}),
         status="failed" if error else "ended" if metrics.get("ended") else "stopped",
-        score=-np.inf if error else float(metrics[METRIC]),
+        score=-np.inf if error else float(metrics.get(METRIC, -np.inf)),
         valence=float(metrics.get("valence", np.nan)),
         arousal=float(metrics.get("arousal", np.nan)),
         lowest=float(metrics.get("lowest", np.nan)),
@@ -371,14 +396,14 @@ def _trial(result: Any) -> Trial:  # noqa: ANN401 -- Ray Tune's own class
 
 
 def conclude(
-    job: Search, trials: Sequence[Trial], sets: Mapping[str, tuple[str, str]], hints: Mapping[str, Points]
+    job: Search, trials: Sequence[Trial], sets: Sequence[tuple[str, str]], hints: Mapping[str, Points]
 ) -> None:
     """Train winner and defaults anew, judge both, say and write what came of the search.
 
     Args:
         job: the search.
         trials: the best first.
-        sets: folders of videos and labels by what they are; those that nothing has seen last.
+        sets: folders of videos and labels.
         hints: points on the person that a track means, by track.
     """
     training = job.training
@@ -387,10 +412,12 @@ def conclude(
         model = train(run, list(training.refs), training.store, training.runs, folds=job.folds)[-1]
         models[model.address] = model
     both = list(models.values())
-    judged = {
-        name: score_models(training.run, both, videos, labels, training.store, hints)
-        for name, (videos, labels) in sets.items()
-    }
+    judged: dict[str, Evaluation] = {}
+    for videos, labels in sets:
+        evaluation = score_models(training.run, both, videos, labels, training.store, hints)
+        judged[SPLITS[evaluation.split]] = evaluation
+    if SPLITS["held_out"] not in judged:
+        say("tune: no held-out people are given: what follows is of people on whom epochs were selected")
     lines = verdict(trials, judged)
     for line in lines:
         say(line)
@@ -448,7 +475,12 @@ def write(job: Search, trials: Sequence[Trial], judged: Sequence[str]) -> None:
     ]
     run: Run = job.training.run
     best: dict[str, Any] = {"recipe": run.name, "name": best_run(job, trials).name, "systems": run.systems}
-    best["settings"] = trials[0].settings
+    winner = best_run(job, trials)
+    best["settings"] = {
+        path: value
+        for system in run.systems
+        for path, value in _flat(FIELDS[system], winner.settings_of(system)).items()
+    }
     files.write(files.join(job.folder, "trials.csv"), encode_csv(pa.Table.from_pylist(rows)))
     files.write(files.join(job.folder, "best.json"), json.dumps(best, indent=1).encode())
     defaults = {path: setting(run, path) for path in job.space}
@@ -457,6 +489,14 @@ def write(job: Search, trials: Sequence[Trial], judged: Sequence[str]) -> None:
     ranges = {path for path, values in job.space.items() if isinstance(values, Range)}
     html = page(title, job.objective, trials, defaults, ranges, rungs, judged)
     files.write(files.join(job.folder, "index.html"), html.encode())
+
+
+def _flat(prefix: str, settings: Any) -> dict[str, Any]:  # noqa: ANN401 -- a dataclass, or a value
+    """Settings by dotted path."""
+    if not dataclasses.is_dataclass(settings):
+        return {prefix: settings}
+    fields = [f.name for f in dataclasses.fields(settings)]
+    return {p: v for name in fields for p, v in _flat(f"{prefix}.{name}", getattr(settings, name)).items()}
 
 
 def _rungs(max_epochs: int) -> itertools.accumulate:

@@ -22,4 +22,4 @@ run = replace(run, systems=("face",), workers=workers, face_transformer=transfor
 refs = assemble(run, plan.probe_videos(places.videos, store, {}), affwild2.read_splits(places.labels), store)
 words = ["face_transformer.hidden=32,64", "face_transformer.fit.learning_rate=1e-4..1e-2"]
 job = prepare(run, refs, store, runs, spaces.check(spaces.parse(words), run), int(num_trials), 0, "killed", 0)
-conclude(job, search(job), {"development": (places.videos, places.labels)}, {})
+conclude(job, search(job), [(places.videos, places.labels)], {})
