@@ -191,7 +191,8 @@ def test_training_again_does_nothing(trained: Trained, pictures: Pictures, capsy
     for run in (RUN, replace(RUN, workers=Workers(num_workers=2))):
         assert train_on(run, images, development, held_out, trained.runs) == trained.folder
     assert state() == before and any(path.endswith("config.json") for path, _ in before)
-    assert capsys.readouterr().out == 2 * f"train grada: there already, {trained.folder}\n"
+    use = f"grada: use it with --face.weights {trained.folder} --face.crop-px {RUN.shape.crop_px}\n"
+    assert capsys.readouterr().out == 2 * (f"train grada: there already, {trained.folder}\n" + use)
 
 
 @pytest.fixture
