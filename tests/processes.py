@@ -1,9 +1,9 @@
 """Functions in several processes that gloo joins."""
 
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -13,13 +13,13 @@ def spawn(work: Callable[..., Any], processes: int, *args: object) -> list[Any]:
     """Run work(rank, ...) in processes that gloo joins; their results by rank."""
     context = mp.get_context("spawn")
     queue = context.SimpleQueue()
-    port = int(np.random.default_rng().integers(20_000, 60_000))
-    mp.spawn(_enter, args=(work, processes, port, queue, *args), nprocs=processes)
+    with tempfile.TemporaryDirectory() as folder:  # a port may be taken
+        mp.spawn(_enter, args=(work, processes, f"file://{folder}/meet", queue, *args), nprocs=processes)
     return [value for _, value in sorted((queue.get() for _ in range(processes)), key=lambda pair: pair[0])]
 
 
-def _enter(rank: int, work: Callable[..., Any], processes: int, port: int, queue: Any, *args: object) -> None:
+def _enter(rank: int, work: Callable[..., Any], processes: int, place: str, queue: Any, *args: object) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    dist.init_process_group("gloo", init_method=place, rank=rank, world_size=processes)
     queue.put((rank, work(rank, *args)))
     dist.destroy_process_group()
