@@ -19,6 +19,14 @@ Kind = Literal["face", "behavior", "audio", "description"]
 System = Literal["face", "behavior", "audio", "dcmmoe", "raav"]
 SYSTEMS: tuple[System, ...] = ("face", "behavior", "audio", "dcmmoe", "raav")
 """The systems that predict, modalities first: a fusion reads what the modalities' models say."""
+FIELDS: dict[System, str] = {
+    "face": "face_transformer",
+    "behavior": "mamba",
+    "audio": "wavlm",
+    "dcmmoe": "dcmmoe",
+    "raav": "raav",
+}
+"""Where a system's settings are in a run."""
 EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
 """Classes of the frame encoder's expression head, in the order of its logits."""
 
@@ -609,8 +617,12 @@ class Run:
 
     def settings_of(self, system: System) -> Any:  # noqa: ANN401 -- one of five dataclasses
         """The settings of a system."""
-        fields_of = {"face": self.face_transformer, "behavior": self.mamba, "audio": self.wavlm}
-        return {**fields_of, "dcmmoe": self.dcmmoe, "raav": self.raav}[system]
+        return getattr(self, FIELDS[system])
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of a full segment's waveform."""
+        return round(self.grid.segment_s * self.audio.sample_rate_hz)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from affect import files
-from affect.config import Run, System, setting, with_settings
+from affect.config import FIELDS, Run, System, setting, with_settings
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,6 @@ class Range:
 
 Space = Mapping[str, tuple[Any, ...] | Range]
 """Choices or a range by dotted path."""
-FIELDS: dict[System, str] = {
-    "face": "face_transformer",
-    "behavior": "mamba",
-    "audio": "wavlm",
-    "dcmmoe": "dcmmoe",
-    "raav": "raav",
-}
-"""Where a system's settings are in a run."""
 FIXED = {"modalities", "blocks", "cached", "weights", "revision", "fit.max_epochs"}
 """What decides more than a system's training, or how long a trial may be."""
 

@@ -143,8 +143,8 @@ def page(
         figures=figures,
         paths=paths,
         trials=trials,
-        said=_said,
-        short=_short,
+        said=said,
+        short=short,
         is_default=lambda trial: _is(trial, defaults),
     )
 
@@ -153,11 +153,13 @@ def _is(trial: Trial, settings: Mapping[str, Any]) -> bool:
     return all(trial.settings.get(path) == value for path, value in settings.items())
 
 
-def _short(path: str) -> str:
+def short(path: str) -> str:
+    """A setting's own name."""
     return path.rpartition(".")[2]
 
 
-def _said(value: Any) -> str:  # noqa: ANN401 -- a setting's
+def said(value: Any) -> str:  # noqa: ANN401 -- a setting's
+    """Its value, to be read."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -177,7 +179,7 @@ def _places(values: Sequence[Any], continuous: bool) -> tuple[list[float], list[
         ticks = np.linspace(0, 1, 3)
         return at, ticks.tolist(), [f"{np.exp(low + tick * (high - low)):.2g}" for tick in ticks]
     where = {value: (i / (len(choices) - 1) if len(choices) > 1 else 0.5) for i, value in enumerate(choices)}
-    return [where[value] for value in values], list(where.values()), [_said(value) for value in choices]
+    return [where[value] for value in values], list(where.values()), [said(value) for value in choices]
 
 
 def _colors(trials: Sequence[Trial]) -> Callable[[Trial], tuple[float, ...]]:
@@ -213,7 +215,7 @@ def _parallel(trials: Sequence[Trial], defaults: Mapping[str, Any], ranges: Coll
     for i, trial in reversed(list(enumerate(trials))):
         width, style = (3.0 if i == 0 else 1.2), ("--" if _is(trial, defaults) else "-")
         axes.plot([column[i] for column in columns], color=color(trial), lw=width, ls=style)
-    axes.set_xticks(range(len(paths) + 1), [*map(_short, paths), "mean CCC"])
+    axes.set_xticks(range(len(paths) + 1), [*map(short, paths), "mean CCC"])
     axes.set_xlim(-0.5, len(paths) + 0.4)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -236,7 +238,7 @@ def _scatter(trials: Sequence[Trial], defaults: Mapping[str, Any], ranges: Colle
                 axes.scatter(x, trial.score, marker="o", facecolors="none", edgecolors="#c00", s=110)
         axes.set_xticks(ticks, names)
         axes.set_xlim(-0.15, 1.15)
-        axes.set_title(_short(path), fontsize=9)
+        axes.set_title(short(path), fontsize=9)
         axes.grid(alpha=0.3)
     for row in grid:
         row[0].set_ylabel("mean CCC")
@@ -250,7 +252,7 @@ def _importance(trials: Sequence[Trial], ranges: Collection[str]) -> str:
     names = sorted(shares, key=lambda path: shares[path])
     figure = Figure(figsize=(6, 0.4 + 0.32 * len(names)))
     axes: Axes = figure.subplots()
-    bars = axes.barh([_short(path) for path in names], [shares[path] for path in names], color="#31688e")
+    bars = axes.barh([short(path) for path in names], [shares[path] for path in names], color="#31688e")
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.set_xlim(0, 1.1 * max(shares.values()) + 1e-9)
     axes.set_xlabel("importance")

@@ -8,7 +8,8 @@ from ray.tune import Callback
 from rich.console import Console
 from rich.table import Table
 
-from affect.pipeline.progress import LINE_EVERY_S, say
+from affect.pipeline.progress import LINE_EVERY_S, one_line, say
+from affect.sweep import said, short
 
 SHOWN = 5
 """Trials on the board."""
@@ -62,7 +63,7 @@ class Leaderboard(Callback):
         """Note a trial that will not be started again."""
         self._failed.add(_number(trial))
         self._over.add(_number(trial))
-        reason = " ".join(str(trial.get_error()).split())[-300:]
+        reason = one_line(trial.get_error())
         say(f"tune: trial {_number(trial)} failed, and was started again as often as it may: {reason}")
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:  # noqa: ANN401
@@ -77,15 +78,15 @@ class Leaderboard(Callback):
         say(f"tune: {over} of {self._num_trials} trials over, {elapsed:.0f} s{left}{failed}")
         best = sorted(self._rows.items(), key=lambda item: -item[1]["mean"])[:SHOWN]
         if sys.stdout.isatty():
-            table = Table(*("trial", "mean", "valence", "arousal", "epochs"), *map(_short, self._paths))
+            table = Table(*("trial", "mean", "valence", "arousal", "epochs"), *map(short, self._paths))
             for name, row in best:
-                values = (_said(row["settings"].get(path)) for path in self._paths)
+                values = (said(row["settings"].get(path)) for path in self._paths)
                 scores = (f"{row[key]:.3f}" for key in ("mean", "valence", "arousal"))
                 table.add_row(name, *scores, str(row["epochs"]), *values)
             Console().print(table)
             return
         for name, row in best:
-            settings = ", ".join(f"{_short(path)} {_said(row['settings'].get(path))}" for path in self._paths)
+            settings = ", ".join(f"{short(path)} {said(row['settings'].get(path))}" for path in self._paths)
             say(
                 f"  {name}  CCC {row['mean']:.3f} mean, {row['valence']:.3f} valence, {row['arousal']:.3f} arousal, "
                 f"epoch {row['epochs']}: {settings}"
@@ -94,11 +95,3 @@ class Leaderboard(Callback):
 
 def _number(trial: Any) -> str:  # noqa: ANN401 -- Ray Tune's own class
     return trial.experiment_tag.partition("_")[0].zfill(3)
-
-
-def _short(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _said(value: Any) -> str:  # noqa: ANN401 -- a setting's
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

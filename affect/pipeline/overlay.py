@@ -110,8 +110,10 @@ def _overlay(
         return _row(entry, known["people"], known["segments"])
     seen = Seen(entry.probe, *who_is_who(load_table(entry, run, where, "face", store)[0], run))
     lips = [_lips(seen, person) for person in seen.people]
-    opened = [_mouth(lip_area, lips, run) for lip_area in lips]
-    segments = [_segments(entry, seen, name, lips[i], lips, run) for i, name in enumerate(names(seen.people))]
+    everyone = np.concatenate([np.empty(0), *lips])
+    opened = [_mouth(lip_area, everyone, run) for lip_area in lips]
+    named = zip(names(seen.people), lips, strict=True)
+    segments = [_segments(entry, seen, name, lip_area, everyone, run) for name, lip_area in named]
     each = zip(seen.people, names(seen.people), lips, opened, segments, strict=True)
     people = [_summary(entry, seen, *of_person) for of_person in each]
     with tempfile.TemporaryDirectory() as folder:
@@ -140,20 +142,20 @@ def _lips(seen: Seen, person: Person) -> Float[ndarray, " frames"]:
     return lip_area
 
 
-def _mouth(lip_area: Float[ndarray, " frames"], lips: list[ndarray], run: Run) -> dict[int, str]:
+def _mouth(lip_area: Float[ndarray, " frames"], everyone: Float[ndarray, " rows"], run: Run) -> dict[int, str]:
     """State of the mouth at the frames that show it."""
-    states = mouth_open(lip_area, run.wavlm.speaking, np.concatenate(lips))
+    states = mouth_open(lip_area, run.wavlm.speaking, everyone)
     return {int(frame): "open" if states[frame] else "closed" for frame in np.flatnonzero(~np.isnan(lip_area))}
 
 
 def _segments(
-    entry: Video, seen: Seen, name: str, lip_area: Float[ndarray, " frames"], lips: list[ndarray], run: Run
+    entry: Video, seen: Seen, name: str, lip_area: Float[ndarray, " frames"], everyone: ndarray, run: Run
 ) -> list[dict[str, Any]]:
     """What the audio filter says of a person's segments."""
     clock = seen.probe.clock
     ranges_s = timeline.segments(clock.duration_s, run.grid.segment_s, run.grid.hop_s)
     ranges = timeline.frame_ranges(clock, ranges_s)
-    judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking, everyone=np.concatenate(lips))
+    judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking, everyone=everyone)
     return [
         {"video": entry.stem, "person": name, "segment": number, "start_s": start_s, "end_s": end_s} | verdict._asdict()
         for number, ((start_s, end_s), verdict) in enumerate(zip(ranges_s, judged, strict=True))

@@ -8,11 +8,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LINE_EVERY_S = 10.0
+MAX_SAID = 300
+"""Characters that are kept of an error."""
 
 
 def say(message: str) -> None:
     """Print one line at once: job logs are read while the job runs."""
     print(message, flush=True)
+
+
+def one_line(error: object) -> str:
+    """An error's end, without line breaks, as far as a person reads."""
+    return " ".join(str(error).split())[-MAX_SAID:]
 
 
 class Meter:

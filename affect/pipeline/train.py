@@ -100,11 +100,6 @@ class Training:
         return TrackLoader(refs, self.store, self.trunk, self.run.workers.loader_cpus)
 
     @property
-    def segment_samples(self) -> int:
-        """Samples of a full segment's waveform."""
-        return round(self.run.grid.segment_s * self.run.audio.sample_rate_hz)
-
-    @property
     def uri(self) -> str:
         """Its folder."""
         return files.join(self.runs, self.system, self.address)
@@ -336,7 +331,7 @@ def prepared(training: Training) -> tuple[TrackTask, dict[str, Track], dict[str,
     tracks = {ref.name: _load(training, ref) for ref in training.refs}
     widths = _widths(training, list(tracks.values()))
     settings = training.run.settings_of(training.system)
-    return make_task(training.system, settings, widths, training.segment_samples), tracks, widths
+    return make_task(training.system, settings, widths, training.run.segment_samples), tracks, widths
 
 
 def _load(training: Training, ref: TrackRef) -> Track:
@@ -384,7 +379,7 @@ def _save(training: Training, fitted: Fitted, widths: dict[str, int], mean: list
         address=training.address,
         settings=dataclasses.asdict(training.run.settings_of(system)),
         settings_address=training.settings,
-        segment_samples=training.segment_samples,
+        segment_samples=training.run.segment_samples,
         features={str(m): mark for m, mark in training.features.items()},
         widths=widths,
         upstream={str(m): mark for m, mark in training.models.items()},

@@ -17,13 +17,13 @@ from affect import batches, schema, weights
 from affect.audio.wavlm import WavlmRegressor
 from affect.config import Run, Wavlm, address
 from affect.corpus.clip import Extracted
-from affect.corpus.track import FULL_SCALE, Heard, Track
+from affect.corpus.track import Heard, Track
 from affect.pipeline.columns import rows_of
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.rows import Rows
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, waveforms
-from affect.tasks.audio import AudioTask
+from affect.tasks.audio import AudioTask, padded
 
 SILENT = np.zeros((0, 1), dtype=np.float16)
 LARGEST = 65_504.0
@@ -73,7 +73,7 @@ def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
     workers = run.workers
     stream = ray.data.from_items([{"key": k, "source": v} for k, v in missing.items()]).map_batches(
         Trunk,
-        fn_constructor_args=(run.wavlm, round(run.grid.segment_s * run.audio.sample_rate_hz), store),
+        fn_constructor_args=(run.wavlm, run.segment_samples, store),
         batch_size=1,
         num_cpus=min(1.0, workers.num_cpus),
         num_gpus=1 if workers.use_gpu else None,
@@ -127,12 +127,10 @@ class Trunk:
         return {"clipped": np.array([clipped])}
 
     def _states(self, waves: list[np.ndarray]) -> torch.Tensor:
-        padded = np.zeros((len(waves), self._samples), dtype=np.float32)
-        for row, wave in enumerate(waves):
-            padded[row, : len(wave)] = wave / FULL_SCALE
+        x = torch.from_numpy(np.stack([padded(wave, self._samples) for wave in waves]))
         lengths = torch.tensor([len(wave) for wave in waves], device=self._device)
         with torch.inference_mode(), batches.autocast(self._settings.fit, self._device):
-            return self._model.trunk(torch.from_numpy(padded).to(self._device), lengths).float().cpu()
+            return self._model.trunk(x.to(self._device), lengths).float().cpu()
 
 
 def _row(number: int, wave: np.ndarray, states: np.ndarray) -> pa.RecordBatch:

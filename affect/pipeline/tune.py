@@ -33,20 +33,20 @@ from ray.tune.search.optuna import OptunaSearch
 from affect import concordance, files, learning
 from affect.batches import load_here
 from affect.concordance import Score
-from affect.config import Run, Workers, address, setting, with_settings
+from affect.config import FIELDS, Run, Workers, address, setting, with_settings
 from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
 from affect.learning import Epoch, Keeper
 from affect.pipeline.evaluate import Evaluation, score_models
 from affect.pipeline.leaderboard import Leaderboard
 from affect.pipeline.models import Model
-from affect.pipeline.progress import say
+from affect.pipeline.progress import one_line, say
 from affect.pipeline.store import Store, encode_csv
 from affect.pipeline.tracks import TrackRef
 from affect.pipeline.train import Training, fold_videos, prepared, sizes, train, train_all
 from affect.pipeline.trunk import store_trunk
-from affect.pipeline.workers import device_of
-from affect.spaces import FIELDS, Range, Space
+from affect.pipeline.workers import device_of, scaling
+from affect.spaces import Range, Space
 from affect.sweep import Trial, page
 
 METRIC = "mean"
@@ -54,8 +54,6 @@ REDUCTION = 4
 """ASHA lets the best quarter of each rung go on; the best third costs a third more epochs and finds the same winner."""
 FIRST_RUNG = 10
 """ASHA's first rung is at this share of the epochs: a tenth."""
-MAX_SAID = 300
-"""Characters that are kept of an error."""
 MAX_FAILURES = 2
 """Times that a trial is started again after its process died, from its last epoch."""
 
@@ -298,18 +296,14 @@ def run_trial(settings: dict[str, Any], job: Search) -> None:
 
 def _failure(error: Exception) -> dict[str, Any]:
     nothing = {"valence": -1.0, "arousal": -1.0, METRIC: -1.0, "epochs": 0}
-    return {**nothing, "error": " ".join(str(error).split())[-MAX_SAID:]}
+    return {**nothing, "error": one_line(error)}
 
 
 def _on_workers(work: Mapping[str, Any], workers: Workers) -> None:
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config=dict(work),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.num_workers,
-            use_gpu=workers.use_gpu,
-            resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
-        ),
+        scaling_config=scaling(workers),
         run_config=ray.train.RunConfig(
             name="workers",
             storage_path=files.absolute(work["folder"]),
@@ -374,7 +368,7 @@ def _metrics(fit: Any, best: Sequence[Epoch], last: Sequence[Epoch]) -> dict[str
 
 def _trial(result: Any) -> Trial:  # noqa: ANN401 -- Ray Tune's own class
     metrics = result.metrics or {}
-    error = metrics.get("error") or (" ".join(str(result.error).split())[-MAX_SAID:] if result.error else "")
+    error = metrics.get("error") or (one_line(result.error) if result.error else "")
     frame = result.metrics_dataframe
     curve: tuple[float, ...] = ()
     if frame is not None and "now" in frame:  # epochs come again where a process died

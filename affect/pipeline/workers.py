@@ -36,15 +36,10 @@ def on_workers(train: Callable[[Any], None], job: Any, workers: Workers, name: s
     if workers.num_workers == 0:
         train(job)
         return
-    scaling = ray.train.ScalingConfig(
-        num_workers=workers.num_workers,
-        use_gpu=workers.use_gpu,
-        resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
-    )
     trainer = ray.train.torch.TorchTrainer(
         _unwrapped,
         train_loop_config={"train": train, "job": job},
-        scaling_config=scaling,
+        scaling_config=scaling(workers),
         run_config=ray.train.RunConfig(
             name=f"affect-{name}-{int(time.time())}",
             storage_path=f"{files.absolute(folder)}.ray",
@@ -55,6 +50,15 @@ def on_workers(train: Callable[[Any], None], job: Any, workers: Workers, name: s
         trainer.fit()
     except TrainingFailedError as error:
         raise ValueError(f"training {name} failed: {error}") from error
+
+
+def scaling(workers: Workers) -> ray.train.ScalingConfig:
+    """What Ray Train is asked for."""
+    return ray.train.ScalingConfig(
+        num_workers=workers.num_workers,
+        use_gpu=workers.use_gpu,
+        resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
+    )
 
 
 def _unwrapped(config: dict[str, Any]) -> None:

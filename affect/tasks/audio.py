@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int16
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -17,6 +17,13 @@ from affect.config import Wavlm
 from affect.corpus.track import FULL_SCALE, Blocks, Series, Track
 from affect.layers import Output
 from affect.tasks.track import TrackTask, covered_series, joined
+
+
+def padded(samples: Int16[ndarray, " _"], length: int) -> Float[ndarray, " length"]:
+    """A waveform in [-1, 1], silent past its end up to a full segment."""
+    wave = np.zeros(length, dtype=np.float32)
+    wave[: len(samples)] = samples / FULL_SCALE
+    return wave
 
 
 class AudioTask(TrackTask):
@@ -73,8 +80,7 @@ class AudioTask(TrackTask):
         gold = track.block_gold[segment]
         if track.heard is None:
             samples = track.segments.waveforms[segment][: self._samples]
-            length, x = len(samples), np.zeros(self._samples, dtype=np.float32)
-            x[:length] = samples / FULL_SCALE
+            length, x = len(samples), padded(samples, self._samples)
         else:
             length, x = track.heard[segment].num_samples, track.heard[segment].states
         whole: dict[str, Arrays] = {"x": x, "num_samples": np.array(length)}

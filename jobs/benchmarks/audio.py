@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measure import fastest, rate, rates, say_ratio
+from benchmarks.measure import fastest, rate, rates, say_ratio, stepper
 
 SEGMENT = 64_000
 BATCH = 8
@@ -81,33 +81,21 @@ def wavlm() -> None:
 
 def finetune() -> None:
     """A training step on stored states / on waveforms, and what the states cost."""
-    from affect.concordance import hybrid_loss
     from affect.config import Wavlm
 
     device = fastest()
-    model = _large().to(device).train()
+    model = _large().to(device)
     waves, lengths = _voices(BATCH, device), torch.full((BATCH,), SEGMENT, device=device)
     half = device.type == "cuda"
     model.eval()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
         stored = model.trunk(waves, lengths).half()
     model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
     gold = torch.rand(BATCH, 4, 2, generator=torch.Generator().manual_seed(2)).to(device)
-    annotated = torch.ones(BATCH, 4, dtype=torch.bool, device=device)
+    trained = [p for p in model.parameters() if p.requires_grad]
 
     def step(x: Tensor) -> Callable[[], int]:
-        def work() -> int:
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                prediction = model(x, lengths).prediction
-            loss = hybrid_loss(gold, prediction, annotated, Wavlm().fit.loss)
-            assert loss is not None
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            return 1
-
-        return work
+        return stepper(lambda: model(x, lengths).prediction, trained, gold, Wavlm().fit.loss, half=half)
 
     cached, full = rates([step(stored.float().clone()), step(waves)], 2)
     say_ratio(f"finetune on {device}, on stored states", "steps", cached, "on waveforms", full)

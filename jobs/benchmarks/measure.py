@@ -1,10 +1,13 @@
 """Rates, ratios and memory."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
+from affect.config import Loss
 
 
 def fastest() -> torch.device:
@@ -32,6 +35,28 @@ def rates(works: Sequence[Callable[[], int]], repeats: int = 3) -> list[float]:
             if repeat:
                 best[i] = max(best[i], done / (time.perf_counter() - start))
     return best
+
+
+def stepper(
+    predict: Callable[[], Tensor], parameters: Iterable[nn.Parameter], gold: Tensor, loss: Loss, *, half: bool
+) -> Callable[[], int]:
+    """One training step, all points annotated: forward, CCC loss, backward, AdamW; counts one."""
+    from affect.concordance import hybrid_loss
+
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
+    annotated = torch.ones(gold.shape[:-1], dtype=torch.bool, device=gold.device)
+
+    def once() -> int:
+        with torch.autocast(gold.device.type, torch.bfloat16, enabled=half):
+            prediction = predict()
+        value = hybrid_loss(gold, prediction, annotated, loss)
+        assert value is not None
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        return 1
+
+    return once
 
 
 def say_ratio(name: str, unit: str, ours: float, other: str, theirs: float) -> None:

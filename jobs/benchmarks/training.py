@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import fastest, rate, rates, say_ratio
+from benchmarks.measure import fastest, rate, rates, say_ratio, stepper
 
 BATCH, FRAMES, WIDTH = 8, 400, 258
 MODALITIES = ("face", "behavior", "audio")
@@ -48,26 +48,11 @@ def _raav_inputs(device: torch.device) -> dict[str, Any]:
 
 def _stepper(model: nn.Module, inputs: dict[str, Any], *, half: bool, compiled: bool) -> Callable[[], int]:
     """One training step: forward, CCC loss, backward, AdamW; counts one."""
-    from affect.concordance import hybrid_loss
     from affect.config import Loss
 
-    device = inputs["padding"].device
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     run: Any = torch.compile(model) if compiled else model
-    gold = torch.rand(*inputs["padding"].shape, 2, device=device) * 2 - 1
-    annotated = torch.ones(*inputs["padding"].shape, dtype=torch.bool, device=device)
-
-    def once() -> int:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            prediction = run(**inputs).prediction
-        loss = hybrid_loss(gold, prediction, annotated, Loss())
-        assert loss is not None
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return 1
-
-    return once
+    gold = torch.rand(*inputs["padding"].shape, 2, device=inputs["padding"].device) * 2 - 1
+    return stepper(lambda: run(**inputs).prediction, model.parameters(), gold, Loss(), half=half)
 
 
 def _looped(model: nn.Module) -> nn.Module:
