@@ -26,7 +26,8 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if "://" not in uri:
         uri = str(Path(uri).absolute())
     try:
-        return fsspec.core.url_to_fs(uri)
+        # a listing that is kept would hide what other processes write after it
+        return fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise ValueError(f"{uri}: {error}") from error
 
@@ -64,7 +65,6 @@ def walk(uri: str) -> Iterator[tuple[str, int, str]]:
     The version is the modification time on a disk and the ETag in a bucket.
     """
     system, root = resolve(absolute(uri))
-    system.invalidate_cache()
     for path, info in sorted(system.find(root, detail=True).items()):
         name = path[len(root) :].lstrip("/") or path.rpartition("/")[2]
         yield name, info["size"], str(info.get("ETag") or info.get("mtime"))

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from affect import files
 from affect.files import MIB
@@ -121,3 +123,26 @@ def test_a_tools_hidden_notes_do_not_change_what_a_folder_is(tmp_path: Path):
     assert files.digest(tmp_path) == before
     (tmp_path / "config.json").write_text("{}")
     assert files.digest(tmp_path) != before
+
+
+def test_a_bucket_shows_what_others_wrote_after_it_was_listed(monkeypatch: pytest.MonkeyPatch):
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        bucket = boto3.resource("s3").create_bucket(Bucket="shared")
+        bucket.put_object(Key="store/a.bin", Body=b"one")
+        assert [name for name, _, _ in files.walk("s3://shared/store")] == ["a.bin"]
+        bucket.put_object(Key="store/b.bin", Body=b"two")
+        assert files.read("s3://shared/store/b.bin") == b"two" and files.exists("s3://shared/store/b.bin")
+        assert [name for name, _, _ in files.walk("s3://shared/store")] == ["a.bin", "b.bin"]
+    finally:
+        files.resolve.cache_clear()
+        server.stop()

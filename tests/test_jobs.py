@@ -101,7 +101,8 @@ def test_label_files_that_are_wrong_are_one_line(run: Run, micro: Micro, tmp_pat
     shutil.copytree(micro.places.labels, labels)
     (labels / "Train_Set" / "video01.txt").write_text(text)
     places = ["--videos", micro.places.videos, "--store", micro.places.store, "--runs", str(tmp_path)]
-    code, _, err = run("train", "demo", "--labels", str(labels), *places)
+    weights = ["--wavlm.weights", micro.run.wavlm.weights]
+    code, _, err = run("train", "demo", "--labels", str(labels), *places, *weights)
     assert code == 1 and "Train_Set/video01.txt" in one_line(err) and said in one_line(err)
 
 

@@ -267,6 +267,9 @@ def _room(job: Search) -> int:
             f"a trial asks for {cpus:g} CPUs{f' and {each} GPUs' if workers.use_gpu else ''}, and "
             f"the cluster has {there.get('CPU', 0.0):g} and {there.get('GPU', 0.0):g}"
         )
+    free = ray.available_resources().get("CPU", 0.0)
+    if free < cpus:  # a trial has all of its workers or none, so that trials cannot hold each other up
+        say(f"tune: a trial asks for {cpus:g} CPUs and {free:g} are free: it waits until others give theirs back")
     return min(rooms)
 
 

@@ -173,11 +173,11 @@ def test_a_search_that_is_killed_goes_on_and_runs_no_trial_twice(trained: Micro,
 
 
 @pytest.mark.slow
-def test_a_trial_may_be_a_ray_train_run_of_two_workers(trained: Micro, tmp_path: Path):
+def test_trials_may_be_ray_train_runs_of_two_workers(trained: Micro, tmp_path: Path):
     environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command(trained, tmp_path, 1, 2, 3), env=environment, capture_output=True, text=True, check=False, timeout=240
+        command(trained, tmp_path, 3, 2, 3), env=environment, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rows = list(csv.DictReader((tmp_path / "tune" / "killed" / "trials.csv").open()))
-    assert len(rows) == 1 and all(row["status"] in ("ended", "stopped") and float(row["mean"]) > -1 for row in rows)
+    assert len(rows) == 3 and all(row["status"] in ("ended", "stopped") and float(row["mean"]) > -1 for row in rows)
