@@ -234,9 +234,13 @@ PREDICTIONS = pa.schema(
         ("time_s", pa.float64()),
         ("valence", pa.float32()),  # of the run's main system; null in a track that no modality ever saw
         ("arousal", pa.float32()),
+        ("valence_spread", pa.float32()),  # half the range of what its overlapping windows say; null where one says it
+        ("arousal_spread", pa.float32()),
         ("valid", pa.bool_()),  # whether any modality saw the person at this frame
         ("reason", pa.string()),  # why not
         *((f"{system}_{name}", pa.float32()) for system in SYSTEMS for name in ("valence", "arousal")),
+        *((f"{m}_valid", pa.bool_()) for m in MODALITIES),  # whether the modality saw the person at this frame
+        *((f"{m}_trust", pa.float32()) for m in MODALITIES),  # its share in the main system's gates; null without them
     ]
 )
 """One row per frame and person of one predicted video."""

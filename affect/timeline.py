@@ -202,6 +202,29 @@ def overlap_mean(
     return total / np.maximum(count, 1)[:, None], count > 0
 
 
+def overlap_spread(
+    num_frames: int, parts: Iterable[tuple[int, Float[ndarray, "_ D"]]], width: int
+) -> Float[ndarray, "frames D"]:
+    """Half the range of overlapping predictions per frame: how far they are apart.
+
+    Args:
+        num_frames: as in :func:`overlap_mean`, and so are the others.
+        parts: the same.
+        width: the same.
+
+    Returns:
+        (max - min) / 2, NaN where fewer than two parts reach.
+    """
+    low, high = np.full((num_frames, width), np.inf), np.full((num_frames, width), -np.inf)
+    count = np.zeros(num_frames, dtype=np.int64)
+    for start, values in parts:
+        cut = slice(start, min(start + len(values), num_frames))
+        values = values[: cut.stop - start]
+        low[cut], high[cut] = np.minimum(low[cut], values), np.maximum(high[cut], values)
+        count[cut] += 1
+    return np.where((count > 1)[:, None], (high - low) / 2, np.nan)
+
+
 def nearest_valid(valid: Bool[ndarray, " frames"]) -> Int[ndarray, " frames"]:
     """For each frame the nearest valid one, itself if it is valid; of two equally near the earlier.
 

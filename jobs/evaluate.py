@@ -19,6 +19,7 @@ from affect.corpus import hints
 from affect.pipeline import demo, job
 from affect.pipeline.evaluate import report, score_predictions, score_runs
 from affect.pipeline.progress import say
+from affect.pipeline.report import Gold, pages
 from affect.pipeline.store import Store
 from affect.submission import fill, read_template
 
@@ -64,6 +65,7 @@ def work(args: Evaluate) -> int:
     predictions = score_predictions(args.out, args.truth)
     if predictions.truth.gold:
         report(predictions, console, paper=args.paper)
+        pages(args.out, Gold(predictions.title, predictions.answers, predictions.truth))
     say(f"predictions: {files.absolute(args.out)}")
     if args.template:
         rows = read_template(files.read(args.template).decode(), args.template)

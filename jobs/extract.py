@@ -13,10 +13,11 @@ import tyro
 
 from affect.config import Run
 from affect.corpus import affwild2
-from affect.pipeline import demo, job
+from affect.pipeline import demo, forecast, job
 from affect.pipeline.extract import extract
 from affect.pipeline.overlay import overlay
 from affect.pipeline.progress import say
+from affect.pipeline.status import replay, status
 from affect.pipeline.store import Store
 
 
@@ -36,6 +37,12 @@ class Extract:
     """Do videos and clips again that failed before."""
     describe: bool = False
     """Also let the vision-language model describe every segment in words: STORE/description, slow."""
+    plan: bool = False
+    """Say what would be done, how long it takes and what may go wrong; do nothing."""
+    status: bool = False
+    """Say what the store has of these videos, what failed and why, and what is missing; do nothing."""
+    only: str | None = None
+    """VIDEO or VIDEO:CLIP, without suffix: do it here and now with full tracebacks; write nothing."""
     save_overlay: str | None = None
     """Folder for films that show every person's box, name and mouth, and a table of them: is tracking right?"""
 
@@ -48,6 +55,13 @@ def work(args: Extract) -> int:
     tracks = affwild2.track_names(affwild2.read_splits(labels)) if labels else []
     store = Store(args.store)
     again, words = args.retry_failed, args.describe
+    if args.status:
+        return status(args.run, args.videos, store, tracks, describe=words)
+    if args.only:
+        return replay(args.run, args.videos, args.only, tracks, describe=words)
+    if args.plan:
+        where = (args.run, args.videos, store, tracks)
+        return forecast.extraction(*where, retry_failed=again, describe=words)[0].show()
     summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=words)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
     say(

@@ -13,10 +13,11 @@ import tyro
 from affect import files
 from affect.config import Run
 from affect.corpus import affwild2, hints
-from affect.pipeline import demo, job
+from affect.pipeline import demo, forecast, job
 from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extract
-from affect.pipeline.predict import load_models, predict
+from affect.pipeline.predict import People, load_models, predict
 from affect.pipeline.progress import say
+from affect.pipeline.report import films, pages
 from affect.pipeline.store import Store
 from affect.submission import read_template, tracks_of
 
@@ -43,6 +44,12 @@ class Predict:
     """best.json of a search of the recipe, whose settings are then used."""
     folds: int = 0
     """The --folds of the training whose fusions are used."""
+    people: People = "all"
+    """Whom to predict: everyone who is seen, the main person, or the left or right one of two."""
+    plan: bool = False
+    """Say what would be done, how long it takes and what may go wrong; do nothing."""
+    report: bool = True
+    """Make pages and films to look at: OUT/report/index.html."""
 
 
 def work(args: Predict) -> int:
@@ -53,10 +60,17 @@ def work(args: Predict) -> int:
     store = Store(args.store)
     stems = affwild2.list_videos(args.new_videos)
     only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
+    if args.plan:
+        found, probed = forecast.extraction(args.run, args.new_videos, store, tracks or [], only=only)
+        return forecast.prediction(found, probed, models, store, args.report).show()
     summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only)
-    outcomes = predict(args.run, summary.videos, models, store, args.out, tracks=tracks, hints=hints.read(args.hints))
+    points, whom = hints.read(args.hints), args.people
+    outcomes = predict(args.run, summary.videos, models, store, args.out, people=whom, tracks=tracks, hints=points)
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
+    if args.report:
+        films(args.run, summary.videos, store, args.out, points)
+        pages(args.out)
     if args.run.name.startswith("demo"):
         say(demo.CAVEAT)
     if all(row["status"] == "failed" for row in outcomes):

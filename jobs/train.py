@@ -14,10 +14,9 @@ import tyro
 from affect import recipes
 from affect.config import EncoderRun, Run
 from affect.corpus import affwild2, hints
-from affect.pipeline import demo, encoder, job
+from affect.pipeline import demo, encoder, forecast, job
 from affect.pipeline.assemble import assemble
 from affect.pipeline.extract import extract
-from affect.pipeline.progress import say
 from affect.pipeline.store import Store
 from affect.pipeline.train import check, train
 
@@ -42,6 +41,8 @@ class Train:
     """best.json of a search of the recipe, whose settings are then used."""
     hints: str | None = None
     """CSV of points (track, frame, x, y) on the person that a track means, where its name does not tell."""
+    plan: bool = False
+    """Say what would be done, how long it takes and what may go wrong; do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +69,12 @@ def work(args: Train | TrainEncoder) -> int:
     demo.prepare_default(args.run, args.videos)
     check(args.run, args.folds)
     store, labels = Store(args.store), affwild2.read_splits(args.labels)
+    if args.plan:
+        found, probed = forecast.extraction(args.run, args.videos, store, affwild2.track_names(labels))
+        return forecast.training(found, args.run, probed, labels, args.runs, args.folds).show()
     videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos
     refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
-    for model in train(args.run, refs, store, args.runs, folds=args.folds):
-        say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
+    train(args.run, refs, store, args.runs, folds=args.folds)
     return 0
 
 

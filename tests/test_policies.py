@@ -14,7 +14,7 @@ LAYERS = [
     {"timeline", "concordance", "weights", "spaces"},
     {"corpus", "layers"},
     {"face", "behavior", "audio", "fusion", "tiny"},
-    {"batches", "distributed", "checkpoint", "submission", "sweep"},
+    {"batches", "distributed", "checkpoint", "submission", "report"},
     {"learning", "tasks"},
     {"pipeline"},
 ]

@@ -9,6 +9,7 @@ Source: the ABAW challenges' description of the valence-arousal track.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -104,35 +105,56 @@ def track_names(splits: Mapping[Split, Mapping[str, ndarray]]) -> list[str]:
 
 
 def list_videos(uri: str) -> dict[str, str]:
-    """Videos below a folder or bucket, or the one video of that name: relative path by stem.
+    """Videos below a folder or bucket, those that a pattern such as ``talks/*.mp4`` means, or one: path by stem.
+
+    Paths are relative to :func:`videos_root`.
 
     Raises:
         ValueError: the place is missing, has no video, or has two of one stem.
     """
-    system, path = files.resolve(files.absolute(uri))
-    if not system.exists(path):
-        raise ValueError(f"{uri}: no such folder or file; give a folder, a bucket prefix or a video with --videos")
-    if system.isfile(path):
-        return {PurePosixPath(path).stem: PurePosixPath(path).name}
     found: dict[str, str] = {}
-    for name, _, _ in files.walk(uri):
-        pure = PurePosixPath(name)
-        if pure.suffix.lower() not in VIDEO_SUFFIXES or pure.name.startswith("."):
-            continue
-        if pure.stem in found:
-            raise ValueError(
-                f"{uri}: {found[pure.stem]} and {name} have the same stem, tracks could not tell them apart"
-            )
-        found[pure.stem] = name
+    for name, _, _ in walk_videos(uri):
+        stem = PurePosixPath(name).stem
+        if stem in found:
+            raise ValueError(f"{uri}: {found[stem]} and {name} have the same stem, tracks could not tell them apart")
+        found[stem] = name
     if not found:
         raise ValueError(f"{uri}: no video in it (looked for {', '.join(VIDEO_SUFFIXES)})")
     return found
 
 
+def walk_videos(uri: str) -> list[tuple[str, int, str]]:
+    """The same as ``(path, bytes, version)``, as :func:`affect.files.walk` has them.
+
+    Raises:
+        ValueError: the place is missing.
+    """
+    if _is_pattern(uri):
+        root, pattern = videos_root(uri), files.absolute(uri)
+        listed = [row for row in files.walk(root) if fnmatchcase(files.join(root, row[0]), pattern)]
+    else:
+        system, path = files.resolve(files.absolute(uri))
+        if not system.exists(path):
+            raise ValueError(f"{uri}: no such folder or file; give a folder, a bucket prefix or a video with --videos")
+        listed = list(files.walk(uri))
+        if system.isfile(path):
+            return listed
+    pure = [(PurePosixPath(row[0]), row) for row in listed]
+    return [row for path, row in pure if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")]
+
+
 def videos_root(uri: str) -> str:
-    """The folder that :func:`list_videos`' paths are relative to."""
-    system, path = files.resolve(files.absolute(uri))
-    return files.absolute(uri).rpartition("/")[0] if system.isfile(path) else files.absolute(uri)
+    """The folder that the paths of :func:`list_videos` are relative to."""
+    place = files.absolute(uri)
+    if _is_pattern(uri):
+        return place[: min(place.find(mark) for mark in "*?[" if mark in place)].rpartition("/")[0]
+    system, path = files.resolve(place)
+    return place.rpartition("/")[0] if system.isfile(path) else place
+
+
+def _is_pattern(uri: str) -> bool:
+    """Whether it is one, and no file or folder that is called so."""
+    return any(mark in uri for mark in "*?[") and not files.exists(uri)
 
 
 def video_of(track: str, videos: Collection[str]) -> str:

@@ -175,7 +175,7 @@ def write_video(spec: VideoSpec, folder: Path) -> int:
     states = [performance.at(times) for performance in performances]
     voice = _voice(np.random.default_rng((*spec.seed, 1)), performances[0], spec.seconds) if spec.has_audio else None
     path = folder / ("held_out/videos" if spec.split == "held_out" else "videos") / f"{spec.name}.mp4"
-    write_film(path, _pictures(spec, states, times), ticks, voice, spec.fps)
+    write_film(path, _pictures(spec, states, times), ticks, None if voice is None else [voice], spec.fps)
     for person, state in zip(spec.people, states, strict=True):
         rows = [f"{v:.6f},{a:.6f}" for v, a in state[:, :2]]
         if spec.split != "held_out":

@@ -10,10 +10,8 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
-COLORS = ("#ffb000", "#2dd4bf", "#ff5d8f", "#a3e635", "#60a5fa", "#f97316", "#c084fc", "#facc15")
-"""One per person, from left to right, then again from the first."""
-MAX_WIDTH_PX = 960
-"""Wider pictures are scaled down to this."""
+COLORS = ("#2b7de9", "#d95f02", "#17926c", "#c2429b", "#8a7a00", "#6b7480")
+"""One per person, from left to right, then again from the first; they can be told apart on pictures and on paper."""
 
 
 class Shown(NamedTuple):
@@ -24,19 +22,19 @@ class Shown(NamedTuple):
         name: as tracks and predictions have it.
         box: left, top, right, bottom as shares of the picture.
         bridged: whether the box is interpolated, which is drawn in dashes.
-        mouth: what the rule of the audio filter says of it.
+        mouth: what the rule of the audio filter says of it; None to show the name alone.
     """
 
     number: int
     name: str
     box: Float[ndarray, " 4"]
     bridged: bool
-    mouth: Literal["open", "closed", "not seen"]
+    mouth: Literal["open", "closed", "not seen"] | None
 
 
-def size_of(width: int, height: int) -> tuple[int, int]:
-    """Size of the drawn picture: at most :data:`MAX_WIDTH_PX` wide, both sides even, as video encoders want them."""
-    scale = min(1.0, MAX_WIDTH_PX / width)
+def size_of(width: int, height: int, max_width: int, max_height: int) -> tuple[int, int]:
+    """Size of the drawn picture: within limits, both sides even, as video encoders want them."""
+    scale = min(1.0, max_width / width, max_height / height)
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
@@ -46,7 +44,7 @@ def draw(picture: UInt8[ndarray, "H W 3"], people: Sequence[Shown], caption: str
     Args:
         picture: RGB, of the size that :func:`size_of` gives.
         people: who is in it.
-        caption: a line in the corner, such as the frame's number and time.
+        caption: a line in the corner, such as the frame's number and time; none if empty.
 
     Returns:
         The picture with, per person, a box, a name, the box's middle as a hint file wants it, and the mouth.
@@ -60,9 +58,13 @@ def draw(picture: UInt8[ndarray, "H W 3"], people: Sequence[Shown], caption: str
         color = COLORS[person.number % len(COLORS)]
         _rectangle(canvas, (left, top, right, bottom), color, dashed=person.bridged, line=max(2, round(width / 320)))
         x, y = (person.box[:2] + person.box[2:]) / 2
-        _label(canvas, font, (left, top), f"{person.name}  ({x:.2f}, {y:.2f})", color, above=True)
-        _label(canvas, font, (left, bottom), f"mouth {person.mouth}", color, above=False)
-    _label(canvas, font, (0.0, 0.0), caption, "#ffffff", above=False)
+        if person.mouth is None:
+            _label(canvas, font, (left, top), person.name, color, above=True)
+        else:
+            _label(canvas, font, (left, top), f"{person.name}  ({x:.2f}, {y:.2f})", color, above=True)
+            _label(canvas, font, (left, bottom), f"mouth {person.mouth}", color, above=False)
+    if caption:
+        _label(canvas, font, (0.0, 0.0), caption, "#ffffff", above=False)
     return np.asarray(image)
 
 

@@ -15,12 +15,14 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import ray
 import ray.data
+from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from affect import weights
@@ -28,10 +30,10 @@ from affect.config import Behavior, Kind, Pool, Run
 from affect.corpus import affwild2
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
-from affect.pipeline import plan
+from affect.pipeline import plan, speed
 from affect.pipeline.features import SCHEMAS
 from affect.pipeline.plan import Unit, Video
-from affect.pipeline.progress import Meter, say
+from affect.pipeline.progress import LOOK_EVERY_S, Meter, say
 from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Store
 
 EXIT_OK, EXIT_NOTHING, EXIT_PARTIAL = 0, 1, 3
@@ -82,6 +84,22 @@ def extractor(kind: Kind, run: Run) -> Callable[[Clip], Extracted]:
     return AudioClip(run.audio)
 
 
+class Tally:
+    """An actor that counts the seconds of video which each stage has done."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self._done: Counter[str] = Counter()
+
+    def add(self, kind: Kind, seconds: float) -> None:
+        """Count a clip."""
+        self._done[kind] += seconds  # type: ignore[assignment]
+
+    def read(self) -> dict[str, float]:
+        """What was counted."""
+        return dict(self._done)
+
+
 class Stage:
     """An actor that does one kind of the clips it is handed.
 
@@ -91,15 +109,18 @@ class Stage:
         store: where units go.
         where: addresses by kind.
         attempts: counts those of this run.
+        tally: hears of every clip that is done.
     """
 
-    def __init__(self, kind: Kind, run: Run, store: Store, where: dict[Kind, str], attempts: Attempts) -> None:
+    def __init__(
+        self, kind: Kind, run: Run, store: Store, where: dict[Kind, str], attempts: Attempts, tally: ActorHandle
+    ) -> None:
         """Load the model."""
         import torch
 
         torch.set_num_threads(max(1, int(getattr(run, kind).num_cpus)))
         self._kind, self._run, self._store, self._where = kind, run, store, where
-        self._attempts = attempts
+        self._attempts, self._tally = attempts, tally
         self._extract = extractor(kind, run)
         self._probe = lru_cache(maxsize=8)(lambda key: plan.load_probe(store, key))
 
@@ -111,6 +132,7 @@ class Stage:
             start = time.monotonic()
             outcome = self._do(row)
             seconds = time.monotonic() - start
+            self._tally.add.remote(self._kind, row["length_s"])
         name = self._kind
         added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
         added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
@@ -185,27 +207,47 @@ def extract(
         if video.probe is None:
             say(f"{video.uri}: {video.reason}; left out")
             summary.reasons[video.reason] += 1
-    num_clips = sum(plan.num_clips(video.probe, run) for video in probed if video.probe)
+    num_clips = sum(plan.num_clips(float(video.probe.time_s[-1]), run) for video in probed if video.probe)
     if not units:
         say(f"extract: 0 of {num_clips} clips to do" + (f", everything is in {store.uri}" if num_clips else ""))
         return summary
     kinds = [kind for kind in where if any(kind in unit.missing for unit in units)]
     plan.check_pools(run, kinds)
     _fetch_weights(run, kinds)
-    total = sum(plan.seconds(probed[unit.video], unit, run) for unit in units)
+    lengths = [plan.seconds(probed[unit.video], unit, run) for unit in units]
+    total = sum(lengths)
     say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(kinds)}")
     attempts = Attempts(store, uuid.uuid4().hex[:12])
+    tally: Any = ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
+    parts: dict[str, float] = {
+        kind: sum(length for unit, length in zip(units, lengths, strict=True) if kind in unit.missing) for kind in kinds
+    }
+    work = dict.fromkeys(kinds, 0.0)
+    start = time.monotonic()
     try:
-        with Meter("extract", total, "s of video") as meter:
-            for row in _stream(run, probed, units, kinds, store, where, attempts).iter_rows():
+        with Meter("extract", total, "s of video", parts=parts, look=partial(_read, tally)) as meter:
+            for row in _stream(run, probed, units, kinds, store, where, attempts, tally).iter_rows():
                 for kind in kinds:
                     if kind in row["missing"].split(","):
                         _count(summary, row, kind)
+                        work[kind] += row[f"{kind}_seconds"]
                 failed = summary.done["failed"] + summary.done["error"]
                 meter.advance(row["length_s"], f"{failed} failed" if failed else "")
     finally:
         attempts.close()
+        ray.kill(tally)
+    busy = max(seconds / plan.actors(run, kind, len(units)) for kind, seconds in work.items())
+    for kind in kinds:
+        speed.note(store.uri, kind, where[kind], parts[kind], work[kind], time.monotonic() - start - busy)
     return summary
+
+
+def _read(tally: Any) -> dict[str, float]:  # noqa: ANN401 -- an actor
+    """What a tally has counted; nothing while it does not answer."""
+    try:
+        return ray.get(tally.read.remote(), timeout=LOOK_EVERY_S)
+    except RayError:
+        return {}
 
 
 def _count(summary: Summary, row: dict[str, Any], kind: Kind) -> None:
@@ -257,6 +299,7 @@ def _stream(
     store: Store,
     where: dict[Kind, str],
     attempts: Attempts,
+    tally: ActorHandle,
 ) -> ray.data.Dataset:
     """The graph itself: one row per clip, one actor pool per kind."""
     rows = [_row(videos[unit.video], unit, run) for unit in units]
@@ -270,7 +313,7 @@ def _stream(
         pool = getattr(run, kind)
         stream = stream.map_batches(
             Stage,
-            fn_constructor_args=(kind, run, store, where, attempts),
+            fn_constructor_args=(kind, run, store, where, attempts, tally),
             batch_size=1,
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,

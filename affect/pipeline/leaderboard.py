@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from affect.pipeline.progress import LINE_EVERY_S, one_line, say
-from affect.sweep import said, short
+from affect.report.sweep import said, short
 
 SHOWN = 5
 """Trials on the board."""

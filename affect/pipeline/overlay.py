@@ -8,7 +8,7 @@ OUT/_people/          both per video, with the address of what it was made from
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,24 +16,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import ray.data
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from numpy import ndarray
 
 from affect import files, schema, timeline
 from affect.audio.speaking import mouth_open, verdicts
 from affect.config import Modality, Run, address
-from affect.corpus import audio, video
-from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
-from affect.corpus.track import FULL_SCALE
 from affect.corpus.video import MediaError, Probe
-from affect.face.overlay import Shown, draw, size_of
 from affect.face.tracks import Faces, Person, names
 from affect.pipeline import plan
 from affect.pipeline.features import load_table, who_is_who
+from affect.pipeline.film import Cast
+from affect.pipeline.film import film as film_people
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode_csv, slug
 
+LARGEST = (960, 960)
+"""Width and height of a film in pixels at most."""
 MAX_LINES = 20
 """People that are said one by one; a table holds them all."""
 
@@ -119,7 +119,8 @@ def _overlay(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         try:
-            _film(path, entry, seen, opened)
+            cast = [Cast(*each) for each in zip(names(seen.people), seen.people, opened, strict=True)]
+            film_people(path, entry.uri, seen.probe, cast, largest=LARGEST, captions=True)
         except (MediaError, OSError) as error:
             return _row(entry, reason=str(error))
         files.write(film, path.read_bytes())
@@ -188,43 +189,3 @@ def _summary(
         "segments": len(segments),
         "kept": sum(row["kept"] for row in segments),
     }
-
-
-def _film(path: Path, entry: Video, seen: Seen, opened: list[dict[int, str]]) -> None:
-    """The video with its people drawn, and its sound."""
-    probe = seen.probe
-    fps = max(1, round(probe.clock.fps))
-    width, height = size_of(probe.width, probe.height)
-    order = np.arange(len(probe.time_s))
-    ticks = np.maximum.accumulate(np.round(probe.time_s * TICKS).astype(np.int64) - order) + order  # no two alike
-    frames = video.decode(entry.uri, probe, 0, len(probe.time_s), width=width, height=height)
-    write_film(path, _drawn(frames, seen, opened), ticks, _sound(entry, seen), fps)
-
-
-def _drawn(
-    frames: Iterator[tuple[int, UInt8[ndarray, "H W 3"]]], seen: Seen, opened: list[dict[int, str]]
-) -> Iterator[UInt8[ndarray, "H W 3"]]:
-    """Every frame of the video; one that cannot be decoded repeats the one before, or is black."""
-    probe, people = seen.probe, seen.people
-    places = [dict(zip(person.frame.tolist(), range(len(person.frame)), strict=True)) for person in people]
-    width, height = size_of(probe.width, probe.height)
-    picture = np.zeros((height, width, 3), dtype=np.uint8)
-    decoded = next(frames, None)
-    for frame, time_s in enumerate(probe.time_s):
-        while decoded is not None and decoded[0] <= frame:
-            picture, decoded = decoded[1], next(frames, None)
-        shown = [
-            Shown(number, name, person.box[at[frame]], bool(person.bridged[at[frame]]), mouth.get(frame, "not seen"))  # type: ignore[arg-type]
-            for number, (person, name, at, mouth) in enumerate(zip(people, names(people), places, opened, strict=True))
-            if frame in at
-        ]
-        yield draw(picture, shown, f"frame {frame}  {time_s:.2f} s")
-
-
-def _sound(entry: Video, seen: Seen) -> Float[ndarray, " samples"] | None:
-    """The video's sound, if it has any that can be decoded."""
-    try:
-        samples = audio.decode(entry.uri, seen.probe, 0.0, seen.probe.clock.duration_s, SAMPLE_RATE)
-    except MediaError:
-        return None
-    return samples.astype(np.float64) / FULL_SCALE

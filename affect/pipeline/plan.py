@@ -137,7 +137,7 @@ def probe_videos(
     """
     names = affwild2.list_videos(root)
     base = affwild2.videos_root(root)
-    known = {path: (size, version) for path, size, version in files.walk(root)}
+    known = {path: (size, version) for path, size, version in affwild2.walk_videos(root)}
     present = store.keys("videos")
     rows = [
         {"stem": stem, "path": path, "uri": files.join(base, path), "key": probe_key(path, *known[path])}
@@ -195,9 +195,9 @@ def load_probe(store: Store, key: str) -> Probe:
     return _from_table(store.get(key).table)
 
 
-def num_clips(probe: Probe, run: Run) -> int:
-    """Clips of a video; every one owns at least a frame."""
-    return int((probe.time_s[-1] + TIME_TOLERANCE_S) // run.grid.clip_s) + 1
+def num_clips(last_s: float, run: Run) -> int:
+    """Clips of a video by the time of its last frame; every one owns at least a frame."""
+    return int((last_s + TIME_TOLERANCE_S) // run.grid.clip_s) + 1
 
 
 def make_clip(video: Video, probe: Probe, number: int, run: Run) -> Clip:
@@ -210,10 +210,15 @@ def keys_of(video: Video, run: Run, where: Mapping[Any, str], kind: Kind) -> lis
     """Keys of a usable video's objects of one kind, in order of time; ``where`` has the addresses by kind."""
     assert video.probe is not None
     probe = video.probe
-    wanted = where[kind]
+    number = num_clips(float(probe.time_s[-1]), run)
+    return unit_keys(kind, where[kind], video.prompts, probe.path, probe.fingerprint, number)
+
+
+def unit_keys(kind: Kind, wanted: str, prompts: tuple[str, ...], path: str, fingerprint: str, number: int) -> list[str]:
+    """The same from what decides them: the kind's address, who is asked about, the video, its number of clips."""
     if kind in ("behavior", "description"):
-        wanted = address(wanted, list(video.prompts))
-    return [unit_key(kind, wanted, probe.path, probe.fingerprint, n) for n in range(num_clips(probe, run))]
+        wanted = address(wanted, list(prompts))
+    return [unit_key(kind, wanted, path, fingerprint, n) for n in range(number)]
 
 
 def missing_units(
@@ -251,6 +256,16 @@ def seconds(video: Video, unit: Unit, run: Run) -> float:
     assert video.probe is not None
     start = unit.number * run.grid.clip_s
     return min(video.probe.clock.duration_s, start + run.grid.clip_s) - start
+
+
+def actors(run: Run, kind: Kind, num_units: int) -> int:
+    """Actors that a stage may have at once: what its pool grows to, where the cluster has room and there is work."""
+    pool: Pool = getattr(run, kind)
+    there = ray.cluster_resources()
+    rooms = [pool.max_actors, num_units, int(there.get("CPU", 0.0) / pool.num_cpus)]
+    if pool.num_gpus:
+        rooms.append(int(there.get("GPU", 0.0) / pool.num_gpus))
+    return max(1, min(rooms))
 
 
 def check_pools(run: Run, kinds: Iterable[Kind]) -> None:

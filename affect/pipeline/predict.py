@@ -3,35 +3,46 @@
 OUT/<video>.parquet, <video>.csv      one row per frame and person
 OUT/videos.csv                        one row per video: status, people, reason
 OUT/run.json                          the models, and the training mean: it stands for people that nothing is known of
+
+A table says in its metadata what it was made from: where that is the same, its video is not predicted again.
 """
 
 import dataclasses
+import io
 import json
+import platform
+import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from importlib import metadata
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray.data
 import torch
 from numpy import ndarray
 from ray.data import ActorPoolStrategy
 
 from affect import batches, files, schema
-from affect.config import MODALITIES, SYSTEMS, Modality, Run, System
+from affect.config import MODALITIES, SYSTEMS, Modality, Run, System, address
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
 from affect.corpus.track import Series, Track
 from affect.face.tracks import names
-from affect.pipeline import plan
+from affect.pipeline import plan, speed
 from affect.pipeline.assemble import make_track, tell_unknown
 from affect.pipeline.features import Features, load_features
 from affect.pipeline.models import Model, embed, load_model, read_run, run_name, settings_address
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode, encode_csv
+from affect.tasks.fusion import FusionTask
 from affect.tasks.track import TrackTask
+
+People = Literal["all", "main", "left", "right"]
+_METADATA = b"affect"
 
 
 def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
@@ -98,7 +109,8 @@ class Predictor:
         videos: by stem.
         store: features.
         out: where tables go.
-        tracks: names of the tracks to predict; None for every person seen.
+        people: whom to predict.
+        tracks: names of the tracks to predict; None for the people who are seen.
         hints: points on the person that a track means, by track.
     """
 
@@ -109,15 +121,17 @@ class Predictor:
         videos: Mapping[str, Video],
         store: Store,
         out: str,
+        people: People,
         tracks: list[str] | None,
         hints: Mapping[str, Points],
     ) -> None:
         """Load all models."""
         torch.set_num_threads(1)
-        self._tracks, self._hints = tracks, hints
+        self._whom, self._tracks, self._hints = people, tracks, hints
         self._run, self._videos, self._store, self._out = run, videos, store, out
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._where = plan.addresses(run)
+        self._models = {system: model.address for system, model in models.items()}
         self._tasks: dict[System, TrackTask] = {system: model.task() for system, model in models.items()}
         self._networks = {system: model.network(self._device) for system, model in models.items()}
 
@@ -130,7 +144,11 @@ class Predictor:
         return {name: [value] for name, value in row.items()}
 
     def _predict(self, video: Video) -> dict[str, Any]:
+        path = files.join(self._out, f"{video.stem}.parquet")
         try:
+            mark = self._mark(video)
+            if known := _known(path, mark):
+                return known
             features = load_features(video, self._run, self._where, self._store)
         except FileNotFoundError as error:
             return {"reason": f"not extracted: {error}"}
@@ -140,14 +158,31 @@ class Predictor:
         except ValueError as error:  # hints that lie on nobody
             return {"reason": str(error)}
         table = pa.concat_tables(tables) if tables else schema.PREDICTIONS.empty_table()
-        files.write(files.join(self._out, f"{video.stem}.parquet"), encode(table))
-        files.write(files.join(self._out, f"{video.stem}.csv"), encode_csv(table))
-        reasons = features.reasons if people else ["no person: no face is seen long enough", *features.reasons]
+        nobody = "no person: no face is seen long enough" if self._whom == "all" else f"nobody is {self._whom}"
+        reasons = features.reasons if people else [nobody, *features.reasons]
         status = "failed" if features.failed else "degraded" if reasons else "ok"
-        return {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
+        row = {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
+        files.write(files.join(self._out, f"{video.stem}.csv"), encode_csv(table))
+        note = json.dumps({"mark": mark, "outcome": row}).encode()
+        files.write(path, encode(table.replace_schema_metadata({_METADATA: note})))  # last: it says that all is there
+        return row
+
+    def _mark(self, video: Video) -> str:
+        """Address of everything that decides a video's table.
+
+        Raises:
+            FileNotFoundError: something has not been extracted.
+        """
+        assert video.probe is not None
+        run = self._run
+        keys = [key for kind in self._where for key in plan.keys_of(video, run, self._where, kind)]
+        units = [(key, str(self._store.outcome(key))) for key in keys]
+        points = sorted((name, [tuple(point) for point in own]) for name, own in self._hints.items())
+        asked = [self._whom, self._tracks, points]
+        return address(schema.VERSION, self._models, video.stem, units, run.tracking, run.wavlm.speaking, asked)
 
     def _people(self, video: Video, features: Features) -> list[tuple[str, str]]:
-        """Tracks to predict and whom each means: those asked for, or everyone who is seen.
+        """Tracks to predict and whom each means: those asked for, or those who are seen.
 
         Without faces nobody knows who is seen: then it is whom the behaviour was asked about.
         """
@@ -156,8 +191,12 @@ class Predictor:
             own = [t for t in self._tracks if affwild2.video_of(t, stems) == video.stem]
             return [(track, affwild2.person_of(track, video.stem, self._tracks, stems)) for track in own]
         asked = [prompt for prompt in video.prompts if prompt != "neutral"]
-        people = names(features.persons) if "face" in self._run.extracted else asked or ["main"]
-        return [(video.stem if person == "main" else f"{video.stem}_{person}", person) for person in people]
+        seen = names(features.persons) if "face" in self._run.extracted else asked or ["main"]
+        if self._whom == "main":
+            seen = ["main"] if seen else []
+        elif self._whom != "all":
+            seen = [person for person in seen if person == self._whom]
+        return [(video.stem if person == "main" else f"{video.stem}_{person}", person) for person in seen]
 
     def _person(self, video: Video, features: Features, name: str, person: str) -> pa.Table:
         track = make_track(name, person, video, features, None, self._run, self._hints.get(name, ()))
@@ -171,10 +210,23 @@ class Predictor:
             if system in MODALITIES:
                 series[system], blocks = embed(task, track, outputs)
                 track = replace(track, blocks=blocks or track.blocks)
-        return _table(replace(track, series=series), answers)
+        trust = task.trust(track, outputs) if isinstance(task, FusionTask) and outputs.windows else {}
+        return _table(replace(track, series=series), answers, task.spread(track, outputs), trust)
 
 
-def _table(track: Track, answers: Mapping[System, ndarray]) -> pa.Table:
+def _known(path: str, mark: str) -> dict[str, Any] | None:
+    """How a video ended that was predicted from the very same before."""
+    try:
+        note = pq.read_schema(io.BytesIO(files.read(path))).metadata or {}
+        known = json.loads(note.get(_METADATA, b"{}"))
+    except (FileNotFoundError, pa.ArrowInvalid, ValueError):
+        return None
+    return known["outcome"] if known.get("mark") == mark else None
+
+
+def _table(
+    track: Track, answers: Mapping[System, ndarray], spread: ndarray, trust: Mapping[Modality, ndarray]
+) -> pa.Table:
     """Rows of a person: the last system's answer is the run's, systems that the run has not are null."""
     seen = {m: series.valid for m, series in track.series.items()}
     valid: ndarray = np.any(list(seen.values()), axis=0)
@@ -190,6 +242,7 @@ def _table(track: Track, answers: Mapping[System, ndarray]) -> pa.Table:
         "time_s": track.time_s,
         "valence": nothing if main is None else main[:, 0],
         "arousal": nothing if main is None else main[:, 1],
+        **{f"{name}_spread": pa.array(spread[:, i], from_pandas=True) for i, name in enumerate(("valence", "arousal"))},
         "valid": valid,
         "reason": names[valid.astype(int)].tolist(),
     }
@@ -198,7 +251,10 @@ def _table(track: Track, answers: Mapping[System, ndarray]) -> pa.Table:
             # a modality that never saw the person has no answer of its own, nor a fusion without any modality
             saw = system in answers and seen.get(cast(Modality, system), valid).any()
             columns[f"{system}_{name}"] = answers[system][:, i] if saw else nothing
-    return pa.table(columns).cast(schema.PREDICTIONS)
+    for modality in MODALITIES:
+        columns[f"{modality}_valid"] = seen.get(modality, pa.nulls(num, pa.bool_()))
+        columns[f"{modality}_trust"] = trust.get(modality, nothing)
+    return pa.table(columns).select(schema.PREDICTIONS.names).cast(schema.PREDICTIONS)
 
 
 def predict(
@@ -208,10 +264,11 @@ def predict(
     store: Store,
     out: str,
     *,
+    people: People = "all",
     tracks: list[str] | None = None,
     hints: Mapping[str, Points] | None = None,
 ) -> list[dict[str, Any]]:
-    """Predict every extracted video.
+    """Predict every extracted video that has not been predicted from the same before.
 
     Args:
         run: the run.
@@ -219,7 +276,8 @@ def predict(
         models: from :func:`load_models`.
         store: features.
         out: where tables go.
-        tracks: names of the tracks to predict, as a template has them; None for every person seen.
+        people: whom to predict, unless tracks are given.
+        tracks: names of the tracks to predict, as a template has them.
         hints: points on the person that a track means, by track.
 
     Returns:
@@ -230,17 +288,22 @@ def predict(
     by_stem = {video.stem: video for video in videos}
     stream = ray.data.from_items([{"stem": stem} for stem in by_stem], override_num_blocks=len(by_stem)).map_batches(
         Predictor,
-        fn_constructor_args=(run, models, by_stem, store, files.absolute(out), tracks, hints or {}),
+        fn_constructor_args=(run, models, by_stem, store, files.absolute(out), people, tracks, hints or {}),
         batch_size=1,
         num_cpus=0.5,
         num_gpus=1 if run.workers.use_gpu else None,
         compute=ActorPoolStrategy(min_size=1, max_size=max(1, run.workers.num_workers)),
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
+    start = first = time.monotonic()
     with Meter("predict", float(len(by_stem)), "videos") as meter:
         for row in stream.iter_rows():
+            first = time.monotonic() if not rows else first
             rows.append(row)
             meter.advance(1.0)
+    end, length = time.monotonic(), sum(video.probe.clock.duration_s for video in videos if video.probe)
+    mark = address({system: model.address for system, model in models.items()})
+    speed.note(store.uri, "predict", mark, length, end - first, first - start)
     rows.sort(key=lambda row: row["video"])
     summary = encode_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES))
     files.write(files.join(files.absolute(out), "videos.csv"), summary)
@@ -249,9 +312,24 @@ def predict(
         "models": {system: model.address for system, model in models.items()},
         "modalities": {system: model.modalities for system, model in models.items()},
         "training_mean": models[run.systems[-1]].training_mean,
+        "made_with": _made_with(models, store),
+        "settings": dataclasses.asdict(run),
     }
     files.write(files.join(files.absolute(out), "run.json"), json.dumps(note, indent=1).encode())
     for row in rows:
         if row["reason"]:
             say(f"{row['video']}: {row['status']}, {row['people']} people, {row['reason']}")
     return rows
+
+
+def _made_with(models: Mapping[System, Model], store: Store) -> dict[str, str]:
+    """Versions, models, features and how fast they were extracted, to be read."""
+    facts = {"python": platform.python_version()}
+    facts |= {name: metadata.version(name) for name in ("affect", "torch", "transformers", "ray", "mediapipe", "av")}
+    facts |= {f"{system} model": model.uri for system, model in models.items()}
+    features = {m: mark for model in models.values() for m, mark in model.features.items()}
+    facts |= {f"{m} features": f"{store.uri}/{m}/{mark}" for m, mark in features.items()}
+    for m, mark in features.items():
+        if known := speed.measured(store.uri, m, mark):
+            facts[f"{m} extraction"] = f"{known.work_s / known.amount:.2f} s of an actor per second of video"
+    return facts

@@ -87,11 +87,18 @@ class Store:
 
     def outcome(self, key: str) -> Outcome:
         """How a unit ended, from its file's footer."""
+        return self.footer(key)[0]
+
+    def footer(self, key: str) -> tuple[Outcome, pq.FileMetaData]:
+        """The same, and the footer with what it says of the columns."""
         system, path = files.resolve_parent(self.uri_of(key))
-        with system.open(path, "rb") as file:
-            metadata = pq.read_metadata(file)
+        if isinstance(system, LocalFileSystem):
+            metadata = pq.read_metadata(path)
+        else:
+            with system.open(path, "rb") as file:
+                metadata = pq.read_metadata(file)
         note = json.loads(metadata.metadata[_METADATA])
-        return Outcome(note["status"], note["reason"], metadata.num_rows)
+        return Outcome(note["status"], note["reason"], metadata.num_rows), metadata
 
     def keys(self, prefix: str) -> set[str]:
         """Keys of the objects below a prefix, by listing."""

@@ -8,6 +8,7 @@ that never saw the track's video; development tracks are always embedded by the 
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,9 @@ from affect.pipeline.models import (
     with_embeddings,
 )
 from affect.pipeline.progress import Meter, say
+from affect.pipeline.report import training_report
+from affect.pipeline.speed import note as note_speed
+from affect.pipeline.speed import speed_of
 from affect.pipeline.store import Store
 from affect.pipeline.stream import TrackLoader, check_room
 from affect.pipeline.tracks import TrackRef, load_track
@@ -105,6 +109,11 @@ class Training:
         return files.join(self.runs, self.system, self.address)
 
     @property
+    def checkpoint(self) -> str:
+        """Where it is kept while it is under way."""
+        return files.join(self.uri, "checkpoint.safetensors")
+
+    @property
     def finished(self) -> bool:
         """Whether the model is there."""
         return files.exists(files.join(self.uri, "model.json"))
@@ -126,7 +135,9 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
     Raises:
         ValueError: a split has no track, or there are fewer videos than folds.
     """
-    return [load_model(training.uri) for training in train_all(run, refs, store, runs, folds=folds).values()]
+    models = [load_model(training.uri) for training in train_all(run, refs, store, runs, folds=folds).values()]
+    training_report(runs, run_name(run.name, folds), models)
+    return models
 
 
 def train_all(
@@ -179,7 +190,7 @@ def train_all(
                 *(_without(whole, part, f"{system} without fold {i}") for i, part in enumerate(parts, start=1)),
             ]
             made[system] = whole
-        _train_all(todo)
+        _timed(todo)
         if system in MODALITIES:
             for training in todo:
                 _embed_missing(training)
@@ -248,6 +259,22 @@ def _without(whole: Training, videos: set[str], label: str) -> Training:
     return dataclasses.replace(whole, refs=kept, embeds=held_out, label=label)
 
 
+def _timed(trainings: list[Training]) -> None:
+    """Train, and note how long it took where it was done in one go."""
+    new = [t for t in trainings if not t.finished and not files.exists(t.checkpoint)]
+    start = time.monotonic()
+    _train_all(trainings)
+    if new:
+        amount = sum(_seen(training) for training in new)
+        note_speed(new[0].runs, *speed_of(new[0].run, new[0].system), amount, time.monotonic() - start, 0.0)
+
+
+def _seen(training: Training) -> float:
+    """Training frames times epochs of a finished training."""
+    epochs = len(json.loads(files.read(files.join(training.uri, "history.json"))))
+    return float(epochs * sum(sizes(training.refs, training.store).values()))
+
+
 def _train_all(trainings: list[Training]) -> None:
     """Train what is not there: one model on the run's workers, several as Ray tasks at once."""
     todo = []
@@ -301,7 +328,7 @@ def _train(training: Training) -> None:
     task, tracks, widths = prepared(training)
     split = {s: [tracks[ref.name] for ref in training.refs if ref.split == s] for s in ("train", "development")}
     device = device_of(run.workers)
-    keeper = Keeper(files.join(training.uri, "checkpoint.safetensors"), run.workers.checkpoint_steps)
+    keeper = Keeper(training.checkpoint, run.workers.checkpoint_steps)
     with Observer(training.label, training.uri, task.settings.max_epochs, rank) as observer:
         fitted = learning.fit(
             task,

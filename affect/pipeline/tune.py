@@ -46,8 +46,8 @@ from affect.pipeline.tracks import TrackRef
 from affect.pipeline.train import Training, fold_videos, prepared, sizes, train, train_all
 from affect.pipeline.trunk import store_trunk
 from affect.pipeline.workers import device_of, scaling
+from affect.report.sweep import Trial, page
 from affect.spaces import Range, Space
-from affect.sweep import Trial, page
 
 METRIC = "mean"
 REDUCTION = 4

@@ -1,10 +1,13 @@
 """How the face's temporal regressor is fed."""
 
+from jaxtyping import Float
+from numpy import ndarray
+
 from affect.batches import Example, Outputs, Window
 from affect.config import FaceTransformer
 from affect.corpus.track import Series, Track
 from affect.face.transformer import FaceTransformer as FaceTransformerModel
-from affect.tasks.track import TrackTask, frame_example, frame_series, frame_windows
+from affect.tasks.track import TrackTask, frame_example, frame_series, frame_spread, frame_windows
 
 
 class FaceTask(TrackTask):
@@ -36,3 +39,7 @@ class FaceTask(TrackTask):
     def series(self, track: Track, outputs: Outputs) -> Series:
         """Overlap mean."""
         return frame_series(track, outputs, track.face_valid, self._model.hidden)
+
+    def spread(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
+        """Of windows of frames."""
+        return frame_spread(track, outputs)

@@ -17,7 +17,10 @@ from affect.corpus.track import Series, Track
 from affect.fusion.dcmmoe import DCMMOE
 from affect.fusion.raav import RAAV, VISUAL
 from affect.layers import FusionOutput
-from affect.tasks.track import TrackTask, frame_example, frame_series, frame_windows, overlap
+from affect.tasks.track import TrackTask, frame_example, frame_series, frame_spread, frame_windows, overlap
+
+ASKS = " asks "
+"""Between the two modalities of an expert's name."""
 
 
 class FusionTask(TrackTask):
@@ -46,6 +49,17 @@ class FusionTask(TrackTask):
         """Weight of every source at every frame, overlap mean; 0 where there is no evidence."""
         return overlap(track.num_frames, outputs.windows, outputs.gates, len(self.sources))
 
+    def trust(self, track: Track, outputs: Outputs) -> dict[Modality, Float[ndarray, " frames"]]:
+        """Share of each modality in the gates, those that the gates weigh: an expert of two counts half for each."""
+        gates = self.gates(track, outputs)
+        parts = [source.split(ASKS) for source in self.sources]
+        shares = {m: np.array([part.count(m) / len(part) for part in parts]) for m in self.modalities}
+        return {m: gates @ share for m, share in shares.items() if share.any()}
+
+    def spread(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
+        """Of windows of frames."""
+        return frame_spread(track, outputs)
+
 
 class DcmmoeTask(FusionTask):
     """DCMMOE on windows of frames.
@@ -59,7 +73,7 @@ class DcmmoeTask(FusionTask):
         """Remember the settings."""
         self._model, self.settings, self.hidden = settings, settings.fit, settings.hidden
         self.modalities = settings.modalities
-        self.sources = tuple(f"{asks} asks {told}" for asks, told in permutations(self.modalities, 2))
+        self.sources = tuple(f"{asks}{ASKS}{told}" for asks, told in permutations(self.modalities, 2))
         self._widths = {str(m): widths[m] + 2 for m in self.modalities}
 
     def build(self) -> DCMMOE:

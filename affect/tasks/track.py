@@ -32,6 +32,10 @@ class TrackTask(Task):
         """Valence and arousal of every frame."""
         return self.series(track, outputs).prediction
 
+    def spread(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
+        """How far overlapping windows of frames are apart, see :func:`affect.timeline.overlap_spread`."""
+        return np.full((track.num_frames, 2), np.nan)
+
 
 def frame_windows(num_frames: int, window: int, hop: int) -> list[Window]:
     """Windows of frames that cover a track."""
@@ -47,8 +51,17 @@ def frame_example(
 
 def overlap(num_points: int, windows: list[Window], values: list[ndarray], width: int) -> Float[ndarray, "points D"]:
     """Overlap mean of what was said of windows."""
-    cut = [(start, value[: end - start]) for (start, end), value in zip(windows, values, strict=True)]
-    return timeline.overlap_mean(num_points, cut, width)[0]
+    return timeline.overlap_mean(num_points, _cut(windows, values), width)[0]
+
+
+def frame_spread(track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
+    """Half the range of what overlapping windows of frames say of valence and arousal, NaN where one says it."""
+    return timeline.overlap_spread(track.num_frames, _cut(outputs.windows, outputs.predictions), 2)
+
+
+def _cut(windows: list[Window], values: list[ndarray]) -> list[tuple[int, ndarray]]:
+    """What was said of each window, without its padding."""
+    return [(start, value[: end - start]) for (start, end), value in zip(windows, values, strict=True)]
 
 
 def joined(outputs: Outputs) -> list[ndarray]:

@@ -196,7 +196,7 @@ def pipeline(copies: int = 2) -> None:
         plain, start = Store(str(root / "plain")), time.perf_counter()
         for video in videos:
             assert video.probe is not None
-            for number in range(plan.num_clips(video.probe, run)):
+            for number in range(plan.num_clips(float(video.probe.time_s[-1]), run)):
                 for modality in MODALITIES:
                     made = extractors[modality](plan.make_clip(video, video.probe, number, run))
                     plain.put(f"{modality}/{video.stem}/{number:05d}.parquet", made)

@@ -71,7 +71,7 @@ def write_features(part: Part, store: Store) -> int:
     assert entry.probe is not None
     keys = {m: plan.keys_of(entry, RUN, WHERE, m) for m in MODALITIES}
     look = rng.random(COLORS) * 0.1
-    for number in range(plan.num_clips(entry.probe, RUN)):
+    for number in range(plan.num_clips(float(entry.probe.time_s[-1]), RUN)):
         clip = plan.make_clip(entry, entry.probe, number, RUN)
         store.put(keys["face"][number], Extracted(_faces(clip, look, rng)))
         store.put(keys["behavior"][number], Extracted(_behavior(clip, rng)))

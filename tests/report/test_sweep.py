@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from affect.sweep import MIN_FOR_IMPORTANCE, Trial, importance, page
+from affect.report.sweep import MIN_FOR_IMPORTANCE, Trial, importance, page
 
 DEFAULTS = {"raav.hidden": 32, "raav.fit.learning_rate": 1e-3, "raav.positions": False}
 RANGES = {"raav.fit.learning_rate"}

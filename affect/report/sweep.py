@@ -1,17 +1,17 @@
 """A search to look at: one page with every trial, what mattered, and what the winner is worth elsewhere."""
 
-import io
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jinja2
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+
+from affect.report.figures import drawn, svg, template
 
 SHOWN = 5
 """Curves of the best trials that are drawn."""
@@ -125,7 +125,7 @@ def page(
         rungs: epochs at which lagging trials are stopped.
         judged: lines on how the winner does where the search did not look.
     """
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "affect", "font.size": 9, "font.family": "sans-serif"}):
+    with drawn():
         scored = [trial for trial in trials if np.isfinite(trial.score)]
         figures = [
             ("Parallel coordinates", _parallel(scored, defaults, ranges), _PARALLEL),
@@ -134,9 +134,8 @@ def page(
             ("Rungs", _rungs(scored, rungs), _RUNGS),
             ("Best curves", _curves(scored, defaults), _CURVES),
         ]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     paths = list(defaults)
-    return environment.from_string(_PAGE).render(
+    return template("sweep.html").render(
         title=title,
         objective=objective,
         judged=judged,
@@ -161,13 +160,6 @@ def short(path: str) -> str:
 def said(value: Any) -> str:  # noqa: ANN401 -- a setting's
     """Its value, to be read."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def _places(values: Sequence[Any], continuous: bool) -> tuple[list[float], list[float], list[str]]:
@@ -219,7 +211,7 @@ def _parallel(trials: Sequence[Trial], defaults: Mapping[str, Any], ranges: Coll
     axes.set_xlim(-0.5, len(paths) + 0.4)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _scatter(trials: Sequence[Trial], defaults: Mapping[str, Any], ranges: Collection[str]) -> str:
@@ -242,7 +234,7 @@ def _scatter(trials: Sequence[Trial], defaults: Mapping[str, Any], ranges: Colle
         axes.grid(alpha=0.3)
     for row in grid:
         row[0].set_ylabel("mean CCC")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _importance(trials: Sequence[Trial], ranges: Collection[str]) -> str:
@@ -257,7 +249,7 @@ def _importance(trials: Sequence[Trial], ranges: Collection[str]) -> str:
     axes.set_xlim(0, 1.1 * max(shares.values()) + 1e-9)
     axes.set_xlabel("importance")
     axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _rungs(trials: Sequence[Trial], rungs: Sequence[int]) -> str:
@@ -279,7 +271,7 @@ def _rungs(trials: Sequence[Trial], rungs: Sequence[int]) -> str:
             textcoords="offset points",
         )
     _axes_of_epochs(axes)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _curves(trials: Sequence[Trial], defaults: Mapping[str, Any]) -> str:
@@ -292,7 +284,7 @@ def _curves(trials: Sequence[Trial], defaults: Mapping[str, Any]) -> str:
         axes.plot(np.arange(1, len(trial.curve) + 1), trial.curve, ls="--" if own else "-", label=name)
     axes.legend(loc="lower right", frameon=False)
     _axes_of_epochs(axes)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _axes_of_epochs(axes: Axes) -> None:
@@ -300,65 +292,3 @@ def _axes_of_epochs(axes: Axes) -> None:
     axes.set_ylabel("mean CCC")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{{ title }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-figure { margin: 0 0 1.5rem; }
-svg { max-width: 100%; height: auto; }
-figcaption { color: #555; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-.wide { overflow-x: auto; }
-</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
-<p>Score of a trial: {{ objective }}. The highest of many noisy scores is too high; what counts is below.</p>
-<h2>What the winner is worth</h2>
-<ul>
-{% for line in judged %}
-<li>{{ line }}</li>
-{% endfor %}
-</ul>
-{% for name, svg, caption in figures %}
-<h2>{{ name }}</h2>
-<figure>
-{% if svg %}
-<div role="img" aria-label="{{ name }}: {{ caption }}">{{ svg | safe }}</div>
-{% else %}
-<p>Too few trials, or nothing that differs between them.</p>
-{% endif %}
-<figcaption>{{ caption }}</figcaption>
-</figure>
-{% endfor %}
-<h2>All trials</h2>
-<div class="wide">
-<table>
-<thead><tr><th>trial</th><th>mean CCC</th><th>valence</th><th>arousal</th><th>epochs</th><th>seconds</th><th>status</th>
-{% for path in paths %}<th title="{{ path }}">{{ short(path) }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for trial in trials %}
-<tr><td>{{ trial.name }}{{ ", defaults" if is_default(trial) }}</td>
-{% if trial.status != "failed" %}
-<td>{{ "%.3f" % trial.score }}</td><td>{{ "%.3f" % trial.valence }}</td><td>{{ "%.3f" % trial.arousal }}</td>
-{% else %}
-<td></td><td></td><td></td>
-{% endif %}
-<td>{{ trial.epochs }}</td><td>{{ "%.0f" % trial.seconds }}</td>
-<td{% if trial.error %} title="{{ trial.error }}"{% endif %}>{{ trial.status }}</td>
-{% for path in paths %}<td>{{ said(trial.settings.get(path)) }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table>
-</div>
-</body>
-</html>
-"""

@@ -1,0 +1,258 @@
+"""What a job would do, how long it takes and what may go wrong; nothing but probes is computed or written."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+from fsspec.implementations.local import LocalFileSystem
+
+from affect import files
+from affect.config import Kind, Pool, Run, System, address
+from affect.corpus import affwild2
+from affect.corpus.affwild2 import Split
+from affect.pipeline import plan, speed
+from affect.pipeline.extract import EXIT_OK
+from affect.pipeline.models import Model, load_model, read_run, run_name, settings_address
+from affect.pipeline.plan import Video
+from affect.pipeline.progress import say
+from affect.pipeline.store import Store
+from affect.report.pages import duration
+
+GIB = 1 << 30
+ASSUMED_S: dict[Kind, tuple[float, float]] = {
+    "face": (1.7, 0.15),
+    "behavior": (60.0, 0.5),
+    "description": (300.0, 5.0),
+    "audio": (0.01, 0.01),
+}
+"""Seconds of an actor per second of video, on a CPU core and on a GPU, before anything was measured: of the true sizes,
+the first and last figure from benchmarks, the others guesses."""
+ASSUMED_BYTES: dict[Kind, float] = {"face": 40e3, "behavior": 30e3, "description": 300.0, "audio": 64e3}
+"""Bytes per second of video, the same."""
+ASSUMED_START_S = 20.0
+MIN_CPUS_PER_GPU = 8
+"""Decoding and preparing keep about this many CPUs busy for a GPU."""
+
+
+@dataclass
+class Forecast:
+    """What is to be said of a job.
+
+    Args:
+        lines: what would run.
+        warnings: what may go wrong.
+        seconds: how long it would take; None where nothing is known.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float | None = 0.0
+
+    def add(self, seconds: float | None) -> None:
+        """Count time; not knowing one part is not knowing the whole."""
+        self.seconds = None if self.seconds is None or seconds is None else self.seconds + seconds
+
+    def show(self) -> int:
+        """Say it all; returns the exit code."""
+        for line in self.lines:
+            say(line)
+        for warning in self.warnings:
+            say(f"plan: WARNING: {warning}")
+        say("plan: nothing was done" + ("" if self.seconds is None else f"; in all about {duration(self.seconds)}"))
+        return EXIT_OK
+
+
+def extraction(
+    run: Run,
+    videos: str,
+    store: Store,
+    tracks: list[str],
+    *,
+    only: Iterable[str] | None = None,
+    retry_failed: bool = False,
+    describe: bool = False,
+) -> tuple[Forecast, list[Video]]:
+    """Forecast an extraction.
+
+    Args:
+        run: as in :func:`affect.pipeline.extract.extract`, and so are the others.
+        videos: the same.
+        store: the same.
+        tracks: the same.
+        only: the same.
+        retry_failed: the same.
+        describe: the same.
+
+    Returns:
+        The forecast and the videos, which are probed for it.
+    """
+    asked = plan.prompts_of(affwild2.list_videos(videos), tracks, run.behavior.ask)
+    where: dict[Kind, str] = dict(plan.addresses(run).items())
+    if describe:
+        where["description"] = plan.description_address(run)
+    wanted = None if only is None else list(only)
+    probed = plan.probe_videos(videos, store, asked, only=wanted, retry_failed=retry_failed)
+    units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
+    found = Forecast()
+    usable = [entry.probe for entry in probed if entry.probe]
+    length = sum(probe.clock.duration_s for probe in usable)
+    bad = f", {len(probed) - len(usable)} that cannot be used" if len(usable) < len(probed) else ""
+    size = sum(probe.bytes for probe in usable) / GIB
+    found.lines.append(f"plan: {len(probed)} videos{bad}, {duration(length)}, {size:.2f} GiB")
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(Counter(o.status for o in existing).items()))
+    if counts:
+        found.lines.append(f"plan: in {store.uri} already: {counts}")
+    kinds = [kind for kind in where if any(kind in unit.missing for unit in units)]
+    if not kinds:
+        found.lines.append("plan: nothing to extract")
+        return found, probed
+    busy, start_s, written, cpu_hours, gpu_hours = 0.0, 0.0, 0.0, 0.0, 0.0
+    for kind in kinds:
+        own = [unit for unit in units if kind in unit.missing]
+        to_do = sum(plan.seconds(probed[unit.video], unit, run) for unit in own)
+        pool: Pool = getattr(run, kind)
+        known = speed.measured(store.uri, kind, where[kind])
+        rate = known.work_s / known.amount if known else ASSUMED_S[kind][pool.num_gpus > 0]
+        num = plan.actors(run, kind, len(units))
+        start_s = max(start_s, known.start_s if known else ASSUMED_START_S)
+        busy = max(busy, to_do * rate / num)
+        cpu_hours += to_do * rate * pool.num_cpus / 3600
+        gpu_hours += to_do * rate * pool.num_gpus / 3600
+        written += to_do * _bytes(store, kind, where[kind], known)
+        source = f"measured in {known.runs} runs" if known else "ASSUMED, nothing was measured yet"
+        found.lines.append(
+            f"plan: {kind}: {len(own)} clips, {duration(to_do)} of video, {rate:.2f} s of work per second of video "
+            f"({source}), {num} actors: {duration(to_do * rate / num)}"
+        )
+    found.lines.append(
+        f"plan: extraction takes about {duration(start_s + busy)}: {duration(start_s)} to start and end, then as long "
+        f"as the slowest stage; {cpu_hours:.2f} CPU-hours, {gpu_hours:.2f} GPU-hours, {written / GIB:.2f} GiB written"
+    )
+    found.add(start_s + busy)
+    _warn(found, run, kinds, store, written)
+    return found, probed
+
+
+def _bytes(store: Store, kind: Kind, mark: str, known: speed.Speed | None) -> float:
+    """Bytes per second of video."""
+    sizes = sum(size for _, size, _ in files.walk(files.join(store.uri, kind, mark))) if known else 0
+    return sizes / known.amount if known and sizes else ASSUMED_BYTES[kind]
+
+
+def _warn(found: Forecast, run: Run, kinds: Sequence[Kind], store: Store, written: float) -> None:
+    there = ray.cluster_resources()
+    cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+    try:
+        plan.check_pools(run, kinds)
+    except ValueError as error:
+        found.warnings.append(f"it would not start: {error}")
+    pools: dict[Kind, Pool] = {kind: getattr(run, kind) for kind in kinds}
+    most = sum(pool.max_actors * pool.num_cpus for pool in pools.values())
+    if most > cpus and any(pool.max_actors > pool.min_actors for pool in pools.values()):
+        found.warnings.append(f"pools may grow to {most:g} CPUs and the cluster has {cpus:g}: one may starve another")
+    if gpus and any(pool.num_gpus for pool in pools.values()) and cpus / gpus < MIN_CPUS_PER_GPU:
+        found.warnings.append(f"{cpus / gpus:.1f} CPUs per GPU: decoding wants {MIN_CPUS_PER_GPU}, GPUs will wait")
+    system, path = files.resolve(store.uri)
+    if isinstance(system, LocalFileSystem):
+        folder = next(parent for parent in (Path(path), *Path(path).parents) if parent.exists())
+        free = shutil.disk_usage(folder).free
+        if free < 1.2 * written:
+            found.warnings.append(f"{folder} has {free / GIB:.1f} GiB free, {written / GIB:.1f} GiB would be written")
+
+
+def training(
+    found: Forecast,
+    run: Run,
+    probed: Sequence[Video],
+    labels: Mapping[Split, Mapping[str, object]],
+    runs: str,
+    folds: int,
+) -> Forecast:
+    """Add what would be trained.
+
+    Args:
+        found: of the extraction.
+        run: the run.
+        probed: the videos.
+        labels: annotations by split and track.
+        runs: where models go.
+        folds: of the training.
+    """
+    runs = files.absolute(runs)
+    frames = {entry.stem: len(entry.probe.time_s) for entry in probed if entry.probe}
+    names = [name for name in labels["train"] if _video(name, frames)]
+    total = sum(frames[_video(name, frames)] for name in names)
+    development = sum(1 for name in labels["development"] if _video(name, frames))
+    found.lines.append(f"plan: {len(names)} training tracks, {total:,} frames; {development} development tracks")
+    there = _trained(run, runs, folds)
+    for system in run.systems:
+        if system in there:
+            found.lines.append(f"plan: {system}: there already, {there[system]}, unless labels or features changed")
+            continue
+        times = 1 + (folds if folds and not run.reads(system) else 0)
+        fit = run.settings_of(system).fit
+        known = speed.measured(runs, *speed.speed_of(run, system))
+        amount = total * times
+        if known is None:
+            found.lines.append(f"plan: {system}: {times} x at most {fit.max_epochs} epochs, not timed yet")
+            found.add(None)
+            continue
+        epochs = min(fit.max_epochs, known.amount / known.runs / amount)
+        likely, most = (amount * n * known.work_s / known.amount for n in (epochs, fit.max_epochs))
+        found.lines.append(
+            f"plan: {system}: {times} x at most {fit.max_epochs} epochs, {duration(likely)} for {epochs:.0f} as "
+            f"before, {duration(most)} at most"
+        )
+        found.add(likely)
+    return found
+
+
+def _video(track: str, stems: Mapping[str, int]) -> str:
+    try:
+        return affwild2.video_of(track, stems.keys())
+    except affwild2.LabelError:
+        return ""
+
+
+def _trained(run: Run, runs: str, folds: int) -> dict[System, str]:
+    """Models of the recipe's latest training that have the run's settings."""
+    found: dict[System, str] = {}
+    features = plan.addresses(run)
+    for system, mark in read_run(runs, run_name(run.name, folds)).items():
+        if system not in run.systems:
+            continue
+        model = load_model(files.join(runs, system, mark))
+        same = model.settings_address == settings_address(run, system)
+        fresh = all(found.get(m) for m in run.reads(system)) or not run.reads(system)
+        if same and fresh and all(features.get(m) == at for m, at in model.features.items()):  # type: ignore[call-overload]
+            found[system] = model.uri
+    return found
+
+
+def prediction(
+    found: Forecast, probed: Sequence[Video], models: Mapping[System, Model], store: Store, report: bool
+) -> Forecast:
+    """Add what would be predicted.
+
+    Args:
+        found: of the extraction.
+        probed: the videos.
+        models: from :func:`affect.pipeline.predict.load_models`.
+        store: where speeds are kept.
+        report: whether films and pages are made.
+    """
+    length = sum(entry.probe.clock.duration_s for entry in probed if entry.probe)
+    all_models = address({system: model.address for system, model in models.items()})
+    for what, mark in [("predict", all_models), *([("report", "films")] if report else [])]:
+        known = speed.measured(store.uri, what, mark)
+        if known is None:
+            found.lines.append(f"plan: {what}: not timed yet")
+            found.add(None)
+            continue
+        took = known.start_s + length * known.work_s / known.amount
+        found.lines.append(f"plan: {what}: {duration(took)}, measured in {known.runs} runs")
+        found.add(took)
+    return found

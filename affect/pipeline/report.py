@@ -1,0 +1,292 @@
+"""The report of predictions: pages to look at, made from the tables, and films to look at them with.
+
+OUT/report/index.html                      every video, what is missing and why, what it was made with
+OUT/report/videos/<video>.html, .mp4       a video: its film, valence and arousal under it, whom the fusion trusted
+RUNS/<recipe>.html                         the curves of a training
+"""
+
+import base64
+import io
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import ray.data
+from numpy import ndarray
+from PIL import Image
+
+from affect import concordance, files, schema
+from affect.config import Modality, Run, address
+from affect.corpus import video
+from affect.corpus.film import note_of
+from affect.corpus.hints import Points
+from affect.corpus.video import MediaError
+from affect.face.tracks import at, choose
+from affect.pipeline import plan, results, speed
+from affect.pipeline.demo import CAVEAT
+from affect.pipeline.features import load_table, who_is_who
+from affect.pipeline.film import Cast, film
+from affect.pipeline.models import Model
+from affect.pipeline.plan import Video
+from affect.pipeline.progress import Meter, say
+from affect.pipeline.results import Answers, Truth
+from affect.pipeline.store import Store
+from affect.report.figures import gold_against_predicted, ranking
+from affect.report.pages import by_track, index_page, index_row, training_page, video_page
+from affect.report.series import Moment, moments
+
+LARGEST = (640, 360)
+"""Width and height of a film in pixels at most."""
+QUALITY = 27
+"""Of a film, see :func:`affect.corpus.film.write_film`."""
+MAX_SHOWN = 3
+"""People of a video whose strongest moments are shown."""
+PICTURE_WIDTH_PX = 320
+"""Of a moment's picture at most."""
+
+
+@dataclass(frozen=True)
+class Gold:
+    """Annotations, and what systems score on them.
+
+    Args:
+        title: what was judged on what.
+        answers: of each system, the run's own last.
+        truth: annotations.
+    """
+
+    title: str
+    answers: Sequence[Answers]
+    truth: Truth
+
+
+def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapping[str, Points]) -> None:
+    """Make the films of predicted videos, those that are not there.
+
+    Args:
+        run: the run.
+        videos: probed and extracted.
+        store: features.
+        out: folder of predictions.
+        hints: points on the person that a track means, by track.
+    """
+    usable = {entry.stem: entry for entry in videos if entry.probe}
+    if not usable:
+        return
+    make = partial(_film, videos=usable, run=run, where=plan.addresses(run), store=store, out=out, hints=hints)
+    rows = [{"stem": stem} for stem in usable]
+    stream = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(make, num_cpus=0.5)
+    start, made_s = time.monotonic(), 0.0
+    with Meter("report", float(len(rows)), "films") as meter:
+        for row in stream.iter_rows():
+            if row["reason"]:
+                say(f"{row['stem']}: no film, {row['reason']}")
+            made_s += row["made_s"]
+            meter.advance(1.0)
+    speed.note(store.uri, "report", "films", made_s, time.monotonic() - start, 0.0)
+
+
+def _film(
+    row: dict[str, Any],
+    videos: Mapping[str, Video],
+    run: Run,
+    where: dict[Modality, str],
+    store: Store,
+    out: str,
+    hints: Mapping[str, Points],
+) -> dict[str, Any]:
+    entry = videos[row["stem"]]
+    assert entry.probe is not None
+    target = _film_of(out, entry.stem)
+    try:
+        table = pq.read_table(io.BytesIO(files.read(files.join(out, f"{entry.stem}.parquet"))))
+    except FileNotFoundError:
+        return {**row, "reason": "it was not predicted", "made_s": 0.0}
+    people = [(rows["track"][0].as_py(), rows["person"][0].as_py()) for rows in by_track(table)]
+    points = {track: [tuple(point) for point in hints.get(track, ())] for track, _ in people}
+    mark = address(where.get("face"), entry.probe.fingerprint, run.tracking, people, points, LARGEST, QUALITY)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        if files.exists(target):
+            path.write_bytes(files.read(target))
+            if note_of(path) == mark:
+                return {**row, "reason": "", "made_s": 0.0}
+        cast = []
+        if "face" in where and people:
+            faces, persons = _seen(entry, run, where, store)
+            for track, name in people:
+                person = at(persons, hints[track]) if track in hints else choose(persons, faces, name)
+                if person is not None:
+                    cast.append(Cast(name, person))
+        try:
+            film(path, entry.uri, entry.probe, cast, largest=LARGEST, captions=False, note=mark, quality=QUALITY)
+        except (MediaError, OSError) as error:
+            return {**row, "reason": str(error), "made_s": 0.0}
+        files.write(target, path.read_bytes())
+    return {**row, "reason": "", "made_s": entry.probe.clock.duration_s}
+
+
+def _seen(entry: Video, run: Run, where: dict[Modality, str], store: Store) -> tuple[Any, list[Any]]:
+    faces, _, persons = who_is_who(load_table(entry, run, where, "face", store)[0], run)
+    return faces, persons
+
+
+def _film_of(out: str, stem: str) -> str:
+    return files.join(out, "report", "videos", f"{stem}.mp4")
+
+
+def pages(out: str, gold: Gold | None = None) -> None:
+    """Make the pages of all predicted videos and their index.
+
+    Args:
+        out: folder of predictions; films that it has are shown.
+        gold: annotations; pages without any show predictions alone.
+    """
+    out = files.absolute(out)
+    note = json.loads(files.read(files.join(out, "run.json")))
+    outcomes = pyarrow.csv.read_csv(
+        io.BytesIO(files.read(files.join(out, "videos.csv"))),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types={"video": pa.string(), "status": pa.string(), "reason": pa.string()},
+            strings_can_be_null=False,
+        ),
+    ).to_pylist()
+    caveat = CAVEAT if note["recipe"].startswith("demo") else ""
+    golds = gold.truth.gold if gold else {}
+    scores = _track_scores(gold) if gold else {}
+    rows = []
+    if outcomes:
+        make = partial(_page, out=out, gold=golds, scores=scores, caveat=caveat)
+        stream = ray.data.from_items(outcomes, override_num_blocks=min(len(outcomes), 256)).map(make, num_cpus=0.5)
+        with Meter("report", float(len(outcomes)), "pages") as meter:
+            for row in stream.iter_rows():
+                rows.append(json.loads(row["row"]))
+                meter.advance(1.0)
+    rows.sort(key=lambda row: row["video"])
+    reasons = Counter(part for row in rows for part in row["reason"].split("; ") if part)
+    figures, table = [], []
+    if gold:
+        within = _video_scores(gold)
+        for row in rows:
+            if row["video"] in within:
+                row["ccc"] = dict(zip(("valence", "arousal"), within[row["video"]], strict=True))
+        truth, answers = gold.truth, gold.answers[-1].tracks
+        told = {name: results.at_labels(answers[name], len(values)) for name, values in truth.gold.items()}
+        figures.append(
+            gold_against_predicted(np.concatenate(list(truth.gold.values())), np.concatenate(list(told.values())))
+        )
+        figures.append(ranking(within))
+        table = results.scores(list(gold.answers), truth).to_pylist()
+    facts = [(name, str(value)) for name, value in note["made_with"].items()]
+    settings = json.dumps(note["settings"], indent=1)
+    title = f"Valence and arousal of {len(rows)} videos, recipe {note['recipe']}"
+    html = index_page(
+        title, rows, facts, settings, reasons.most_common(), table, gold.title if gold else "", figures, caveat
+    )
+    files.write(files.join(out, "report", "index.html"), html.encode())
+    say(f"report: {out}/report/index.html")
+
+
+def _page(
+    row: dict[str, Any],
+    out: str,
+    gold: Mapping[str, ndarray],
+    scores: Mapping[str, tuple[float, float]],
+    caveat: str,
+) -> dict[str, Any]:
+    """Write a video's page; returns its row of the index."""
+    try:
+        table = pq.read_table(io.BytesIO(files.read(files.join(out, f"{row['video']}.parquet"))))
+    except FileNotFoundError:  # it failed: the index says why
+        return {"row": json.dumps(index_row(row, schema.PREDICTIONS.empty_table(), None))}
+    target = _film_of(out, row["video"])
+    shown = [moment for rows in by_track(table)[:MAX_SHOWN] for moment in moments(rows)]
+    pictures = [""] * len(shown)
+    name = None
+    if files.exists(target):
+        name = f"{row['video']}.mp4"
+        pictures = _pictures(target, shown)
+    own = {track for track in table["track"].unique().to_pylist() if track in scores}
+    html = video_page(
+        row,
+        table,
+        name,
+        list(zip(shown, pictures, strict=True)),
+        {track: gold[track] for track in own},
+        {track: scores[track] for track in own},
+        caveat,
+    )
+    files.write(files.join(out, "report", "videos", f"{row['video']}.html"), html.encode())
+    return {"row": json.dumps(index_row(row, table, f"videos/{row['video']}.html"))}
+
+
+def _pictures(uri: str, shown: Sequence[Moment]) -> list[str]:
+    """Frames of a film as JPEG in base64; empty where there is none."""
+    try:
+        info = video.probe(uri, uri.rpartition("/")[2])
+    except MediaError:
+        return [""] * len(shown)
+    found = []
+    for moment in shown:
+        number = int(np.clip(np.searchsorted(info.time_s, moment.time_s - 1e-3), 0, len(info.time_s) - 1))
+        picture = next((picture for _, picture in video.decode(uri, info, number, number + 1)), None)
+        if picture is None:
+            found.append("")
+            continue
+        image = Image.fromarray(picture)
+        image.thumbnail((PICTURE_WIDTH_PX, PICTURE_WIDTH_PX))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=80)
+        found.append(base64.b64encode(buffer.getvalue()).decode())
+    return found
+
+
+def _track_scores(gold: Gold) -> dict[str, tuple[float, float]]:
+    """CCC of valence and arousal of every annotated track."""
+    answers = gold.answers[-1].tracks
+    found = {}
+    for name, values in gold.truth.gold.items():
+        ccc = concordance.ccc(values, results.at_labels(answers[name], len(values)))
+        found[name] = (float(ccc[0]), float(ccc[1]))
+    return found
+
+
+def _video_scores(gold: Gold) -> dict[str, tuple[float, float]]:
+    """The same of every annotated video."""
+    rows = results.per_video([gold.answers[-1]], gold.truth).to_pylist()
+    return {row["video"]: (row["valence"], row["arousal"]) for row in rows}
+
+
+def training_report(runs: str, name: str, models: Sequence[Model]) -> None:
+    """Say what a recipe's models score, and write their curves.
+
+    Args:
+        runs: where models are.
+        name: of the recipe's training.
+        models: the models.
+    """
+    shown = [
+        {
+            "title": model.title,
+            "address": model.address,
+            "best": model.best,
+            "settings": model.settings,
+            "history": json.loads(files.read(files.join(model.uri, "history.json"))),
+        }
+        for model in models
+    ]
+    for model in models:
+        say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
+    path = files.join(files.absolute(runs), f"{name}.html")
+    files.write(path, training_page(f"Training of recipe {name}", shown).encode())
+    say(f"report: {path}")

@@ -1,0 +1,146 @@
+"""What a store has of a folder of videos, from names and footers alone; one clip done again, to see why it fails."""
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from affect import files
+from affect.config import Kind, Run
+from affect.corpus import affwild2, video
+from affect.corpus.video import MediaError
+from affect.pipeline import plan
+from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extractor
+from affect.pipeline.plan import Video
+from affect.pipeline.progress import say
+from affect.pipeline.store import Store, probe_key
+
+MAX_REASONS, MAX_NAMED = 12, 3
+"""Reasons that are said, and videos that are named for each."""
+
+
+def status(run: Run, videos: str, store: Store, tracks: list[str], *, describe: bool = False) -> int:
+    """Say what is done, what failed and what is missing; nothing is computed or written.
+
+    Args:
+        run: the run.
+        videos: folder, bucket prefix, pattern or one video.
+        store: where features are.
+        tracks: names of known tracks, which decide what behaviour is asked.
+        describe: whether descriptions in words are looked at, too.
+
+    Returns:
+        0 if everything is there and fine, 3 if something failed, 1 if something is missing.
+    """
+    names = affwild2.list_videos(videos)
+    asked = plan.prompts_of(names, tracks, run.behavior.ask)
+    where: dict[Kind, str] = dict(plan.addresses(run).items())
+    if describe:
+        where["description"] = plan.description_address(run)
+    sizes = {path: (size, version) for path, size, version in affwild2.walk_videos(videos)}
+    probes = store.keys("videos")
+    present = {kind: store.keys(kind) for kind in where}
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in ("videos", *where)}
+    reasons: dict[str, list[str]] = {}
+    for stem, path in sorted(names.items()):
+        key = probe_key(path, *sizes[path])
+        if key not in probes:
+            counts["videos"]["missing"] += 1
+            continue
+        outcome, footer = store.footer(key)
+        counts["videos"][outcome.status] += 1
+        if outcome.status == "failed":
+            reasons.setdefault(outcome.reason, []).append(stem)
+            continue
+        last_s, fingerprint = _largest(footer, "time_s"), _largest(footer, "fingerprint")
+        for kind in where:
+            number = plan.num_clips(float(last_s), run)
+            for unit in plan.unit_keys(kind, where[kind], asked[stem], path, str(fingerprint), number):
+                if unit not in present[kind]:
+                    counts[kind]["missing"] += 1
+                    continue
+                ended = store.footer(unit)[0]
+                counts[kind][ended.status] += 1
+                if ended.reason:
+                    reasons.setdefault(f"{kind}: {ended.reason}", []).append(stem)
+    _print(counts, reasons, store)
+    if any(count["missing"] for count in counts.values()):
+        return EXIT_NOTHING
+    return EXIT_PARTIAL if any(count["failed"] for count in counts.values()) else EXIT_OK
+
+
+def _largest(footer: pq.FileMetaData, column: str) -> Any:  # noqa: ANN401 -- of the column's type
+    """A column's largest value by its statistics."""
+    group = footer.row_group(0)
+    parts = (group.column(i) for i in range(group.num_columns))
+    return next(part.statistics.max for part in parts if part.path_in_schema.split(".")[0] == column)
+
+
+def _print(counts: Mapping[str, Counter[str]], reasons: Mapping[str, list[str]], store: Store) -> None:
+    table = Table("", "ok", "degraded", "failed", "missing")
+    for kind, count in counts.items():
+        table.add_row(kind, *(f"{count[name]:,}" for name in ("ok", "degraded", "failed", "missing")))
+    console = Console(width=200)
+    console.print(f"{escape(store.uri)}: videos, and clips of each modality")
+    console.print(table)
+    for reason, stems in sorted(reasons.items(), key=lambda item: -len(item[1]))[:MAX_REASONS]:
+        named = ", ".join(sorted(set(stems))[:MAX_NAMED])
+        console.print(escape(f"  {len(stems):,} x {reason} ({named}{', ...' if len(set(stems)) > MAX_NAMED else ''})"))
+    if len(reasons) > MAX_REASONS:
+        console.print(f"  and {len(reasons) - MAX_REASONS} other reasons")
+
+
+def replay(run: Run, videos: str, wanted: str, tracks: list[str], *, describe: bool = False) -> int:
+    """Do one clip, or all of one video, in this process and say everything; nothing is written.
+
+    Args:
+        run: the run.
+        videos: folder, bucket prefix, pattern or one video.
+        wanted: ``VIDEO`` or ``VIDEO:CLIP``, the video by its name without suffix, the clip by its number from 0.
+        tracks: names of known tracks.
+        describe: whether it is described in words, too.
+
+    Returns:
+        0 if it can be used, 3 if not.
+
+    Raises:
+        ValueError: there is no such video or clip.
+    """
+    names = affwild2.list_videos(videos)
+    stem, _, number = (wanted, "", "") if wanted in names else wanted.rpartition(":")
+    if stem not in names or (number and not number.isdecimal()):
+        raise ValueError(f"--only {wanted}: no such video in {videos}; give VIDEO or VIDEO:CLIP, without a suffix")
+    uri = files.join(affwild2.videos_root(videos), names[stem])
+    try:
+        probe = video.probe(uri, names[stem])
+    except (MediaError, OSError):
+        traceback.print_exc()
+        return EXIT_PARTIAL
+    say(f"{uri}: {probe.width} x {probe.height}, {len(probe.time_s)} frames in {probe.clock.duration_s:.2f} s")
+    asked = plan.prompts_of(names, tracks, run.behavior.ask)[stem]
+    entry = Video(stem, uri, "", probe, "", asked)
+    total = plan.num_clips(float(probe.time_s[-1]), run)
+    if number and int(number) >= total:
+        raise ValueError(f"--only {wanted}: {stem} has clips 0 to {total - 1}")
+    code = EXIT_OK
+    kinds: list[Kind] = [*run.extracted, *(["description"] if describe else [])]  # type: ignore[list-item]
+    for kind in kinds:
+        work = extractor(kind, run)
+        for clip in [int(number)] if number else range(total):
+            start = time.monotonic()
+            try:
+                done = work(plan.make_clip(entry, probe, clip, run))
+            except MediaError:
+                traceback.print_exc()
+                code = EXIT_PARTIAL
+                continue
+            took, reason = time.monotonic() - start, f": {done.reason}" if done.reason else ""
+            say(f"{stem} clip {clip} {kind}: {done.status}, {done.table.num_rows} rows in {took:.1f} s{reason}")
+            code = EXIT_PARTIAL if done.status == "failed" else code
+    return code

@@ -1,0 +1,101 @@
+"""What pages are made of: templates, styles, charts as SVG."""
+
+import io
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+CELLS = 40
+"""Cells of a density along each axis."""
+
+
+@lru_cache
+def text(name: str) -> str:
+    """A file beside this one."""
+    return resources.files("affect.report").joinpath(name).read_text()
+
+
+@lru_cache
+def template(name: str) -> jinja2.Template:
+    """A page to be filled, which escapes what it is filled with."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(text(name))
+
+
+def drawn() -> AbstractContextManager[Any]:
+    """How all charts look: text stays text, and the same numbers give the same bytes."""
+    return rc_context({"svg.fonttype": "none", "svg.hashsalt": "affect", "font.size": 9, "font.family": "sans-serif"})
+
+
+def svg(figure: Figure) -> str:
+    """A figure, ready to stand in HTML."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    written = buffer.getvalue()
+    return written[written.index("<svg") :]
+
+
+def gold_against_predicted(
+    gold: Float[ndarray, "frames 2"], predicted: Float[ndarray, "frames 2"]
+) -> tuple[str, str, str]:
+    """How often each annotation meets each answer, as a density.
+
+    Args:
+        gold: NaN where a frame is not annotated.
+        predicted: of the same frames.
+
+    Returns:
+        Name, SVG and caption.
+    """
+    with drawn():
+        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
+        for axes, i, name in zip(figure.subplots(1, 2), (0, 1), ("valence", "arousal"), strict=True):
+            known = ~np.isnan(gold[:, i]) & ~np.isnan(predicted[:, i])
+            edges = np.linspace(-1, 1, CELLS + 1)
+            counts, _, _ = np.histogram2d(gold[known, i], predicted[known, i], bins=[edges, edges])
+            axes.pcolormesh(edges, edges, np.ma.masked_equal(counts.T, 0), cmap="viridis_r", rasterized=False)
+            axes.plot([-1, 1], [-1, 1], color="#b3460f", lw=1, ls="--")
+            axes.set_xlabel(f"annotated {name}")
+            axes.set_ylabel(f"predicted {name}")
+            axes.set_aspect("equal")
+            axes.grid(alpha=0.3)
+        picture = svg(figure)
+    caption = "Frames by annotation and answer, darker where there are more; on the dashed line they agree."
+    return "Annotated against predicted", picture, caption
+
+
+def ranking(scores: Mapping[str, tuple[float, float]]) -> tuple[str, str, str]:
+    """CCC of every video, the best first.
+
+    Args:
+        scores: valence and arousal by video.
+
+    Returns:
+        Name, SVG and caption.
+    """
+    order = sorted(scores, key=lambda name: -np.nansum(scores[name]))
+    shown = order if len(order) <= 30 else [*order[:15], *order[-15:]]
+    with drawn():
+        figure = Figure(figsize=(8.4, 0.6 + 0.24 * len(shown)), layout="constrained")
+        axes = figure.subplots()
+        for i, (name, marker, color) in enumerate((("valence", "o", "#0b62a8"), ("arousal", "^", "#b3460f"))):
+            axes.scatter([scores[v][i] for v in shown], range(len(shown)), marker=marker, color=color, label=name, s=26)
+        axes.set_yticks(range(len(shown)), [v.replace("$", r"\$") for v in shown])
+        axes.invert_yaxis()
+        axes.set_xlabel("CCC of the video")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+        picture = svg(figure)
+    left_out = "" if len(shown) == len(order) else f" The 15 best and 15 worst of {len(order)}."
+    return "Each video", picture, f"CCC of valence and arousal within each video.{left_out}"

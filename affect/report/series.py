@@ -1,0 +1,137 @@
+"""Predictions as a page shows them: fewer points, stretches without evidence, the strongest moments."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from affect.config import MODALITIES, SYSTEMS
+
+MAX_POINTS = 3000
+"""Points of a curve; longer tracks are shown as means of as many equal stretches."""
+MIN_GAP_S = 0.2
+"""Shorter stretches without evidence are not marked."""
+MODALITY_WORDS = {
+    "face": "the face is not found",
+    "behavior": "no state of the vision-language model",
+    "audio": "no sound, or the mouth is not seen to speak",
+}
+"""Why a modality has no evidence."""
+DIMENSIONS = ("valence", "arousal")
+
+
+class Moment(NamedTuple):
+    """A frame that stands out.
+
+    Args:
+        what: in words.
+        person: whose.
+        frame: 0-based.
+        time_s: of the frame.
+        valence: predicted.
+        arousal: predicted.
+    """
+
+    what: str
+    person: str
+    frame: int
+    time_s: float
+    valence: float
+    arousal: float
+
+
+def thinned(values: Float[ndarray, " frames"], step: int) -> list[float | None]:
+    """Means of stretches of ``step`` frames, NaN left out, to three decimals; None where a stretch has nothing."""
+    padded = np.full(-(-len(values) // step) * step, np.nan)
+    padded[: len(values)] = values
+    parts = padded.reshape(-1, step)
+    there = ~np.isnan(parts)
+    means = np.where(there, parts, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    return [round(float(m), 3) if any_ else None for m, any_ in zip(means, there.any(axis=1), strict=True)]
+
+
+def stretches(
+    open_frames: Bool[ndarray, " frames"], time_s: Float[ndarray, " frames"], end_s: float, min_s: float = 0.0
+) -> list[tuple[float, float]]:
+    """Times ``[start, end)`` of runs of true frames that last longer than ``min_s``."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], open_frames, [False]]).astype(np.int8)))
+    times = np.append(time_s, end_s)
+    found = [(float(times[a]), float(times[b])) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return [(round(a, 3), round(b, 3)) for a, b in found if b - a > min_s]
+
+
+def column(rows: pa.Table, name: str) -> Float[ndarray, " rows"]:
+    """A column of numbers, NaN for null."""
+    return rows[name].to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict[str, Any]:
+    """What the page of a video draws of one person.
+
+    Args:
+        rows: of one person, as :data:`affect.schema.PREDICTIONS` has them.
+        gold: annotations, NaN where a frame has none; None if nothing is known.
+    """
+    time_s = column(rows, "time_s")
+    num = len(time_s)
+    step = max(1, -(-num // MAX_POINTS))
+    end_s = float(time_s[-1] + (time_s[-1] - time_s[0]) / max(1, num - 1))
+    if gold is not None:
+        padded = np.full((num, 2), np.nan)
+        padded[: min(num, len(gold))] = gold[:num]
+        gold = padded
+    main = {d: column(rows, d) for d in DIMENSIONS}
+    systems = {s: {d: column(rows, f"{s}_{d}") for d in DIMENSIONS} for s in SYSTEMS}
+    same = [s for s, of in systems.items() if all(np.allclose(of[d], main[d], equal_nan=True) for d in DIMENSIONS)]
+    seen = {m: rows[f"{m}_valid"] for m in MODALITIES if rows[f"{m}_valid"].null_count == 0}
+    trust = {m: column(rows, f"{m}_trust") for m in MODALITIES}
+    valid = rows["valid"].to_numpy(zero_copy_only=False)
+    return {
+        "name": rows["person"][0].as_py(),
+        "track": rows["track"][0].as_py(),
+        "step": step,
+        "end": round(end_s, 3),
+        "time": [round(float(t), 3) for t in time_s[::step]],
+        **{d: thinned(values, step) for d, values in main.items()},
+        "spread": {d: thinned(column(rows, f"{d}_spread"), step) for d in DIMENSIONS},
+        "systems": {
+            s: {d: thinned(values, step) for d, values in of.items()}
+            for s, of in systems.items()
+            if s not in same and not np.isnan(of["valence"]).all()
+        },
+        "gold": None if gold is None else {d: thinned(gold[:, i], step) for i, d in enumerate(DIMENSIONS)},
+        "seen": {
+            m: {
+                "share": round(float(np.mean(of.to_numpy(zero_copy_only=False))), 3),
+                "gaps": stretches(~of.to_numpy(zero_copy_only=False), time_s, end_s, MIN_GAP_S),
+                "why": MODALITY_WORDS[m],
+            }
+            for m, of in seen.items()
+        },
+        "missing": stretches(~valid, time_s, end_s, MIN_GAP_S),
+        "trust": {m: thinned(of, step) for m, of in trust.items() if not np.isnan(of).all()},
+    }
+
+
+def moments(rows: pa.Table) -> list[Moment]:
+    """The most positive and negative, most aroused and calmest frames of one person, those with evidence.
+
+    A frame that is several of these stands once.
+    """
+    valid = rows["valid"].to_numpy(zero_copy_only=False)
+    values = {d: column(rows, d) for d in DIMENSIONS}
+    valid = valid & ~np.isnan(values["valence"])
+    if not valid.any():
+        return []
+    words: dict[int, list[str]] = {}
+    for dimension, high, low in (("valence", "most positive", "most negative"), ("arousal", "most aroused", "calmest")):
+        inside = np.where(valid, values[dimension], np.nan)
+        words.setdefault(int(np.nanargmax(inside)), []).append(high)
+        words.setdefault(int(np.nanargmin(inside)), []).append(low)
+    time_s, person = column(rows, "time_s"), rows["person"][0].as_py()
+    return [
+        Moment(", ".join(what), person, frame, float(time_s[frame]), *(float(values[d][frame]) for d in DIMENSIONS))
+        for frame, what in sorted(words.items())
+    ]
