@@ -75,5 +75,7 @@ def work(args: Evaluate) -> int:
     return 0
 
 
+main = job.entry(Evaluate, work)
+
 if __name__ == "__main__":
-    job.main(Evaluate, work)
+    main()

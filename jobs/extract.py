@@ -74,5 +74,7 @@ def work(args: Extract) -> int:
     return summary.exit_code
 
 
+main = job.entry(Extract, work)
+
 if __name__ == "__main__":
-    job.main(Extract, work)
+    main()

@@ -79,5 +79,7 @@ def work(args: Predict) -> int:
     return EXIT_PARTIAL if failed else EXIT_OK
 
 
+main = job.entry(Predict, work)
+
 if __name__ == "__main__":
-    job.main(Predict, work)
+    main()

@@ -78,6 +78,8 @@ def work(args: Train | TrainEncoder) -> int:
     return 0
 
 
+grada = TrainEncoder(run=recipes.grada(), images=tyro.MISSING, development=tyro.MISSING)
+main = job.entry(Train, work, {"grada": grada})
+
 if __name__ == "__main__":
-    grada = TrainEncoder(run=recipes.grada(), images=tyro.MISSING, development=tyro.MISSING)
-    job.main(Train, work, {"grada": grada})
+    main()

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Any, NamedTuple
@@ -16,11 +17,13 @@ from ray.exceptions import RayError
 from affect import spaces
 from affect.recipes import RECIPES
 
+VERBOSE = ("-v", "--verbose")
 
-def main(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | None = None) -> None:
-    """Run a job and end the process with its exit code.
 
-    The first argument names a recipe; every setting of it and of the job is a flag.
+def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | None = None) -> Callable[[], None]:
+    """A job's main function: it runs the job and ends the process with its exit code.
+
+    The first argument names a recipe; every setting of it and of the job is a flag. ``-v`` shows tracebacks.
 
     Args:
         job: dataclass with a field ``run`` and the job's own settings; those without a default
@@ -29,19 +32,39 @@ def main(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | None
         work: does the job and returns the exit code.
         others: recipes of another kind than :data:`affect.recipes.RECIPES`, with the defaults of their flags.
     """
-    arguments = parse(job, sys.argv[1:], others or {})
-    try:
-        if path := getattr(arguments, "best", None):
-            arguments = replace(arguments, run=spaces.best(path, arguments.run))
-        start_ray()
-        code = work(arguments)
-    except (ValueError, OSError, FloatingPointError, RayError) as error:
-        print(f"error: {_cause(error)}", file=sys.stderr, flush=True)
+
+    def main() -> None:
+        given = sys.argv[1:]
+        verbose = any(flag in given for flag in VERBOSE)
         code = 1
-    except KeyboardInterrupt:
-        print(f"stopped; go on with: python {shlex.join(sys.argv)}", file=sys.stderr, flush=True)
-        code = 130
-    sys.exit(code)
+        try:
+            arguments = parse(job, [flag for flag in given if flag not in VERBOSE], others or {})
+            if path := getattr(arguments, "best", None):
+                arguments = replace(arguments, run=spaces.best(path, arguments.run))
+            start_ray()
+            code = work(arguments)
+        except (ValueError, OSError, FloatingPointError, RayError) as error:
+            if verbose:
+                traceback.print_exc()
+            hint = "" if verbose else " (-v shows where)"
+            print(f"error: {_cause(error)}{hint}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            code = 130
+            print(f"stopped; what is finished is kept. Go on with: {command()}", file=sys.stderr, flush=True)
+        sys.exit(code)
+
+    return main
+
+
+def command() -> str:
+    """The command that this process was started with, to be given again."""
+    return f"{_program()} {shlex.join(sys.argv[1:])}"
+
+
+def _program() -> str:
+    """A script as people start it, or the name of a console command."""
+    script = sys.argv[0]
+    return f"python {shlex.quote(script)}" if script.endswith(".py") else os.path.basename(script)
 
 
 def _cause(error: Exception) -> str:
@@ -60,8 +83,8 @@ def parse(job: type, arguments: list[str], others: Mapping[str, Any]) -> Any:  #
         required = [f.name for f in fields(job) if f.default is MISSING and f.name != "run"]
         known = {name: getattr(found, name) for name in required}
         defaults[name] = ((recipe.__doc__ or "").splitlines()[0], job(run=recipe(), **known))
-    example = f"\n\nExample: python jobs/{os.path.basename(sys.argv[0])} {next(iter(RECIPES))}"
-    description = (job.__doc__ or "") + example
+    example = f"\n\nExample: {_program()} {next(iter(RECIPES))}"
+    description = (job.__doc__ or "") + " -v shows tracebacks of errors." + example
     return tyro.extras.overridable_config_cli(defaults, args=arguments or ["--help"], description=description)
 
 

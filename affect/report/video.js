@@ -65,8 +65,10 @@
     return area;
   };
   const clock = (seconds) => {
-    const minutes = Math.floor(seconds / 60), rest = seconds - 60 * minutes;
-    return END < 60 ? seconds.toFixed(length < 5 ? 2 : 1) + " s" : minutes + ":" + (rest < 9.95 ? "0" : "") + rest.toFixed(length < 30 ? 1 : 0);
+    if (END < 60) return seconds.toFixed(length < 5 ? 2 : 1) + " s";
+    const digits = length < 30 ? 1 : 0, whole = Number(seconds.toFixed(digits));
+    const minutes = Math.floor(whole / 60), rest = (whole - 60 * minutes).toFixed(digits);
+    return minutes + ":" + rest.padStart(digits ? 4 : 2, "0");
   };
   const signed = (value) => (value === null || value === undefined ? "none" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2));
 
@@ -109,7 +111,7 @@
       top += PANEL + 18;
     }
     for (const [person, i] of strips()) {
-      element("text", { x: 4, y: top + 8, class: "name" }, drawn, data.people.length > 1 ? `${person.name}: evidence` : "evidence");
+      element("text", { x: 4, y: top + 8, class: "name" }, drawn, data.people.length > 1 ? person.name : "evidence");
       top += 14;
       for (const [modality, seen] of of(person.seen)) {
         element("text", { x: LEFT - 6, y: top + 12, "text-anchor": "end" }, drawn, WORDS[modality]);
@@ -122,7 +124,7 @@
         top += STRIP;
       }
       if (Object.keys(person.trust).length) {
-        element("text", { x: 4, y: top + 16, class: "name" }, drawn, "trust in each modality");
+        element("text", { x: 4, y: top + 16, class: "name" }, drawn, "trust");
         top += 24;
         const y = (value) => top + TRUST * (1 - value);
         for (const tick of [0, 0.5, 1]) {
@@ -280,6 +282,7 @@
     });
     zoom.append(button);
   }
+  zoom.hidden = zoom.querySelectorAll("button").length < 2;
   drawPlane();
   draw();
 })();

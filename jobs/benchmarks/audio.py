@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from benchmarks.measure import fastest, rate, rates, say_ratio, stepper
+from torch import Tensor
 
 SEGMENT = 64_000
 BATCH = 8

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from benchmarks.measure import fastest, rate, rates, resident_mib, say_ratio
+from torch import Tensor
 
 SEGMENTS = 52_887
 """Of Aff-Wild2."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from benchmarks.measure import rate, resident_mib, say_ratio
 
 

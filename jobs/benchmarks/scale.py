@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
+from benchmarks.measure import resident_mib
 
 from affect import schema
 from affect.batches import load_here
@@ -26,7 +27,6 @@ from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.workers import open_many_files
 from affect.tasks.fusion import DcmmoeTask
-from benchmarks.measure import resident_mib
 
 SIZES = {"train": (356, 1_682_057), "development": (76, 383_814)}
 FPS = 30.0

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from benchmarks.measure import fastest, rate, rates, say_ratio, stepper
+from torch import Tensor, nn
 
 BATCH, FRAMES, WIDTH = 8, 400, 258
 MODALITIES = ("face", "behavior", "audio")

@@ -1,0 +1,40 @@
+"""Prediction as a function, for notebooks and other programs."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from affect import files
+from affect.pipeline.extract import extract
+from affect.pipeline.job import start_ray
+from affect.pipeline.predict import People, load_models
+from affect.pipeline.predict import predict as predict_all
+from affect.pipeline.store import Store
+from affect.recipes import RECIPES
+
+
+def predict(
+    videos: str,
+    *,
+    recipe: str,
+    runs: str | None,
+    store: str | None,
+    out: str | None,
+    people: People,
+) -> pa.Table:
+    """What :func:`affect.predict` does."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe {recipe!r} is none of {', '.join(RECIPES)}")
+    make_run, make_places = RECIPES[recipe]
+    run, places = make_run(), make_places()
+    start_ray()
+    models = load_models(run, runs or places.runs)
+    features, target = Store(store or places.store), files.absolute(out or places.out)
+    found = extract(run, videos, features)
+    rows = predict_all(run, found.videos, models, features, target, people=people)
+    usable = [row["video"] for row in rows if row["status"] != "failed"]
+    if not usable:
+        raise ValueError(f"{videos}: nothing can be predicted; {rows[0]['video']}: {rows[0]['reason']}")
+    tables = [pq.read_table(io.BytesIO(files.read(files.join(target, f"{stem}.parquet")))) for stem in usable]
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables])

@@ -1,0 +1,1 @@
+"""Entry points, each a script and a console command."""

@@ -1,0 +1,232 @@
+"""The report as a person uses it, in headless Chromium: nothing leaves the page, and it does what it says."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from affect import schema
+from affect.config import MODALITIES, SYSTEMS
+from affect.corpus.film import TICKS, write_film
+from affect.report.pages import index_page, index_row, video_page
+from affect.report.series import moments
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
+HOSTILE = "<script>alert(1)<script>&\"'#%41.ä"
+FPS = 20
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+class Opened:
+    """A page with everything that it asked for and complained of."""
+
+    def __init__(self, browser: Browser, path: Path) -> None:
+        self.page: Page = browser.new_page(viewport={"width": 1250, "height": 1000})
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda said: self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append("a dialog"), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(f"file://{quote(str(path))}")
+
+    def number(self, script: str) -> float:
+        return float(self.page.evaluate(script))
+
+
+def predictions(stem: str, seconds: float, people: tuple[str, ...] = ("left", "right")) -> pa.Table:
+    """Rows as jobs/predict.py writes them, with a stretch without evidence."""
+    num = round(seconds * FPS)
+    time_s = np.arange(num) / FPS
+    tables = []
+    for i, person in enumerate(people):
+        valence, arousal = 0.7 * np.sin(time_s / 2 + i), 0.6 * np.cos(time_s / 3 + i)
+        valid = ~((time_s >= 2) & (time_s < 3.5)) if i == 0 else np.ones(num, dtype=bool)
+        columns = {
+            "video": [stem] * num,
+            "person": [person] * num,
+            "track": [f"{stem}_{person}"] * num,
+            "frame": np.arange(num),
+            "time_s": time_s,
+            "valence": valence,
+            "arousal": arousal,
+            "valence_spread": np.full(num, 0.1),
+            "arousal_spread": pa.nulls(num, pa.float32()),
+            "valid": valid,
+            "reason": np.where(valid, "", "no face evidence").tolist(),
+        }
+        for system in SYSTEMS:
+            columns |= {f"{system}_valence": valence * 0.8, f"{system}_arousal": arousal * 0.8}
+        for modality in MODALITIES:
+            columns |= {f"{modality}_valid": valid, f"{modality}_trust": np.full(num, 1 / 3)}
+        tables.append(pa.table(columns).select(schema.PREDICTIONS.names).cast(schema.PREDICTIONS))
+    return pa.concat_tables(tables)
+
+
+def outcome(stem: str, table: pa.Table, status: str = "ok", reason: str = "") -> dict:
+    people = len(table["track"].unique())
+    return {"video": stem, "status": status, "people": people, "frames": table.num_rows, "reason": reason}
+
+
+def make_page(folder: Path, stem: str, seconds: float, *, with_film: bool = True) -> Path:
+    table = predictions(stem, seconds)
+    film = None
+    if with_film:
+        film = f"{stem}.mp4"
+        frames = np.arange(round(seconds * FPS))
+        shade = (np.full((120, 160, 3), number % 256, dtype=np.uint8) for number in frames)
+        write_film(folder / film, shade, frames * (TICKS // FPS), None, FPS)
+    shown = [(moment, "") for moment in moments(table)]
+    gold = {f"{stem}_left": np.zeros((round(seconds * FPS), 2))}
+    html = video_page(outcome(stem, table), table, film, shown, gold, {f"{stem}_left": (0.5, 0.25)}, "a caveat")
+    path = folder / f"{stem}.html"
+    path.write_text(html)
+    return path
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    folder = tmp_path_factory.mktemp("report") / "videos"
+    folder.mkdir()
+    return Opened(browser, make_page(folder, HOSTILE, 12.0))
+
+
+FILM, TIME = "document.getElementById('film')", "document.getElementById('film').currentTime"
+CURSOR = "document.getElementById('cursor').getAttribute('x1')"
+SEEKED = "() => !document.getElementById('film').seeking && document.getElementById('film').readyState >= 2"
+
+
+def go(opened: Opened, key: str) -> float:
+    opened.page.keyboard.press(key)
+    opened.page.wait_for_function(SEEKED)
+    return opened.number(TIME)
+
+
+def test_the_page_says_its_name_and_runs_no_script_that_hides_in_it(opened: Opened):
+    assert opened.page.locator("h1").inner_text() == HOSTILE
+    assert opened.page.locator("script").count() == 2 and "a caveat" in opened.page.locator(".caveat").inner_text()
+
+
+def test_a_click_on_the_traces_seeks_the_film_and_moves_the_cursor(opened: Opened):
+    opened.page.wait_for_function(SEEKED)
+    box = opened.page.locator("#timeline").bounding_box()
+    assert box is not None
+    opened.page.mouse.click(box["x"] + box["width"] * (84 + 0.5 * (1100 - 92)) / 1100, box["y"] + 60)
+    opened.page.wait_for_function(SEEKED)
+    assert opened.number(TIME) == pytest.approx(6.0, abs=0.2)
+    assert opened.number(CURSOR) == pytest.approx(84 + 0.5 * 1008, abs=10)
+
+
+def test_the_cursor_follows_the_film(opened: Opened):
+    before = opened.number(CURSOR)
+    opened.page.evaluate(f"{FILM}.muted = true; {FILM}.playbackRate = 4; {FILM}.play()")
+    opened.page.wait_for_function(f"() => {CURSOR} > {before + 60}", timeout=10_000)
+    opened.page.evaluate(f"{FILM}.pause()")
+    time_s = opened.number(TIME)
+    opened.page.wait_for_function(f"() => Math.abs({CURSOR} - {84 + 1008 * time_s / 12}) < 8")
+    assert float(opened.page.locator("#readout").inner_text().split()[0]) == pytest.approx(time_s, abs=0.2)
+
+
+def test_the_keyboard_does_what_the_page_says(opened: Opened):
+    opened.page.locator("#timeline").focus()
+    assert go(opened, "Home") == pytest.approx(0, abs=0.01)
+    assert go(opened, "ArrowRight") == pytest.approx(1, abs=0.05)
+    assert go(opened, "Shift+ArrowRight") == pytest.approx(1.05, abs=0.02)
+    assert go(opened, "ArrowLeft") == pytest.approx(0.05, abs=0.05)
+    assert go(opened, "PageDown") == pytest.approx(10.05, abs=0.1)
+    assert go(opened, "End") == pytest.approx(12, abs=0.2)
+    go(opened, "Home")
+    opened.page.keyboard.press("Space")
+    opened.page.wait_for_function(f"() => !{FILM}.paused && {TIME} > 0.2")
+    opened.page.keyboard.press("Space")
+    opened.page.wait_for_function(f"() => {FILM}.paused")
+
+
+def test_a_screen_reader_is_told_the_time_and_the_values(opened: Opened):
+    go(opened, "Home")
+    slider = opened.page.get_by_role("slider", name="Time in the video")
+    slider.focus()
+    go(opened, "PageDown")
+    assert float(slider.get_attribute("aria-valuenow") or "nan") == pytest.approx(10, abs=0.1)
+    said = slider.get_attribute("aria-valuetext") or ""
+    assert "left: valence" in said and "right: valence" in said and "gold" in said
+
+
+def test_moments_people_and_zoom_answer(opened: Opened):
+    first = opened.page.locator(".moments button").first
+    wanted = float(first.get_attribute("data-time") or "nan")
+    first.click()
+    opened.page.wait_for_function(SEEKED)
+    assert opened.number(TIME) == pytest.approx(wanted, abs=0.06)
+    lines = opened.page.locator("#timeline path[data-person]")
+    assert lines.count() == 4
+    opened.page.get_by_label("right", exact=True).uncheck()
+    assert lines.count() == 2
+    opened.page.get_by_label("right", exact=True).check()
+    opened.page.get_by_role("button", name="10 s").click()
+    assert opened.page.get_by_role("button", name="10 s").get_attribute("aria-pressed") == "true"
+    assert "no evidence from 2.0 to 3.5 s" in opened.page.locator("#timeline title").all_text_contents()[0]
+    opened.page.get_by_role("button", name="all").click()
+
+
+def test_nothing_left_the_page_and_nothing_was_complained_of(opened: Opened):
+    assert opened.complaints == []
+    assert all(url.startswith(("file:", "data:")) for url in opened.requests)
+    assert len({url for url in opened.requests if url.startswith("file:")}) == 2
+
+
+def test_a_page_of_forty_minutes_without_a_film_opens_quickly(browser: Browser, tmp_path: Path):
+    page = Opened(browser, make_page(tmp_path, "long", 2400.0, with_film=False))
+    timing = page.number("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    print(f"a page of 40 minutes loads in {timing:.0f} ms")
+    page.page.keyboard.press("End")
+    assert "40:00" in page.page.locator("#readout").inner_text() and page.complaints == []
+
+
+def test_an_index_of_two_hundred_videos_finds_sorts_and_escapes(browser: Browser, tmp_path: Path):
+    stems = [*(f"video{number:03d}" for number in range(199)), HOSTILE]
+    rows = []
+    for i, stem in enumerate(stems):
+        table = predictions(stem, 4.0 + i % 7, ("main",))
+        status = "failed" if i % 50 == 0 else "ok"
+        row = outcome(stem, table, status, "it has no video stream" if status == "failed" else "")
+        rows.append(index_row(row, table, f"videos/{stem}.html"))
+    html = index_page("Many videos", rows, [("affect", "1")], "{}", [("it has no video stream", 4)], [], "", [], "")
+    path = tmp_path / "index.html"
+    path.write_text(html)
+    index = Opened(browser, path)
+    print(
+        f"an index of 200 loads in {index.number('performance.getEntriesByType(`navigation`)[0].loadEventEnd'):.0f} ms"
+    )
+    shown = index.page.locator("#videos tbody tr:not([hidden])")
+    assert shown.count() == 200
+    index.page.get_by_label("find").fill("no video stream")
+    assert shown.count() == 4 and index.page.get_by_role("status").inner_text() == "4 of 200"
+    index.page.get_by_label("find").fill("")
+    length = index.page.get_by_role("button", name="length")
+    length.click()
+    seconds = [float(text.split()[0]) for text in index.page.locator("#videos tbody td:nth-child(4)").all_inner_texts()]
+    assert seconds == sorted(seconds)
+    length.press("Enter")
+    assert index.page.locator("th[aria-sort=descending]").inner_text() == "length"
+    link = index.page.get_by_role("link", name=HOSTILE)
+    assert link.get_attribute("href") == f"videos/{quote(HOSTILE)}.html"
+    assert index.complaints == [] and len(index.requests) == 1
