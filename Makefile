@@ -13,6 +13,7 @@ test: .venv/yolo
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: .venv/yolo
+	command -v chromium > /dev/null || { apt-get -q update && apt-get -qy install chromium; } || true # else the report is not tried in a browser
 	$(BIN)/python -m pytest
 
 lint: .venv/installed

@@ -20,13 +20,15 @@ pipeline     frames per second through the Ray pipeline / the same model calls i
 experts      DCMMOE's batched experts / a loop over six stacks, one training step at the paper's size; needs torch alone
 step         a training step of both fusions in float32 / in bfloat16 and compiled; needs torch alone
 loader       windows per second into batches / a loader of one dictionary per frame; needs torch alone
+plan         what plans of extraction, training and prediction say / what it then takes
+status       seconds until the state of a store of 10,000 videos is known
 tune         a search's overhead, trials side by side, ASHA against the whole grid, memory of shared features
 corpus       a corpus of Aff-Wild2's size with random features: assembly, and a DCMMOE epoch's data against its steps
 """
 
 import argparse
 
-from benchmarks import audio, behavior, extraction, training, tuning
+from benchmarks import audio, behavior, extraction, planning, training, tuning
 
 PARTS = {
     part.__name__: part
@@ -48,6 +50,8 @@ PARTS = {
         training.step,
         training.loader,
         training.corpus,
+        planning.plan,
+        planning.status,
         tuning.tune,
     )
 }

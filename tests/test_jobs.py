@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -213,3 +214,45 @@ def test_a_job_is_submitted_as_the_readme_prints_it(head: dict[str, str]):
         time.sleep(2)  # the head answers before its job agent has registered
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "12 of 12 clips to do" in done.stdout and "succeeded" in done.stdout.lower()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_job_and_says_the_command_that_goes_on(micro: Micro, local_ray: str, tmp_path: Path):
+    run = micro.run
+    weights = ["--face.weights", run.face.weights, "--behavior.weights", run.behavior.weights]
+    places = ["--videos", micro.places.videos, "--store", str(tmp_path / "a store")]
+    start = [sys.executable, "jobs/extract.py", "demo", *places, *weights, "--face.max-actors", "1"]
+    start += ["--face.min-actors", "1"]
+    environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
+    stopped = subprocess.Popen(
+        start, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert stopped.stdout is not None
+    assert any("clips to do" in line for line in stopped.stdout)
+    stopped.send_signal(signal.SIGINT)
+    _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130 and "Traceback" not in err
+    [said] = re.findall(r"stopped; what is finished is kept. Go on with: python (.*)", err)
+    again = subprocess.run(
+        [sys.executable, *shlex.split(said)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "2 videos, units 6 ok" in again.stdout
+
+
+def test_an_error_is_a_line_and_with_v_a_traceback_too(run: Run, tmp_path: Path):
+    code, _, err = run("extract", "demo", "--videos", str(tmp_path / "nowhere"), "--store", str(tmp_path))
+    assert code == 1 and one_line(err).endswith("with --videos (-v shows where)")
+    code, _, err = run("extract", "demo", "--videos", str(tmp_path / "nowhere"), "--store", str(tmp_path), "-v")
+    assert code == 1 and "Traceback" in err and "error:" in err and "-v shows" not in err
+
+
+def test_the_package_says_its_version_and_its_commands():
+    done = subprocess.run([sys.executable, "-m", "affect", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("affect 0.1.0 (Python 3")
+    for name in ("extract", "train", "tune", "predict", "evaluate", "demo"):
+        assert shutil.which(f"affect-{name}", path=str(Path(sys.executable).parent))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "affect-predict")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "Example: affect-predict demo" in done.stdout

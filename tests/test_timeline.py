@@ -215,3 +215,15 @@ def test_a_full_segments_patches_last_about_half_a_second_each():
 def test_a_frame_between_two_pictures_goes_to_the_earlier_one_where_they_are_equally_near():
     shown_s = np.array([0.0, 1.0, 3.0, 4.0, 9.0])
     assert timeline.patch_ranges(np.arange(10.0), shown_s, 0, 10).tolist() == [[0, 3], [3, 7], [7, 10]]
+
+
+@given(st.integers(0, 99))
+def test_the_overlap_spread_is_half_the_range_of_what_overlaps(seed: int):
+    rng = np.random.default_rng(seed)
+    num = int(rng.integers(1, 40))
+    parts = [(int(s), rng.normal(size=(int(rng.integers(1, 12)), 2))) for s in rng.integers(0, num, 6)]
+    spread = timeline.overlap_spread(num, parts, 2)
+    for frame in range(num):
+        said = [values[frame - start] for start, values in parts if start <= frame < start + len(values)]
+        expected = np.ptp(said, axis=0) / 2 if len(said) > 1 else [np.nan, np.nan]
+        assert spread[frame] == pytest.approx(expected, nan_ok=True)

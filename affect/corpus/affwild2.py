@@ -9,7 +9,6 @@ Source: the ABAW challenges' description of the valence-arousal track.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -130,8 +129,10 @@ def walk_videos(uri: str) -> list[tuple[str, int, str]]:
         ValueError: the place is missing.
     """
     if _is_pattern(uri):
-        root, pattern = videos_root(uri), files.absolute(uri)
-        listed = [row for row in files.walk(root) if fnmatchcase(files.join(root, row[0]), pattern)]
+        system, pattern = files.resolve(files.absolute(uri))
+        root, found = videos_root(uri), set(system.glob(pattern))
+        top = files.resolve(root)[1].rstrip("/")
+        listed = [row for row in files.walk(root) if f"{top}/{row[0]}" in found]
     else:
         system, path = files.resolve(files.absolute(uri))
         if not system.exists(path):

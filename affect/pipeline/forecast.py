@@ -61,7 +61,8 @@ class Forecast:
             say(line)
         for warning in self.warnings:
             say(f"plan: WARNING: {warning}")
-        say("plan: nothing was done" + ("" if self.seconds is None else f"; in all about {duration(self.seconds)}"))
+        took = {None: "; how long it takes is not known yet", 0.0: ", and nothing is to do"}
+        say(f"plan: nothing was done{took.get(self.seconds, f'; in all about {duration(self.seconds or 0.0)}')}")
         return EXIT_OK
 
 

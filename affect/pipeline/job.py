@@ -106,6 +106,8 @@ def start_ray() -> Cluster:
     # Models are run with one thread an actor: two on a shared core took a 32 ms step to 1.75 s.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # It warns of a default that protects the cluster which it starts.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -138,7 +138,7 @@ class Predictor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Predict one video; its row is the outcome."""
         video = self._videos[str(batch["stem"][0])]
-        row = {"video": video.stem, "status": "failed", "people": 0, "frames": 0, "reason": video.reason}
+        row = {"video": video.stem, "status": "failed", "people": 0, "frames": 0, "reason": video.reason, "new_s": 0.0}
         if video.probe is not None:
             row |= self._predict(video)
         return {name: [value] for name, value in row.items()}
@@ -165,7 +165,7 @@ class Predictor:
         files.write(files.join(self._out, f"{video.stem}.csv"), encode_csv(table))
         note = json.dumps({"mark": mark, "outcome": row}).encode()
         files.write(path, encode(table.replace_schema_metadata({_METADATA: note})))  # last: it says that all is there
-        return row
+        return {**row, "new_s": features.probe.clock.duration_s}
 
     def _mark(self, video: Video) -> str:
         """Address of everything that decides a video's table.
@@ -301,7 +301,7 @@ def predict(
             first = time.monotonic() if not rows else first
             rows.append(row)
             meter.advance(1.0)
-    end, length = time.monotonic(), sum(video.probe.clock.duration_s for video in videos if video.probe)
+    end, length = time.monotonic(), sum(row.pop("new_s") for row in rows)
     mark = address({system: model.address for system, model in models.items()})
     speed.note(store.uri, "predict", mark, length, end - first, first - start)
     rows.sort(key=lambda row: row["video"])

@@ -55,8 +55,9 @@ def test_any_box_in_any_picture_can_be_drawn(corners: tuple, number: int, height
         (320, 240, (320, 240)),
         (641, 361, (640, 360)),
         (1, 1, (2, 2)),
+        (1080, 1920, (540, 960)),
         (7680, 4320, (960, 540)),
     ],
 )
 def test_pictures_are_drawn_at_an_even_size_that_is_not_too_large(width: int, height: int, expected: tuple[int, int]):
-    assert size_of(width, height) == expected
+    assert size_of(width, height, 960, 960) == expected

@@ -141,7 +141,7 @@ def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micr
     track = load_track(Store(trained.places.store), refs[0])
     unseen = Series(np.zeros((50, 4)), np.zeros((50, 2)), np.zeros(50, dtype=bool))
     track = replace(track, series={"face": unseen, "behavior": unseen, "audio": unseen})
-    table = _table(track, {system: np.zeros((50, 2)) for system in SYSTEMS})
+    table = _table(track, {system: np.zeros((50, 2)) for system in SYSTEMS}, np.full((50, 2), np.nan), {})
     assert table["valence"].null_count == table["raav_arousal"].null_count == table["face_valence"].null_count == 50
     assert set(table["reason"].to_pylist()) == {"no face or behavior or audio evidence at this frame"}
 

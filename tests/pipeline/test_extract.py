@@ -8,9 +8,11 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from _pytest.capture import CaptureFixture
 
 from affect import files, timeline
@@ -29,6 +31,11 @@ def objects(store: str) -> dict[str, bytes]:
     """Every final object of a store; a killed write may leave a temporary file, which nobody reads."""
     names = [name for name, _, _ in files.walk(store) if not name.startswith("_") and "/._tmp." not in name]
     return {name: files.read(files.join(store, name)) for name in names}
+
+
+def tally() -> Any:
+    """Counts what a stage does."""
+    return ray.remote(num_cpus=0)(extraction.Tally).remote()
 
 
 def videos_of(micro: Micro) -> list[Video]:
@@ -120,12 +127,12 @@ def test_a_clip_that_keeps_killing_its_process_is_quarantined(extracted: Micro, 
     video = videos_of(extracted)[0]
     shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "videos")
     attempts = Attempts(store, "run")
-    stage = extraction.Stage("audio", extracted.run, store, where, attempts)
+    stage = extraction.Stage("audio", extracted.run, store, where, attempts, tally())
     key = plan.keys_of(video, extracted.run, where, "audio")[0]
     for _ in range(3):
         attempts.begin(key)
     row = {"stem": video.stem, "uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
-    result = stage({name: [value] for name, value in {**row, "missing": "audio"}.items()})
+    result = stage({name: [value] for name, value in {**row, "missing": "audio", "length_s": 2.0}.items()})
     assert result["audio_status"] == ["failed"] and "died 3 times" in result["audio_reason"][0]
     assert store.outcome(key).status == "failed"
 
@@ -135,8 +142,9 @@ def test_what_fails_in_the_surroundings_is_not_recorded(extracted: Micro, tmp_pa
     store, where = Store(str(tmp_path / "store")), plan.addresses(extracted.run)
     video = videos_of(extracted)[0]
     shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
-    stage = extraction.Stage("audio", extracted.run, store, where, Attempts(store, "run"))
+    stage = extraction.Stage("audio", extracted.run, store, where, Attempts(store, "run"), tally())
     row = {"stem": video.stem, "uri": str(tmp_path / "gone.mp4"), "probe_key": video.probe_key, "number": 0}
+    row["length_s"] = 2.0
     result = stage({name: [value] for name, value in {**row, "prompts": "neutral", "missing": "audio"}.items()})
     assert result["audio_status"] == ["error"] and "No such file" in result["audio_reason"][0]
     assert store.keys("audio") == set()

@@ -152,3 +152,22 @@ def test_two_processes_have_the_losses_and_scores_of_one_to_the_last_digits(name
     for shared_losses, shared_scores in spawn(_curves, 2, name):
         assert shared_losses == pytest.approx(losses, abs=1e-9)
         assert np.array(shared_scores) == pytest.approx(np.array(scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_trust_shares_the_gates_out_to_modalities_and_windows_spread_where_they_overlap(name: str):
+    torch.manual_seed(0)
+    task, [track] = TASKS[name], tracks(1, 4)
+    outputs = batches.run(task, task.build().eval(), track, CPU)
+    trust, gates = task.trust(track, outputs), task.gates(track, outputs)
+    assert sum(trust.values()) == pytest.approx(gates.sum(axis=1), abs=1e-6)
+    if name == "dcmmoe":
+        about_face = [i for i, source in enumerate(task.sources) if "face" in source]
+        assert set(trust) == set(MODALITIES) and len(about_face) == 4
+        assert trust["face"] == pytest.approx(gates[:, about_face].sum(axis=1) / 2, abs=1e-6)
+    else:
+        assert list(trust) == ["face", "behavior"] and trust["face"] == pytest.approx(gates[:, 0], abs=1e-6)
+    spread, count = task.spread(track, outputs), np.zeros(track.num_frames)
+    for start, end in outputs.windows:
+        count[start:end] += 1
+    assert (np.isnan(spread).any(axis=1) == (count < 2)).all() and np.nanmin(spread) >= 0 and np.nanmax(spread) > 0

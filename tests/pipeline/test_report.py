@@ -1,0 +1,256 @@
+"""The report of real predictions, what is done again, and what a store and a plan are said to hold."""
+
+import io
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from _pytest.capture import CaptureFixture
+
+import affect
+from affect import files, schema
+from affect.corpus import affwild2, video
+from affect.pipeline import forecast, plan, progress, speed
+from affect.pipeline.evaluate import score_predictions
+from affect.pipeline.extract import extract
+from affect.pipeline.models import Model
+from affect.pipeline.predict import load_models, predict
+from affect.pipeline.progress import Meter
+from affect.pipeline.report import Gold, films, pages
+from affect.pipeline.status import replay, status
+from affect.pipeline.store import Store
+from tests.conftest import Micro
+
+
+@pytest.fixture
+def models(trained: Micro) -> dict[str, Model]:
+    return load_models(trained.run, trained.places.runs)
+
+
+@pytest.fixture
+def again(trained: Micro, models: dict[str, Model], tmp_path: Path) -> Callable[..., list[dict]]:
+    """Predict the held-out person into a folder of the test's own."""
+    store = Store(trained.places.store)
+    videos = extract(trained.run, trained.places.new_videos, store).videos
+
+    def call(**more: object) -> list[dict]:
+        return predict(trained.run, videos, models, store, str(tmp_path), **more)
+
+    return call
+
+
+def written(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("video03.*")}
+
+
+def test_what_was_predicted_from_the_same_is_not_predicted_again(again: Callable[..., list[dict]], tmp_path: Path):
+    first = again()
+    before = written(tmp_path)
+    assert again() == first and written(tmp_path) == before and set(before) == {"video03.csv", "video03.parquet"}
+    (tmp_path / "video03.parquet").write_bytes(b"torn")
+    assert again() == first
+    pq.read_table(tmp_path / "video03.parquet")
+    assert again(tracks=["video03_left"])[0]["people"] == 1  # other people are another question
+    assert pq.read_table(tmp_path / "video03.parquet")["track"][0].as_py() == "video03_left"
+
+
+def test_people_are_chosen_by_their_place(again: Callable[..., list[dict]]):
+    assert [again(people=whom)[0]["people"] for whom in ("all", "main", "left")] == [1, 1, 0]
+    assert again(people="left")[0]["reason"] == "nobody is left"
+
+
+def test_predictions_say_what_windows_and_modalities_say(predicted: str):
+    table = pq.read_table(Path(predicted) / "video03.parquet")
+    trust = [table[f"{m}_trust"].to_numpy(zero_copy_only=False) for m in ("face", "behavior")]
+    assert np.nanmax(np.abs(sum(trust) - 1)) < 1e-4 and table["audio_trust"].null_count == table.num_rows
+    assert all(table[f"{m}_valid"].null_count == 0 for m in ("face", "behavior", "audio"))
+    spread = table["valence_spread"].to_numpy(zero_copy_only=False)
+    assert np.nanmin(spread) >= 0 and np.isfinite(spread).any()
+
+
+def test_the_report_has_a_page_a_small_film_and_with_annotations_scores(trained: Micro, tmp_path: Path):
+    store, run = Store(trained.places.store), trained.run
+    videos = extract(run, trained.places.new_videos, store).videos
+    predict(run, videos, load_models(run, trained.places.runs), store, str(tmp_path))
+    films(run, videos, store, str(tmp_path), {})
+    pages(str(tmp_path))
+    report = tmp_path / "report"
+    assert {str(p.relative_to(report)) for p in report.rglob("*") if p.is_file()} == {
+        "index.html",
+        "videos/video03.html",
+        "videos/video03.mp4",
+    }
+    film = report / "videos" / "video03.mp4"
+    info = video.probe(str(film), film.name)
+    assert len(info.time_s) == 50 and info.height <= 360 and info.width % 2 == info.height % 2 == 0 and info.has_audio
+    index, page = (report / "index.html").read_text(), (report / "videos" / "video03.html").read_text()
+    assert "Against annotations" not in index and 'src="video03.mp4"' in page and "data:image/jpeg;base64," in page
+    before = film.stat().st_mtime_ns
+    films(run, videos, store, str(tmp_path), {})
+    assert film.stat().st_mtime_ns == before  # a film that is there is not made again
+    judged = score_predictions(str(tmp_path), trained.places.truth)
+    pages(str(tmp_path), Gold(judged.title, judged.answers, judged.truth))
+    index, page = (report / "index.html").read_text(), (report / "videos" / "video03.html").read_text()
+    assert "Against annotations" in index and "Annotated against predicted" in index and "CCC valence" in page
+    assert "trained" in (Path(trained.places.runs) / "demo.html").read_text().lower()
+
+
+def test_a_video_that_cannot_be_used_stands_in_the_index_with_its_reason(trained: Micro, tmp_path: Path):
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    shutil.copytree(trained.places.new_videos, folder)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    store, run = Store(trained.places.store), trained.run
+    videos = extract(run, str(folder), store).videos
+    predict(run, videos, load_models(run, trained.places.runs), store, str(out))
+    films(run, videos, store, str(out), {})
+    pages(str(out))
+    index = (out / "report" / "index.html").read_text()
+    assert "cannot be opened as a video" in index and index.count('class="status failed"') == 1
+    assert not (out / "report" / "videos" / "broken.html").exists()
+
+
+def test_a_store_says_what_it_has_what_failed_and_what_is_missing(
+    extracted: Micro, tmp_path: Path, capsys: CaptureFixture[str]
+):
+    run, store = extracted.run, Store(str(tmp_path / "store"))
+    shutil.copytree(extracted.places.store, tmp_path / "store")
+    assert status(run, extracted.places.videos, store, []) == 0
+    assert "missing" in capsys.readouterr().out
+    clip = next((tmp_path / "store" / "face").rglob("*.parquet"))
+    clip.unlink()
+    before = {name for name, _, _ in files.walk(store.uri)}
+    assert status(run, extracted.places.videos, store, []) == 1
+    face = next(line for line in capsys.readouterr().out.splitlines() if "face" in line)
+    assert face.split("│")[1:-1][1].strip() == "5" and face.split("│")[1:-1][4].strip() == "1"
+    assert {name for name, _, _ in files.walk(store.uri)} == before
+    videos = tmp_path / "videos"
+    shutil.copytree(extracted.places.videos, videos)
+    (videos / "broken.mp4").write_bytes(b"no video")
+    extract(run, str(videos), store)
+    capsys.readouterr()
+    assert status(run, str(videos), store, []) == 3
+    assert "1 x cannot be opened as a video" in capsys.readouterr().out
+
+
+def test_one_clip_is_replayed_with_its_traceback_and_nothing_is_written(
+    extracted: Micro, tmp_path: Path, capsys: CaptureFixture[str]
+):
+    run, videos = extracted.run, extracted.places.videos
+    assert replay(run, videos, "video01:1", []) == 0
+    said = capsys.readouterr().out
+    assert "video01 clip 1 face: ok" in said and "clip 0" not in said
+    for wanted, reason in (("nobody", "no such video"), ("video01:x", "no such video"), ("video01:9", "clips 0 to 2")):
+        with pytest.raises(ValueError, match=reason):
+            replay(run, videos, wanted, [])
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert replay(run, str(tmp_path), "broken", []) == 3
+    assert "MediaError" in capsys.readouterr().err
+
+
+def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
+    extracted: Micro, tmp_path: Path, capsys: CaptureFixture[str]
+):
+    run, store = extracted.run, Store(str(tmp_path / "store"))
+    found, probed = forecast.extraction(run, extracted.places.videos, store, [])
+    assert len(probed) == 2 and found.seconds and any("ASSUMED" in line for line in found.lines)
+    assert {name.split("/")[0] for name, _, _ in files.walk(store.uri)} == {"videos"}
+    shutil.copytree(extracted.places.store, tmp_path / "store", dirs_exist_ok=True)
+    found, probed = forecast.extraction(run, extracted.places.videos, store, [])
+    assert found.seconds == 0 and "plan: nothing to extract" in found.lines
+    labels = affwild2.read_splits(extracted.places.labels)
+    nothing = str(tmp_path / "runs")
+    found = forecast.training(found, run, probed, labels, nothing, 0)
+    assert found.seconds is None and sum("not timed yet" in line for line in found.lines) == 5
+    assert found.show() == 0
+    assert "how long it takes is not known yet" in capsys.readouterr().out
+
+
+def test_a_plan_multiplies_what_was_measured(extracted: Micro, tmp_path: Path):
+    run, store = extracted.run, Store(str(tmp_path / "store"))
+    where = plan.addresses(run)
+    for kind, work_s in (("face", 30.0), ("behavior", 5.0), ("audio", 1.0)):
+        speed.note(store.uri, kind, where[kind], 10.0, work_s, 4.0)  # type: ignore[index]
+    found, probed = forecast.extraction(run, extracted.places.videos, store, [])
+    length = sum(entry.probe.clock.duration_s for entry in probed if entry.probe)
+    assert found.seconds == pytest.approx(4.0 + 3.0 * length)
+    speed.note(store.uri, "face", where["face"], 10.0, 10.0, 2.0)  # runs are added up
+    found, _ = forecast.extraction(run, extracted.places.videos, store, [])
+    assert found.seconds == pytest.approx(4.0 + 2.0 * length)
+    labels = affwild2.read_splits(extracted.places.labels)
+    frames = sum(len(entry.probe.time_s) for entry in probed if entry.probe and entry.stem in labels["train"])
+    face = replace(run, systems=("face",))
+    speed.note(str(tmp_path / "runs"), *speed.speed_of(face, "face"), 2.0 * frames, 8.0, 0.0)
+    found = forecast.training(forecast.Forecast(), face, probed, labels, str(tmp_path / "runs"), 0)
+    assert found.seconds == pytest.approx(8.0)
+
+
+def test_a_plan_warns_of_pools_that_do_not_fit_and_of_a_full_disk(
+    extracted: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
+    run = replace(extracted.run, face=replace(extracted.run.face, num_cpus=8.0, max_actors=2))
+    found, _ = forecast.extraction(run, extracted.places.videos, Store(str(tmp_path / "new")), [])
+    said = "\n".join(found.warnings)
+    assert "it would not start: the stages ask for" in said and "may grow to 16" in said and "free" in said
+
+
+def test_speeds_that_cannot_be_read_are_measured_anew(tmp_path: Path):
+    speed.note(str(tmp_path), "face", "x", 10.0, 5.0, 1.0)
+    speed.note(str(tmp_path), "face", "x", 0.0, 5.0, 1.0)  # nothing was done
+    assert speed.measured(str(tmp_path), "face", "x") == speed.Speed(10.0, 5.0, 1.0, 1)
+    (tmp_path / "_speed" / "face-x.json").write_text("{}")
+    assert speed.measured(str(tmp_path), "face", "x") is None
+
+
+def test_a_pattern_means_the_videos_that_it_matches(tmp_path: Path):
+    for name in ("talks/a.mp4", "talks/b.mkv", "talks/deep/c.mp4", "odd[1].mp4", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert affwild2.list_videos(f"{tmp_path}/talks/*.mp4") == {"a": "a.mp4"}
+    assert affwild2.list_videos(f"{tmp_path}/talks/**/*.mp4") == {"a": "a.mp4", "c": "deep/c.mp4"}
+    assert affwild2.videos_root(f"{tmp_path}/talks/*.mp4") == f"{tmp_path}/talks"
+    assert affwild2.list_videos(f"{tmp_path}/talks/[ab].*") == {"a": "a.mp4", "b": "b.mkv"}
+    assert affwild2.list_videos(f"{tmp_path}/odd[1].mp4") == {"odd[1]": "odd[1].mp4"}  # a file that is called so
+    with pytest.raises(ValueError, match="no video in it"):
+        affwild2.list_videos(f"{tmp_path}/talks/*.avi")
+
+
+def test_a_log_goes_on_while_stages_work_and_shows_each(monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.05)
+    monkeypatch.setattr(progress, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    with Meter("extract", 10.0, "s", parts={"face": 10.0, "audio": 4.0}, look=lambda: {"face": 3.0}) as meter:
+        time.sleep(0.3)
+        meter.advance(10.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert "extract: 0 of 10 s (face 3/10, audio 0/4)" in lines[0] and lines[-1].startswith("extract: 10 of 10 s in")
+
+
+def test_a_notebook_gets_a_table(trained: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from affect.pipeline import notebook
+
+    recipes = {"micro": (lambda: trained.run, lambda: trained.places)}
+    monkeypatch.setattr(notebook, "RECIPES", recipes)
+    [path] = Path(trained.places.new_videos).glob("*.mp4")
+    table = affect.predict(str(path), recipe="micro", out=str(tmp_path))
+    assert table.schema.equals(schema.PREDICTIONS) and table.num_rows == 50
+    (tmp_path / "broken.mp4").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"broken\.mp4: nothing can be predicted; broken: cannot be opened"):
+        affect.predict(str(tmp_path / "broken.mp4"), recipe="micro", out=str(tmp_path))
+    with pytest.raises(ValueError, match="recipe 'x' is none of micro"):
+        affect.predict(str(path), recipe="x")
+
+
+def test_the_run_note_names_versions_models_and_features(predicted: str):
+    note = json.loads(io.BytesIO((Path(predicted) / "run.json").read_bytes()).read())
+    made = note["made_with"]
+    assert {"python", "affect", "torch", "raav model", "face features", "face extraction"} <= set(made)
+    assert note["settings"]["name"] == "demo"
