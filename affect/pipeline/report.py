@@ -6,6 +6,7 @@ RUNS/<recipe>.html                         the curves of a training
 """
 
 import base64
+import csv
 import io
 import json
 import tempfile
@@ -18,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import ray.data
 from numpy import ndarray
@@ -154,13 +153,10 @@ def pages(out: str, gold: Gold | None = None) -> None:
     """
     out = files.absolute(out)
     note = json.loads(files.read(files.join(out, "run.json")))
-    outcomes = pyarrow.csv.read_csv(
-        io.BytesIO(files.read(files.join(out, "videos.csv"))),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types={"video": pa.string(), "status": pa.string(), "reason": pa.string()},
-            strings_can_be_null=False,
-        ),
-    ).to_pylist()
+    outcomes: list[dict[str, Any]] = [
+        {**row, "people": int(row["people"]), "frames": int(row["frames"])}
+        for row in csv.DictReader(io.StringIO(files.read(files.join(out, "videos.csv")).decode(), newline=""))
+    ]
     caveat = CAVEAT if note["recipe"].startswith("demo") else ""
     golds = gold.truth.gold if gold else {}
     scores = _track_scores(gold) if gold else {}

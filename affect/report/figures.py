@@ -28,9 +28,14 @@ def text(name: str) -> str:
 def template(name: str) -> jinja2.Template:
     """A page to be filled, which escapes what it is filled with."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FunctionLoader(text),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    return environment.from_string(text(name))
+    environment.globals["style"] = text("style.css")
+    return environment.get_template(name)
 
 
 def drawn() -> AbstractContextManager[Any]:

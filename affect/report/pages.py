@@ -62,6 +62,7 @@ def video_page(
     }
     words = {t: tuple(said(v) for v in pair) for t, pair in scores.items()}
     return template("video.html").render(
+        title=f"{row['video']}: valence and arousal",
         stem=row["video"],
         row=row,
         film=film,
@@ -71,7 +72,6 @@ def video_page(
         shown=shown,
         scores={person["track"]: words.get(person["track"], ("", "")) for person in people} if scores else {},
         caveat=caveat,
-        style=text("style.css"),
         script=text("video.js"),
     )
 
@@ -159,7 +159,6 @@ def index_page(
         caveat=caveat,
         columns=names,
         said=said,
-        style=text("style.css"),
     )
 
 
@@ -203,13 +202,14 @@ def training_page(title: str, models: Sequence[Mapping[str, Any]]) -> str:
             right.legend(loc="lower right", frameon=False)
             for axes in (left, right):
                 axes.set_xlabel("epoch")
+                axes.xaxis.get_major_locator().set_params(integer=True)
                 axes.grid(alpha=0.3)
             caption = (
                 f"Left the loss, right CCC after each epoch; the line is epoch {model['best']['epoch']}, the best."
             )
             figures.append((model["title"], svg(figure), caption))
     shown = [{**model, "settings": json.dumps(model["settings"], indent=1)} for model in models]
-    return template("training.html").render(title=title, models=shown, figures=figures, style=text("style.css"))
+    return template("training.html").render(title=title, models=shown, figures=figures)
 
 
 def duration(seconds: float) -> str:

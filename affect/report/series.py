@@ -116,11 +116,13 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
 
 
 def moments(rows: pa.Table) -> list[Moment]:
-    """The most positive and negative, most aroused and calmest frames of one person, those with evidence.
+    """The most positive and negative, most aroused and calmest frames of one person, those that show the face.
 
-    A frame that is several of these stands once.
+    Where it is never seen, those with any evidence. A frame that is several of these stands once.
     """
     valid = rows["valid"].to_numpy(zero_copy_only=False)
+    face = rows["face_valid"].fill_null(False).to_numpy(zero_copy_only=False)
+    valid = face if face.any() else valid
     values = {d: column(rows, d) for d in DIMENSIONS}
     valid = valid & ~np.isnan(values["valence"])
     if not valid.any():
