@@ -39,7 +39,7 @@ def predict(
         recipe: name of one of :data:`affect.recipes.RECIPES`.
         runs: where its models are; the recipe's place if not given, as for the others.
         store: where features go.
-        out: where tables go.
+        out: where tables go; a folder in the store if not given. There is no report.
         people: everyone who is seen, the main person, or the left or right one of two.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from functools import lru_cache
@@ -65,9 +66,25 @@ def walk(uri: str) -> Iterator[tuple[str, int, str]]:
     The version is the modification time on a disk and the ETag in a bucket.
     """
     system, root = resolve(absolute(uri))
+    if isinstance(system, LocalFileSystem) and os.path.isdir(root):
+        yield from sorted(_walk_folder(root, ""))
+        return
     for path, info in sorted(system.find(root, detail=True).items()):
         name = path[len(root) :].lstrip("/") or path.rpartition("/")[2]
         yield name, info["size"], str(info.get("ETag") or info.get("mtime"))
+
+
+def _walk_folder(folder: str, before: str) -> Iterator[tuple[str, int, str]]:
+    """The same of a folder on a disk: fsspec takes eight times as long for ten thousands of files."""
+    for entry in os.scandir(folder):
+        try:
+            info = entry.stat()
+        except FileNotFoundError:  # it went away while others work here
+            continue
+        if stat.S_ISDIR(info.st_mode):
+            yield from _walk_folder(entry.path, f"{before}{entry.name}/")
+        else:
+            yield f"{before}{entry.name}", info.st_size, str(info.st_mtime)
 
 
 def read(uri: str) -> bytes:

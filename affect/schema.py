@@ -250,7 +250,8 @@ OUTCOMES = pa.schema(
         ("video", pa.string()),
         ("status", pa.string()),  # ok, degraded or failed
         ("people", pa.int32()),
-        ("frames", pa.int32()),
+        ("frames", pa.int32()),  # of all people together
+        ("duration_s", pa.float64()),  # of the video; 0 if it cannot be used
         ("reason", pa.string()),
     ]
 )

@@ -28,7 +28,7 @@ class Extract:
     run: Annotated[Run, tyro.conf.arg(name="")]
     """Every setting of the recipe."""
     videos: str
-    """Folder, bucket prefix or one video."""
+    """Folder, bucket prefix, pattern such as 'talks/*.mp4', or one video."""
     store: str
     """Where features go: a folder or bucket prefix."""
     labels: str | None = None
@@ -45,6 +45,11 @@ class Extract:
     """VIDEO or VIDEO:CLIP, without suffix: do it here and now with full tracebacks; write nothing."""
     save_overlay: str | None = None
     """Folder for films that show every person's box, name and mouth, and a table of them: is tracking right?"""
+
+    @property
+    def here(self) -> bool:
+        """Whether it is done without Ray."""
+        return self.status or self.only is not None
 
 
 def work(args: Extract) -> int:

@@ -29,7 +29,7 @@ class Predict:
     run: Annotated[Run, tyro.conf.arg(name="")]
     """Every setting of the recipe."""
     new_videos: Annotated[str, tyro.conf.arg(name="videos")]
-    """Folder, bucket prefix or one video."""
+    """Folder, bucket prefix, pattern such as 'talks/*.mp4', or one video."""
     out: str
     """Where tables go."""
     runs: str
@@ -62,7 +62,7 @@ def work(args: Predict) -> int:
     only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
     if args.plan:
         found, probed = forecast.extraction(args.run, args.new_videos, store, tracks or [], only=only)
-        return forecast.prediction(found, probed, models, store, args.report).show()
+        return forecast.prediction(found, args.run, probed, models, store, report=args.report).show()
     summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only)
     points, whom = hints.read(args.hints), args.people
     outcomes = predict(args.run, summary.videos, models, store, args.out, people=whom, tracks=tracks, hints=points)

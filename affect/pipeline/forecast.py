@@ -18,6 +18,7 @@ from affect.pipeline.extract import EXIT_OK
 from affect.pipeline.models import Model, load_model, read_run, run_name, settings_address
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
+from affect.pipeline.report import at_once
 from affect.pipeline.store import Store
 from affect.report.pages import duration
 
@@ -189,6 +190,9 @@ def training(
     development = sum(1 for name in labels["development"] if _video(name, frames))
     found.lines.append(f"plan: {len(names)} training tracks, {total:,} frames; {development} development tracks")
     there = _trained(run, runs, folds)
+    if not total or not development:
+        found.warnings.append("it would not start: no annotated video is here for training, or none for development")
+        return found
     for system in run.systems:
         if system in there:
             found.lines.append(f"plan: {system}: there already, {there[system]}, unless labels or features changed")
@@ -234,12 +238,13 @@ def _trained(run: Run, runs: str, folds: int) -> dict[System, str]:
 
 
 def prediction(
-    found: Forecast, probed: Sequence[Video], models: Mapping[System, Model], store: Store, report: bool
+    found: Forecast, run: Run, probed: Sequence[Video], models: Mapping[System, Model], store: Store, *, report: bool
 ) -> Forecast:
     """Add what would be predicted.
 
     Args:
         found: of the extraction.
+        run: the run.
         probed: the videos.
         models: from :func:`affect.pipeline.predict.load_models`.
         store: where speeds are kept.
@@ -253,7 +258,8 @@ def prediction(
             found.lines.append(f"plan: {what}: not timed yet")
             found.add(None)
             continue
-        took = known.start_s + length * known.work_s / known.amount
-        found.lines.append(f"plan: {what}: {duration(took)}, measured in {known.runs} runs")
+        num = max(1, run.workers.num_workers) if what == "predict" else at_once(len(probed))
+        took = known.start_s + length * known.work_s / known.amount / num
+        found.lines.append(f"plan: {what}: {duration(took)} if none is there yet, measured in {known.runs} runs")
         found.add(took)
     return found

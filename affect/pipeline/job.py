@@ -28,7 +28,7 @@ def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | Non
     Args:
         job: dataclass with a field ``run`` and the job's own settings; those without a default
             are fields of :class:`affect.recipes.Places` and default to the recipe's place. A field ``best`` is the
-            ``best.json`` of a search, whose settings the run then has.
+            ``best.json`` of a search, whose settings the run then has; one ``here`` says that Ray is not needed.
         work: does the job and returns the exit code.
         others: recipes of another kind than :data:`affect.recipes.RECIPES`, with the defaults of their flags.
     """
@@ -41,7 +41,8 @@ def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | Non
             arguments = parse(job, [flag for flag in given if flag not in VERBOSE], others or {})
             if path := getattr(arguments, "best", None):
                 arguments = replace(arguments, run=spaces.best(path, arguments.run))
-            start_ray()
+            if not getattr(arguments, "here", False):
+                start_ray()
             code = work(arguments)
         except (ValueError, OSError, FloatingPointError, RayError) as error:
             if verbose:

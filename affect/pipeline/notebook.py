@@ -30,7 +30,8 @@ def predict(
     run, places = make_run(), make_places()
     start_ray()
     models = load_models(run, runs or places.runs)
-    features, target = Store(store or places.store), files.absolute(out or places.out)
+    features = Store(store or places.store)
+    target = files.absolute(out or files.join(features.uri, "_notebook"))
     found = extract(run, videos, features)
     rows = predict_all(run, found.videos, models, features, target, people=people)
     usable = [row["video"] for row in rows if row["status"] != "failed"]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,8 @@ from affect.tasks.fusion import FusionTask
 from affect.tasks.track import TrackTask
 
 People = Literal["all", "main", "left", "right"]
+SUMMARY = "videos"
+"""Name of the table that says how each video ended."""
 _METADATA = b"affect"
 
 
@@ -138,9 +140,17 @@ class Predictor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Predict one video; its row is the outcome."""
         video = self._videos[str(batch["stem"][0])]
-        row = {"video": video.stem, "status": "failed", "people": 0, "frames": 0, "reason": video.reason, "new_s": 0.0}
-        if video.probe is not None:
-            row |= self._predict(video)
+        start = time.monotonic()
+        row = {"video": video.stem, "status": "failed", "people": 0, "frames": 0, "duration_s": 0.0}
+        row |= {"reason": video.reason, "new_s": 0.0, "took_s": 0.0}
+        if video.stem == SUMMARY:
+            row["reason"] = f"{SUMMARY}.csv says how videos ended: give the video another name"
+        elif video.probe is not None:
+            row |= {"duration_s": video.probe.clock.duration_s, **self._predict(video)}
+            row["took_s"] = time.monotonic() - start if row["new_s"] else 0.0
+        if row["status"] == "failed" and video.stem != SUMMARY:  # what an earlier run said of it holds no more
+            for suffix in ("parquet", "csv"):
+                files.delete(files.join(self._out, f"{video.stem}.{suffix}"))
         return {name: [value] for name, value in row.items()}
 
     def _predict(self, video: Video) -> dict[str, Any]:
@@ -162,6 +172,8 @@ class Predictor:
         reasons = features.reasons if people else [nobody, *features.reasons]
         status = "failed" if features.failed else "degraded" if reasons else "ok"
         row = {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
+        if features.failed:
+            return row
         files.write(files.join(self._out, f"{video.stem}.csv"), encode_csv(table))
         note = json.dumps({"mark": mark, "outcome": row}).encode()
         files.write(path, encode(table.replace_schema_metadata({_METADATA: note})))  # last: it says that all is there
@@ -285,6 +297,11 @@ def predict(
     """
     if tracks is not None:
         tell_unknown(hints or {}, tracks)
+    if people not in get_args(People):
+        raise ValueError(f"people {people!r} are none of {', '.join(get_args(People))}")
+    if tracks is not None and people != "all":
+        raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
+    num_actors = max(1, run.workers.num_workers)
     by_stem = {video.stem: video for video in videos}
     stream = ray.data.from_items([{"stem": stem} for stem in by_stem], override_num_blocks=len(by_stem)).map_batches(
         Predictor,
@@ -292,21 +309,21 @@ def predict(
         batch_size=1,
         num_cpus=0.5,
         num_gpus=1 if run.workers.use_gpu else None,
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, run.workers.num_workers)),
+        compute=ActorPoolStrategy(min_size=1, max_size=num_actors),
     )
     rows: list[dict[str, Any]] = []
-    start = first = time.monotonic()
+    start = time.monotonic()
     with Meter("predict", float(len(by_stem)), "videos") as meter:
         for row in stream.iter_rows():
-            first = time.monotonic() if not rows else first
             rows.append(row)
             meter.advance(1.0)
-    end, length = time.monotonic(), sum(row.pop("new_s") for row in rows)
+    length, work_s = (sum(row.pop(name) for row in rows) for name in ("new_s", "took_s"))
+    start_s = max(0.0, time.monotonic() - start - work_s / num_actors)
     mark = address({system: model.address for system, model in models.items()})
-    speed.note(store.uri, "predict", mark, length, end - first, first - start)
+    speed.note(store.uri, "predict", mark, length, work_s, start_s)
     rows.sort(key=lambda row: row["video"])
     summary = encode_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES))
-    files.write(files.join(files.absolute(out), "videos.csv"), summary)
+    files.write(files.join(files.absolute(out), f"{SUMMARY}.csv"), summary)
     note = {
         "recipe": run.name,
         "models": {system: model.address for system, model in models.items()},

@@ -41,7 +41,7 @@ class Meter:
         unit: what the amount counts, e.g. ``s of video``.
         start: work that was done before, which says nothing of the rate.
         parts: amount of work of each stage, where the work passes several.
-        look: says how much each stage has done; asked every second, so that a log goes on where nothing is finished.
+        look: says how much each stage has done; asked every second.
     """
 
     def __init__(
@@ -75,9 +75,8 @@ class Meter:
             for part, amount in self._parts.items():
                 self._tasks[part] = self._bar.add_task(f"  {part}", total=round(amount))
             self._task = self._bar.add_task(self._name, total=round(self._total))
-        if self._look:
-            self._watch = threading.Thread(target=self._ask, daemon=True)
-            self._watch.start()
+        self._watch = threading.Thread(target=self._ask, daemon=True)
+        self._watch.start()
         return self
 
     def __exit__(
@@ -85,7 +84,7 @@ class Meter:
     ) -> None:
         """Take the bars down, or say the last line."""
         self._over.set()
-        if kind is None and self._look:
+        if kind is None:
             self._watch.join()
         if self._bar:
             self._bar.stop()
@@ -100,9 +99,8 @@ class Meter:
             self._show()
 
     def _ask(self) -> None:
-        assert self._look is not None
         while not self._over.wait(LOOK_EVERY_S):
-            found = self._look()
+            found = self._look() if self._look else {}
             with self._lock:
                 self._of_part |= found
                 self._show()

@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import ray
 import ray.data
+from av.error import FFmpegError
 from numpy import ndarray
 from PIL import Image
 
@@ -50,6 +52,8 @@ QUALITY = 27
 """Of a film, see :func:`affect.corpus.film.write_film`."""
 MAX_SHOWN = 3
 """People of a video whose strongest moments are shown."""
+CPUS = 0.5
+"""Of making a film or a page."""
 PICTURE_WIDTH_PX = 320
 """Of a moment's picture at most."""
 
@@ -84,15 +88,21 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
         return
     make = partial(_film, videos=usable, run=run, where=plan.addresses(run), store=store, out=out, hints=hints)
     rows = [{"stem": stem} for stem in usable]
-    stream = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(make, num_cpus=0.5)
-    start, made_s = time.monotonic(), 0.0
+    stream = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(make, num_cpus=CPUS)
+    start, made_s, work_s = time.monotonic(), 0.0, 0.0
     with Meter("report", float(len(rows)), "films") as meter:
         for row in stream.iter_rows():
             if row["reason"]:
                 say(f"{row['stem']}: no film, {row['reason']}")
-            made_s += row["made_s"]
+            made_s, work_s = made_s + row["made_s"], work_s + row["took_s"]
             meter.advance(1.0)
-    speed.note(store.uri, "report", "films", made_s, time.monotonic() - start, 0.0)
+    start_s = max(0.0, time.monotonic() - start - work_s / at_once(len(rows)))
+    speed.note(store.uri, "report", "films", made_s, work_s, start_s)
+
+
+def at_once(num_films: int) -> int:
+    """Films that are made at once."""
+    return max(1, min(num_films, int(ray.cluster_resources().get("CPU", 1.0) / CPUS)))
 
 
 def _film(
@@ -104,13 +114,21 @@ def _film(
     out: str,
     hints: Mapping[str, Points],
 ) -> dict[str, Any]:
-    entry = videos[row["stem"]]
+    start = time.monotonic()
+    reason, made_s = _make_film(videos[row["stem"]], run, where, store, out, hints)
+    return {**row, "reason": reason, "made_s": made_s, "took_s": time.monotonic() - start if made_s else 0.0}
+
+
+def _make_film(
+    entry: Video, run: Run, where: dict[Modality, str], store: Store, out: str, hints: Mapping[str, Points]
+) -> tuple[str, float]:
+    """Make a film; returns why there is none, and its length if it was made now."""
     assert entry.probe is not None
     target = _film_of(out, entry.stem)
     try:
         table = pq.read_table(io.BytesIO(files.read(files.join(out, f"{entry.stem}.parquet"))))
     except FileNotFoundError:
-        return {**row, "reason": "it was not predicted", "made_s": 0.0}
+        return "it was not predicted", 0.0
     people = [(rows["track"][0].as_py(), rows["person"][0].as_py()) for rows in by_track(table)]
     points = {track: [tuple(point) for point in hints.get(track, ())] for track, _ in people}
     mark = address(where.get("face"), entry.probe.fingerprint, run.tracking, people, points, LARGEST, QUALITY)
@@ -119,7 +137,7 @@ def _film(
         if files.exists(target):
             path.write_bytes(files.read(target))
             if note_of(path) == mark:
-                return {**row, "reason": "", "made_s": 0.0}
+                return "", 0.0
         cast = []
         if "face" in where and people:
             faces, persons = _seen(entry, run, where, store)
@@ -129,10 +147,10 @@ def _film(
                     cast.append(Cast(name, person))
         try:
             film(path, entry.uri, entry.probe, cast, largest=LARGEST, captions=False, note=mark, quality=QUALITY)
-        except (MediaError, OSError) as error:
-            return {**row, "reason": str(error), "made_s": 0.0}
+        except (ValueError, OSError, FFmpegError) as error:
+            return str(error), 0.0
         files.write(target, path.read_bytes())
-    return {**row, "reason": "", "made_s": entry.probe.clock.duration_s}
+    return "", entry.probe.clock.duration_s
 
 
 def _seen(entry: Video, run: Run, where: dict[Modality, str], store: Store) -> tuple[Any, list[Any]]:
@@ -154,7 +172,7 @@ def pages(out: str, gold: Gold | None = None) -> None:
     out = files.absolute(out)
     note = json.loads(files.read(files.join(out, "run.json")))
     outcomes: list[dict[str, Any]] = [
-        {**row, "people": int(row["people"]), "frames": int(row["frames"])}
+        {**row, "people": int(row["people"]), "frames": int(row["frames"]), "duration_s": float(row["duration_s"])}
         for row in csv.DictReader(io.StringIO(files.read(files.join(out, "videos.csv")).decode(), newline=""))
     ]
     caveat = CAVEAT if note["recipe"].startswith("demo") else ""
@@ -163,7 +181,7 @@ def pages(out: str, gold: Gold | None = None) -> None:
     rows = []
     if outcomes:
         make = partial(_page, out=out, gold=golds, scores=scores, caveat=caveat)
-        stream = ray.data.from_items(outcomes, override_num_blocks=min(len(outcomes), 256)).map(make, num_cpus=0.5)
+        stream = ray.data.from_items(outcomes, override_num_blocks=min(len(outcomes), 256)).map(make, num_cpus=CPUS)
         with Meter("report", float(len(outcomes)), "pages") as meter:
             for row in stream.iter_rows():
                 rows.append(json.loads(row["row"]))
@@ -201,11 +219,12 @@ def _page(
     caveat: str,
 ) -> dict[str, Any]:
     """Write a video's page; returns its row of the index."""
-    try:
-        table = pq.read_table(io.BytesIO(files.read(files.join(out, f"{row['video']}.parquet"))))
-    except FileNotFoundError:  # it failed: the index says why
+    target, page = _film_of(out, row["video"]), files.join(out, "report", "videos", f"{row['video']}.html")
+    if row["status"] == "failed":  # the index says why, and what an earlier run said holds no more
+        files.delete(target)
+        files.delete(page)
         return {"row": json.dumps(index_row(row, schema.PREDICTIONS.empty_table(), None))}
-    target = _film_of(out, row["video"])
+    table = pq.read_table(io.BytesIO(files.read(files.join(out, f"{row['video']}.parquet"))))
     shown = [moment for rows in by_track(table)[:MAX_SHOWN] for moment in moments(rows)]
     pictures = [""] * len(shown)
     name = None
@@ -222,7 +241,7 @@ def _page(
         {track: scores[track] for track in own},
         caveat,
     )
-    files.write(files.join(out, "report", "videos", f"{row['video']}.html"), html.encode())
+    files.write(page, html.encode())
     return {"row": json.dumps(index_row(row, table, f"videos/{row['video']}.html"))}
 
 
@@ -284,5 +303,7 @@ def training_report(runs: str, name: str, models: Sequence[Model]) -> None:
     for model in models:
         say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
     path = files.join(files.absolute(runs), f"{name}.html")
-    files.write(path, training_page(f"Training of recipe {name}", shown).encode())
+    files.write(
+        path, training_page(f"Training of recipe {name}", shown, CAVEAT if name.startswith("demo") else "").encode()
+    )
     say(f"report: {path}")

@@ -16,7 +16,7 @@ class Speed:
 
     Args:
         amount: what was done: seconds of video, or frames times epochs.
-        work_s: seconds that it took, of all actors together.
+        work_s: seconds that it took, of all actors together; of a training, from its start to its end.
         start_s: mean time until work began and after it ended.
         runs: how many runs this is of.
     """

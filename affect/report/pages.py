@@ -17,7 +17,7 @@ from affect.report.series import DIMENSIONS, Moment, column, person_data, thinne
 
 SPARK_POINTS = 60
 """Points of the small curves of an index."""
-COLUMNS = ("video", "status", "people", "length", "evidence", "valence", "arousal")
+COLUMNS = ("video", "status", "people", "length", "seen", "valence", "arousal")
 """Of the index's table."""
 
 
@@ -96,10 +96,9 @@ def index_row(row: Mapping[str, Any], table: pa.Table, page: str | None) -> dict
         page: where its page lies, from the index.
     """
     people = by_track(table)
-    valid = table["valid"].to_numpy(zero_copy_only=False)
-    length = column(table, "time_s")
+    known = table["face_valid"].null_count < table.num_rows
+    valid = (table["face_valid"].fill_null(False) if known else table["valid"]).to_numpy(zero_copy_only=False)
     found: dict[str, Any] = {**row, "page": page, "spark": {}, "ccc": None}
-    found["duration_s"] = float(length.max()) if len(length) else 0.0
     found["coverage"] = float(valid.mean()) if len(valid) else 0.0
     for dimension in DIMENSIONS:
         values = column(table, dimension)
@@ -179,12 +178,13 @@ def _sparks(values: Mapping[str, list[list[float | None]]]) -> dict[str, str]:
     return found
 
 
-def training_page(title: str, models: Sequence[Mapping[str, Any]]) -> str:
+def training_page(title: str, models: Sequence[Mapping[str, Any]], caveat: str) -> str:
     """The curves of a training.
 
     Args:
         title: of the page.
         models: each with title, address, best, settings and history, as the model's files have them.
+        caveat: what has to be said first.
     """
     figures = []
     with drawn():
@@ -209,12 +209,12 @@ def training_page(title: str, models: Sequence[Mapping[str, Any]]) -> str:
             )
             figures.append((model["title"], svg(figure), caption))
     shown = [{**model, "settings": json.dumps(model["settings"], indent=1)} for model in models]
-    return template("training.html").render(title=title, models=shown, figures=figures)
+    return template("training.html").render(title=title, models=shown, figures=figures, caveat=caveat)
 
 
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds, to be read."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -13,6 +13,8 @@ MAX_POINTS = 3000
 """Points of a curve; longer tracks are shown as means of as many equal stretches."""
 MIN_GAP_S = 0.2
 """Shorter stretches without evidence are not marked."""
+ONE_FRAME_S = 0.04
+"""How long the only frame of a video is shown."""
 MODALITY_WORDS = {
     "face": "the face is not found",
     "behavior": "no state of the vision-language model",
@@ -77,7 +79,8 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
     time_s = column(rows, "time_s")
     num = len(time_s)
     step = max(1, -(-num // MAX_POINTS))
-    end_s = float(time_s[-1] + (time_s[-1] - time_s[0]) / max(1, num - 1))
+    frame_s = (time_s[-1] - time_s[0]) / (num - 1) if num > 1 else ONE_FRAME_S
+    end_s = float(time_s[-1] + frame_s)
     if gold is not None:
         padded = np.full((num, 2), np.nan)
         padded[: min(num, len(gold))] = gold[:num]

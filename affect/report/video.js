@@ -24,7 +24,7 @@
   };
   const x = (time) => LEFT + ((time - from) / length) * (WIDTH - LEFT - RIGHT);
   const timeAt = (clientX) => {
-    const box = timeline.getBoundingClientRect();
+    const box = timeline.firstChild.getBoundingClientRect();
     const at = ((clientX - box.left) / box.width) * WIDTH;
     return clamp(from + ((at - LEFT) / (WIDTH - LEFT - RIGHT)) * length);
   };
@@ -101,6 +101,11 @@
           const gap = element("rect", { x: x(a), y: top, width: Math.max(1, x(b) - x(a)), height: PANEL, fill: "url(#hatch)", opacity: 0.8 }, inside);
           element("title", {}, gap, `${person.name}: no evidence from ${a.toFixed(1)} to ${b.toFixed(1)} s; the nearest frame's answer is given`);
         }
+        const faceless = person.seen.face ? person.seen.face.gaps : [];
+        for (const [a, b] of faceless) {
+          const gap = element("rect", { x: x(a), y: top, width: Math.max(1, x(b) - x(a)), height: PANEL, fill: "url(#hatch)", opacity: 0.35 }, inside);
+          element("title", {}, gap, `${person.name}: the face is not found from ${a.toFixed(1)} to ${b.toFixed(1)} s`);
+        }
         if (layers.has("spread")) element("path", { d: band(person, person[dimension], person.spread[dimension], y), fill: color, opacity: 0.2 }, inside);
         for (const [system, values] of Object.entries(person.systems)) {
           if (layers.has(system)) element("path", { d: path(person, values[dimension], y), fill: "none", stroke: SYSTEM[system], "stroke-width": 1.2, "stroke-dasharray": DASH_OF[system] }, inside);
@@ -139,6 +144,9 @@
           at -= 8 * WORDS[modality].length + 4;
           element("line", { x1: at - 26, x2: at, y1: top - 10, y2: top - 10, stroke: SYSTEM[modality], "stroke-width": 2, "stroke-dasharray": DASH_OF[modality] }, drawn);
           at -= 44;
+        }
+        for (const [modality] of of(person.seen).filter(([m]) => !(m in person.trust))) {
+          element("text", { x: LEFT + 4, y: top - 6 }, drawn, `${WORDS[modality]} has no gate`);
         }
         top += TRUST;
       }
@@ -204,7 +212,7 @@
       const known = person.gold && person.gold.valence[k] !== null ? ` (gold ${signed(person.gold.valence[k])}, ${signed(person.gold.arousal[k])})` : "";
       return `${data.people.length > 1 ? person.name + ": " : ""}valence ${signed(person.valence[k])}, arousal ${signed(person.arousal[k])}${known}${missing}`;
     }).join("; ");
-    document.getElementById("readout").textContent = `${clock(now)}  ${said}`;
+    document.getElementById("readout").textContent = `${clock(now)} · ${said}`;
     timeline.setAttribute("aria-valuenow", now.toFixed(2));
     timeline.setAttribute("aria-valuetext", `${clock(now)}, ${said}`);
   }
@@ -230,13 +238,15 @@
     film.addEventListener("timeupdate", () => show(film.currentTime));
   }
   let dragging = false;
-  timeline.addEventListener("pointerdown", (event) => { dragging = true; timeline.setPointerCapture(event.pointerId); go(timeAt(event.clientX)); });
+  timeline.addEventListener("pointerdown", (event) => { if (event.button) return; dragging = true; timeline.setPointerCapture(event.pointerId); go(timeAt(event.clientX)); });
   timeline.addEventListener("pointermove", (event) => { if (dragging) go(timeAt(event.clientX)); });
-  timeline.addEventListener("pointerup", () => { dragging = false; });
+  for (const end of ["pointerup", "pointercancel"]) timeline.addEventListener(end, () => { dragging = false; });
   const frame = data.frame_s;
   const keys = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 };
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || ["INPUT", "BUTTON", "VIDEO", "A"].includes(event.target.tagName)) return;
+    const on = event.target.tagName;
+    if (event.altKey || event.ctrlKey || event.metaKey || on === "VIDEO") return;
+    if (event.key === " " && ["INPUT", "BUTTON", "A"].includes(on)) return;
     if (event.key === " ") { if (film) { if (film.paused) film.play(); else film.pause(); } }
     else if (event.key in keys) go(now + keys[event.key] * (event.shiftKey && event.key.startsWith("Arrow") ? frame : 1) + 1e-4);
     else if (event.key === "Home") go(0);

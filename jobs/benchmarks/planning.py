@@ -51,7 +51,7 @@ def plan() -> None:
             where = f"{places.new_videos}/{part}"
             new = extract(other, where, store).videos
             found, probed = forecast.extraction(other, where, store, [])
-            found = forecast.prediction(found, probed, models, store, report=True)
+            found = forecast.prediction(found, other, probed, models, store, report=True)
             start = time.monotonic()
             predict(other, new, models, store, out)
             films(other, new, store, out, {})

@@ -116,6 +116,30 @@ def test_a_video_that_cannot_be_used_stands_in_the_index_with_its_reason(trained
     assert not (out / "report" / "videos" / "broken.html").exists()
 
 
+def test_a_video_that_fails_now_keeps_nothing_of_what_was_said_before(
+    trained: Micro, models: dict[str, Model], tmp_path: Path
+):
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    shutil.copytree(trained.places.new_videos, folder)
+    (folder / "videos.mp4").write_bytes((folder / "video03.mp4").read_bytes())
+    store, run = Store(trained.places.store), trained.run
+    for content in (None, b"no video"):
+        if content:
+            (folder / "video03.mp4").write_bytes(content)
+        videos = extract(run, str(folder), store).videos
+        rows = {row["video"]: row for row in predict(run, videos, models, store, str(out))}
+        films(run, videos, store, str(out), {})
+        pages(str(out))
+    assert rows["video03"]["status"] == "failed" and "videos.csv says how videos ended" in rows["videos"]["reason"]
+    assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == {
+        "run.json",
+        "videos.csv",
+        "report/index.html",
+    }
+    with pytest.raises(ValueError, match="--people left and --template both say whom to predict"):
+        predict(run, videos, models, store, str(out), people="left", tracks=["video03"])
+
+
 def test_a_store_says_what_it_has_what_failed_and_what_is_missing(
     extracted: Micro, tmp_path: Path, capsys: CaptureFixture[str]
 ):
@@ -166,6 +190,8 @@ def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
     assert found.seconds == 0 and "plan: nothing to extract" in found.lines
     labels = affwild2.read_splits(extracted.places.labels)
     nothing = str(tmp_path / "runs")
+    empty = forecast.training(forecast.Forecast(), run, [], labels, nothing, 0)
+    assert "no annotated video is here" in empty.warnings[0]
     found = forecast.training(found, run, probed, labels, nothing, 0)
     assert found.seconds is None and sum("not timed yet" in line for line in found.lines) == 5
     assert found.show() == 0

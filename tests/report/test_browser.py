@@ -83,7 +83,15 @@ def predictions(stem: str, seconds: float, people: tuple[str, ...] = ("left", "r
 
 def outcome(stem: str, table: pa.Table, status: str = "ok", reason: str = "") -> dict:
     people = len(table["track"].unique())
-    return {"video": stem, "status": status, "people": people, "frames": table.num_rows, "reason": reason}
+    length = max(table["time_s"].to_pylist(), default=0.0)
+    return {
+        "video": stem,
+        "status": status,
+        "people": people,
+        "frames": table.num_rows,
+        "duration_s": length,
+        "reason": reason,
+    }
 
 
 def make_page(folder: Path, stem: str, seconds: float, *, with_film: bool = True) -> Path:
@@ -181,6 +189,8 @@ def test_moments_people_and_zoom_answer(opened: Opened):
     opened.page.get_by_label("right", exact=True).uncheck()
     assert lines.count() == 2
     opened.page.get_by_label("right", exact=True).check()
+    before = opened.number(TIME)
+    assert go(opened, "ArrowRight") == pytest.approx(before + 1, abs=0.06)  # after a click elsewhere, too
     opened.page.get_by_role("button", name="10 s").click()
     assert opened.page.get_by_role("button", name="10 s").get_attribute("aria-pressed") == "true"
     assert "no evidence from 2.0 to 3.5 s" in opened.page.locator("#timeline title").all_text_contents()[0]
@@ -199,6 +209,24 @@ def test_a_page_of_forty_minutes_without_a_film_opens_quickly(browser: Browser, 
     print(f"a page of 40 minutes loads in {timing:.0f} ms")
     page.page.keyboard.press("End")
     assert "40:00" in page.page.locator("#readout").inner_text() and page.complaints == []
+
+
+def test_a_video_of_one_frame_has_a_page_that_draws(browser: Browser, tmp_path: Path):
+    page = Opened(browser, make_page(tmp_path, "short", 1 / FPS, with_film=False))
+    assert page.complaints == [] and "NaN" not in page.page.locator("#timeline").inner_html()
+    assert page.page.locator("#zoom").is_hidden()
+
+
+def test_a_narrow_window_scrolls_the_traces_and_still_seeks(browser: Browser, tmp_path: Path):
+    page = Opened(browser, make_page(tmp_path, "narrow", 12.0, with_film=False))
+    page.page.set_viewport_size({"width": 400, "height": 800})
+    page.page.locator("#timeline").scroll_into_view_if_needed()
+    drawn = page.page.locator("#timeline svg").bounding_box()
+    assert drawn is not None and drawn["width"] >= 700
+    page.page.mouse.click(drawn["x"] + drawn["width"] * (84 + 1008 / 4) / 1100, drawn["y"] + 40)
+    slider = page.page.get_by_role("slider")
+    assert float(slider.get_attribute("aria-valuenow") or "nan") == pytest.approx(3, abs=0.1)
+    assert page.page.evaluate("() => document.documentElement.scrollWidth") <= 400
 
 
 def test_an_index_of_two_hundred_videos_finds_sorts_and_escapes(browser: Browser, tmp_path: Path):

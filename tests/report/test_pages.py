@@ -90,10 +90,10 @@ def test_the_page_of_a_training_has_its_curves_and_says_what_scores_are():
     history = [{"epoch": e, "loss": 1 / e, "valence": 0.1 * e, "arousal": 0.2, "mean": 0.1 * e} for e in (1, 2, 3)]
     best = history[2]
     model = {"title": "face <x>", "address": "0" * 16, "best": best, "settings": {"hidden": 8}, "history": history}
-    html = training_page("Training", [model])
-    assert html.count("<svg") == 1 and "face &lt;x&gt;" in html and "no claim" in html
+    html = training_page("Training", [model], "a caveat")
+    assert html.count("<svg") == 1 and "a caveat" in html and "face &lt;x&gt;" in html and "no claim" in html
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(9.04, "9.0 s"), (61.0, "1 min 01 s"), (3599.6, "1 h 00 min")])
+@pytest.mark.parametrize(("seconds", "said"), [(9.04, "9.0 s"), (59.97, "1 min 00 s"), (3599.6, "1 h 00 min")])
 def test_durations_are_said_as_people_say_them(seconds: float, said: str):
     assert duration(seconds) == said
