@@ -83,7 +83,7 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
         out: folder of predictions.
         hints: points on the person that a track means, by track.
     """
-    usable = {entry.stem: entry for entry in videos if entry.probe}
+    out, usable = files.absolute(out), {entry.stem: entry for entry in videos if entry.probe}
     if not usable:
         return
     make = partial(_film, videos=usable, run=run, where=plan.addresses(run), store=store, out=out, hints=hints)

@@ -75,12 +75,15 @@ def test_predictions_say_what_windows_and_modalities_say(predicted: str):
     assert np.nanmin(spread) >= 0 and np.isfinite(spread).any()
 
 
-def test_the_report_has_a_page_a_small_film_and_with_annotations_scores(trained: Micro, tmp_path: Path):
+def test_the_report_has_a_page_a_small_film_and_with_annotations_scores(
+    trained: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     store, run = Store(trained.places.store), trained.run
     videos = extract(run, trained.places.new_videos, store).videos
-    predict(run, videos, load_models(run, trained.places.runs), store, str(tmp_path))
-    films(run, videos, store, str(tmp_path), {})
-    pages(str(tmp_path))
+    monkeypatch.chdir(tmp_path.parent)  # a relative place is the driver's, whatever a worker's is
+    predict(run, videos, load_models(run, trained.places.runs), store, tmp_path.name)
+    films(run, videos, store, tmp_path.name, {})
+    pages(tmp_path.name)
     report = tmp_path / "report"
     assert {str(p.relative_to(report)) for p in report.rglob("*") if p.is_file()} == {
         "index.html",
