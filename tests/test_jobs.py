@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import ray.data
 from _pytest.capture import CaptureFixture
 
 from affect.pipeline import job
@@ -238,6 +239,19 @@ def test_ctrl_c_ends_a_job_and_says_the_command_that_goes_on(micro: Micro, local
     )
     assert again.returncode == 0, again.stdout + again.stderr
     assert "2 videos, units 6 ok" in again.stdout
+
+
+def test_an_error_within_ray_data_is_said_by_its_own_words(run: Run, local_ray: str, monkeypatch: pytest.MonkeyPatch):
+    def fail(row: dict) -> dict:
+        raise ValueError(f"there is no {row['item']} here")
+
+    def work(_: object) -> int:
+        ray.data.from_items(["bread"]).map(fail).materialize()
+        return 0
+
+    monkeypatch.setitem(WORK, "extract", (extract.Extract, work))
+    code, _, err = run("extract", "demo")
+    assert code == 1 and one_line(err) == "error: there is no bread here (-v shows where)"
 
 
 def test_an_error_is_a_line_and_with_v_a_traceback_too(run: Run, tmp_path: Path):

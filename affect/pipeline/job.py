@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import ray
 import tyro
-from ray.exceptions import RayError
+from ray.exceptions import RayError, UserCodeException
 
 from affect import spaces
 from affect.recipes import RECIPES
@@ -70,9 +70,11 @@ def _program() -> str:
 
 def _cause(error: Exception) -> str:
     """What went wrong in a task or an actor, without its traceback."""
+    raised = re.findall(r"^(?!ray\.exceptions\.User)(?:\w+\.)*\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
+    if isinstance(error, UserCodeException) and raised:  # of Ray Data, which says no more than that there was one
+        return raised[-1]
     if cause := getattr(error, "cause", None):
         return str(cause)
-    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
     return raised[-1] if isinstance(error, RayError) and raised else str(error)
 
 
