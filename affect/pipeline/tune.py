@@ -217,7 +217,9 @@ def _tuner(job: Search) -> tune.Tuner:
     algorithm = OptunaSearch(metric=METRIC, mode="max", points_to_evaluate=[defaults], seed=job.seed)
     rungs = ASHAScheduler(
         time_attr="epochs",
-        max_t=job.max_epochs,
+        # One more than there are: a trial ends by itself. Stopped at its end, Ray Train's controller of a trial on
+        # workers may die between its cleaner and its placement group, which then holds its CPUs until the job ends.
+        max_t=job.max_epochs + 1,
         grace_period=max(1, job.max_epochs // FIRST_RUNG),
         reduction_factor=REDUCTION,
     )

@@ -176,7 +176,7 @@ def test_a_search_that_is_killed_goes_on_and_runs_no_trial_twice(trained: Micro,
 def test_trials_may_be_ray_train_runs_of_two_workers(trained: Micro, tmp_path: Path):
     environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command(trained, tmp_path, 3, 2, 3), env=environment, capture_output=True, text=True, check=False, timeout=240
+        command(trained, tmp_path, 3, 2, 3), env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rows = list(csv.DictReader((tmp_path / "tune" / "killed" / "trials.csv").open()))
