@@ -19,7 +19,7 @@ from affect.corpus import hints
 from affect.pipeline import demo, job
 from affect.pipeline.evaluate import report, score_predictions, score_runs
 from affect.pipeline.progress import say
-from affect.pipeline.report import Gold, pages
+from affect.pipeline.report import pages
 from affect.pipeline.store import Store
 from affect.submission import fill, read_template
 
@@ -52,8 +52,8 @@ class Evaluate:
 def work(args: Evaluate) -> int:
     """Score, print the tables, write the submission."""
     console = Console(width=400)  # tables take what they need; a narrow one would lose its numbers
-    if args.run.name.startswith("demo"):
-        say(demo.CAVEAT)
+    if caveat := demo.caveat_of(args.run.name):
+        say(caveat)
     if args.runs:
         if args.template or not args.truth:
             raise ValueError(
@@ -65,7 +65,7 @@ def work(args: Evaluate) -> int:
     predictions = score_predictions(args.out, args.truth)
     if predictions.truth.gold:
         report(predictions, console, paper=args.paper)
-        pages(args.out, Gold(predictions.title, predictions.answers, predictions.truth))
+        pages(args.out, predictions)
     say(f"predictions: {files.absolute(args.out)}")
     if args.template:
         rows = read_template(files.read(args.template).decode(), args.template)

@@ -71,8 +71,8 @@ def work(args: Predict) -> int:
     if args.report:
         films(args.run, summary.videos, store, args.out, points)
         pages(args.out)
-    if args.run.name.startswith("demo"):
-        say(demo.CAVEAT)
+    if caveat := demo.caveat_of(args.run.name):
+        say(caveat)
     if all(row["status"] == "failed" for row in outcomes):
         return EXIT_NOTHING
     failed = any(row["status"] == "failed" for row in outcomes) or summary.exit_code != EXIT_OK

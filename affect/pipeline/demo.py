@@ -28,6 +28,11 @@ FRAME_STEP = 3
 SPLITS: tuple[demo.Split, ...] = ("train", "development", "held_out")
 
 
+def caveat_of(recipe: str) -> str:
+    """The caveat, where a recipe is the demo's or what a search made of it; else nothing."""
+    return CAVEAT if recipe.startswith("demo") else ""
+
+
 def prepare_default(run: Run, videos: str) -> Places | None:
     """Make what the demo needs at its usual place, if that is what a job was asked for.
 

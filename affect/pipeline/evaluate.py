@@ -3,7 +3,6 @@
 RUNS/evaluation/<train|development|held_out>/{scores,videos,gates}.csv      of the latest evaluation of runs
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float
 from numpy import ndarray
 from rich.console import Console
@@ -29,7 +27,7 @@ from affect.pipeline.judge import Judged, judge, sources_of, usable
 from affect.pipeline.models import Model, all_models
 from affect.pipeline.progress import say
 from affect.pipeline.results import Answers, Truth
-from affect.pipeline.store import Store, encode_csv
+from affect.pipeline.store import Store, encode_csv, read_table
 from affect.pipeline.tracks import load_track
 
 MAX_VIDEOS_SHOWN = 20
@@ -210,7 +208,7 @@ def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str
     for name, _, _ in files.walk(out):
         if not name.endswith(".parquet"):
             continue
-        rows = pq.read_table(io.BytesIO(files.read(files.join(out, name))))
+        rows = read_table(files.join(out, name))
         for track in rows["track"].unique().to_pylist():
             own = rows.filter(rows["track"].to_numpy(zero_copy_only=False) == track)
             videos[track] = own["video"][0].as_py()

@@ -89,15 +89,15 @@ class Tally:
 
     def __init__(self) -> None:
         """Start at nothing."""
-        self._done: Counter[str] = Counter()
+        self._done: dict[str, float] = {}
 
     def add(self, kind: Kind, seconds: float) -> None:
         """Count a clip."""
-        self._done[kind] += seconds  # type: ignore[assignment]
+        self._done[kind] = self._done.get(kind, 0.0) + seconds
 
     def read(self) -> dict[str, float]:
         """What was counted."""
-        return dict(self._done)
+        return self._done
 
 
 class Stage:
@@ -193,9 +193,7 @@ def extract(
         ValueError: no video, weights that cannot be had, or pools that do not fit the cluster.
     """
     asked = plan.prompts_of(affwild2.list_videos(videos), tracks or [], run.behavior.ask)
-    where: dict[Kind, str] = dict(plan.addresses(run).items())
-    if describe:
-        where["description"] = plan.description_address(run)
+    where = plan.wanted_addresses(run, describe=describe)
     probed = plan.probe_videos(videos, store, asked, only=only, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
     summary = Summary(probed)

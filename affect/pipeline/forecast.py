@@ -92,9 +92,7 @@ def extraction(
         The forecast and the videos, which are probed for it.
     """
     asked = plan.prompts_of(affwild2.list_videos(videos), tracks, run.behavior.ask)
-    where: dict[Kind, str] = dict(plan.addresses(run).items())
-    if describe:
-        where["description"] = plan.description_address(run)
+    where = plan.wanted_addresses(run, describe=describe)
     wanted = None if only is None else list(only)
     probed = plan.probe_videos(videos, store, asked, only=wanted, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)

@@ -3,14 +3,12 @@
 RUNS/<system>/<address>/judged/<track>-<address:16>.parquet     one row per frame
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 import torch
 from jaxtyping import Float
@@ -25,7 +23,7 @@ from affect.pipeline import plan
 from affect.pipeline.columns import matrix, rows_of
 from affect.pipeline.models import Model, embed, load_model
 from affect.pipeline.progress import Meter, say
-from affect.pipeline.store import Store, encode, slug
+from affect.pipeline.store import Store, encode, read_table, slug
 from affect.pipeline.tracks import TrackRef, load_track
 from affect.tasks.fusion import FusionTask, without
 from affect.tasks.track import TrackTask
@@ -176,7 +174,7 @@ def _to_table(judged: Judged) -> pa.Table:
 
 def read_judged(model: Model, ref: TrackRef) -> Judged:
     """What a model said of a track."""
-    table = pq.read_table(io.BytesIO(files.read(files.join(model.uri, "judged", _name(model, ref)))))
+    table = read_table(files.join(model.uri, "judged", _name(model, ref)))
 
     def two(prefix: str) -> ndarray:
         return np.stack([table[prefix + name].to_numpy() for name in ("valence", "arousal")], axis=1).astype(np.float64)

@@ -1,16 +1,13 @@
 """Prediction as a function, for notebooks and other programs."""
 
-import io
-
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from affect import files
 from affect.pipeline.extract import extract
 from affect.pipeline.job import start_ray
 from affect.pipeline.predict import People, load_models
 from affect.pipeline.predict import predict as predict_all
-from affect.pipeline.store import Store
+from affect.pipeline.store import Store, read_table
 from affect.recipes import RECIPES
 
 
@@ -37,5 +34,5 @@ def predict(
     usable = [row["video"] for row in rows if row["status"] != "failed"]
     if not usable:
         raise ValueError(f"{videos}: nothing can be predicted; {rows[0]['video']}: {rows[0]['reason']}")
-    tables = [pq.read_table(io.BytesIO(files.read(files.join(target, f"{stem}.parquet")))) for stem in usable]
+    tables = [read_table(files.join(target, f"{stem}.parquet")) for stem in usable]
     return pa.concat_tables([table.replace_schema_metadata() for table in tables])

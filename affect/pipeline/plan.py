@@ -80,6 +80,16 @@ def description_address(run: Run) -> str:
     return address(schema.VERSION, "description", run.grid, settings, _content("description", run))
 
 
+def wanted_addresses(run: Run, *, describe: bool) -> dict[Kind, str]:
+    """Address of everything that a job extracts, descriptions in words if they are asked for.
+
+    Raises:
+        WeightsError: weights that a setting names cannot be had.
+    """
+    where: dict[Kind, str] = dict(addresses(run).items())
+    return where | {"description": description_address(run)} if describe else where
+
+
 def _content(kind: Kind, run: Run) -> list[str]:
     """What weights and prompts numbers or words come from."""
     if kind == "face":

@@ -13,13 +13,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 import ray.data
 from av.error import FFmpegError
@@ -34,14 +32,14 @@ from affect.corpus.hints import Points
 from affect.corpus.video import MediaError
 from affect.face.tracks import at, choose
 from affect.pipeline import plan, results, speed
-from affect.pipeline.demo import CAVEAT
+from affect.pipeline.demo import caveat_of
+from affect.pipeline.evaluate import Evaluation
 from affect.pipeline.features import load_table, who_is_who
 from affect.pipeline.film import Cast, film
 from affect.pipeline.models import Model
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
-from affect.pipeline.results import Answers, Truth
-from affect.pipeline.store import Store
+from affect.pipeline.store import Store, read_table
 from affect.report.figures import gold_against_predicted, ranking
 from affect.report.pages import by_track, index_page, index_row, training_page, video_page
 from affect.report.series import Moment, moments
@@ -56,21 +54,6 @@ CPUS = 0.5
 """Of making a film or a page."""
 PICTURE_WIDTH_PX = 320
 """Of a moment's picture at most."""
-
-
-@dataclass(frozen=True)
-class Gold:
-    """Annotations, and what systems score on them.
-
-    Args:
-        title: what was judged on what.
-        answers: of each system, the run's own last.
-        truth: annotations.
-    """
-
-    title: str
-    answers: Sequence[Answers]
-    truth: Truth
 
 
 def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapping[str, Points]) -> None:
@@ -126,7 +109,7 @@ def _make_film(
     assert entry.probe is not None
     target = _film_of(out, entry.stem)
     try:
-        table = pq.read_table(io.BytesIO(files.read(files.join(out, f"{entry.stem}.parquet"))))
+        table = read_table(files.join(out, f"{entry.stem}.parquet"))
     except FileNotFoundError:
         return "it was not predicted", 0.0
     people = [(rows["track"][0].as_py(), rows["person"][0].as_py()) for rows in by_track(table)]
@@ -162,12 +145,12 @@ def _film_of(out: str, stem: str) -> str:
     return files.join(out, "report", "videos", f"{stem}.mp4")
 
 
-def pages(out: str, gold: Gold | None = None) -> None:
+def pages(out: str, gold: Evaluation | None = None) -> None:
     """Make the pages of all predicted videos and their index.
 
     Args:
         out: folder of predictions; films that it has are shown.
-        gold: annotations; pages without any show predictions alone.
+        gold: the same predictions against annotations; without it pages show predictions alone.
     """
     out = files.absolute(out)
     note = json.loads(files.read(files.join(out, "run.json")))
@@ -175,7 +158,7 @@ def pages(out: str, gold: Gold | None = None) -> None:
         {**row, "people": int(row["people"]), "frames": int(row["frames"]), "duration_s": float(row["duration_s"])}
         for row in csv.DictReader(io.StringIO(files.read(files.join(out, "videos.csv")).decode(), newline=""))
     ]
-    caveat = CAVEAT if note["recipe"].startswith("demo") else ""
+    caveat = caveat_of(note["recipe"])
     golds = gold.truth.gold if gold else {}
     scores = _track_scores(gold) if gold else {}
     rows = []
@@ -224,7 +207,7 @@ def _page(
         files.delete(target)
         files.delete(page)
         return {"row": json.dumps(index_row(row, schema.PREDICTIONS.empty_table(), None))}
-    table = pq.read_table(io.BytesIO(files.read(files.join(out, f"{row['video']}.parquet"))))
+    table = read_table(files.join(out, f"{row['video']}.parquet"))
     shown = [moment for rows in by_track(table)[:MAX_SHOWN] for moment in moments(rows)]
     pictures = [""] * len(shown)
     name = None
@@ -266,7 +249,7 @@ def _pictures(uri: str, shown: Sequence[Moment]) -> list[str]:
     return found
 
 
-def _track_scores(gold: Gold) -> dict[str, tuple[float, float]]:
+def _track_scores(gold: Evaluation) -> dict[str, tuple[float, float]]:
     """CCC of valence and arousal of every annotated track."""
     answers = gold.answers[-1].tracks
     found = {}
@@ -276,7 +259,7 @@ def _track_scores(gold: Gold) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _video_scores(gold: Gold) -> dict[str, tuple[float, float]]:
+def _video_scores(gold: Evaluation) -> dict[str, tuple[float, float]]:
     """The same of every annotated video."""
     rows = results.per_video([gold.answers[-1]], gold.truth).to_pylist()
     return {row["video"]: (row["valence"], row["arousal"]) for row in rows}
@@ -303,7 +286,5 @@ def training_report(runs: str, name: str, models: Sequence[Model]) -> None:
     for model in models:
         say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
     path = files.join(files.absolute(runs), f"{name}.html")
-    files.write(
-        path, training_page(f"Training of recipe {name}", shown, CAVEAT if name.startswith("demo") else "").encode()
-    )
+    files.write(path, training_page(f"Training of recipe {name}", shown, caveat_of(name)).encode())
     say(f"report: {path}")

@@ -40,9 +40,7 @@ def status(run: Run, videos: str, store: Store, tracks: list[str], *, describe: 
     """
     names = affwild2.list_videos(videos)
     asked = plan.prompts_of(names, tracks, run.behavior.ask)
-    where: dict[Kind, str] = dict(plan.addresses(run).items())
-    if describe:
-        where["description"] = plan.description_address(run)
+    where = plan.wanted_addresses(run, describe=describe)
     sizes = {path: (size, version) for path, size, version in affwild2.walk_videos(videos)}
     probes = store.keys("videos")
     present = {kind: store.keys(kind) for kind in where}

@@ -81,7 +81,7 @@ class Store:
             FileNotFoundError: it is missing.
         """
         uri = self.uri_of(key)
-        table = _read_mapped(uri) if key.endswith(MAPPED) else pq.read_table(io.BytesIO(files.read(uri)))
+        table = _read_mapped(uri) if key.endswith(MAPPED) else read_table(uri)
         note = json.loads(table.schema.metadata[_METADATA])
         return Extracted(table, note["status"], note["reason"])
 
@@ -106,6 +106,15 @@ class Store:
         """Keys of the objects below a prefix, by listing."""
         listed = files.walk(files.join(self.uri, prefix))
         return {f"{prefix}/{name}" for name, _, _ in listed if name.endswith((".parquet", MAPPED))}
+
+
+def read_table(uri: str) -> pa.Table:
+    """Read a Parquet file.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    return pq.read_table(io.BytesIO(files.read(uri)))
 
 
 def encode(table: pa.Table) -> bytes:

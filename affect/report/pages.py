@@ -52,12 +52,9 @@ def video_page(
         }
         for person in people
     ]
-    time_s = column(table, "time_s")
-    frame_s = float(np.median(np.diff(time_s[: max(2, int(people[0]["step"]))]))) if len(time_s) > 1 else 0.04
     data = {
         "people": people,
         "end": max((person["end"] for person in people), default=0.0),
-        "frame_s": round(abs(frame_s), 4),
         "colors": list(COLORS),
     }
     words = {t: tuple(said(v) for v in pair) for t, pair in scores.items()}

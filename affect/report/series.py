@@ -7,6 +7,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from affect import timeline
 from affect.config import MODALITIES, SYSTEMS
 
 MAX_POINTS = 3000
@@ -58,9 +59,8 @@ def stretches(
     open_frames: Bool[ndarray, " frames"], time_s: Float[ndarray, " frames"], end_s: float, min_s: float = 0.0
 ) -> list[tuple[float, float]]:
     """Times ``[start, end)`` of runs of true frames that last longer than ``min_s``."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], open_frames, [False]]).astype(np.int8)))
     times = np.append(time_s, end_s)
-    found = [(float(times[a]), float(times[b])) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    found = [(float(times[a]), float(times[b])) for a, b, is_open in timeline.runs(open_frames) if is_open]
     return [(round(a, 3), round(b, 3)) for a, b in found if b - a > min_s]
 
 
@@ -95,6 +95,7 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
         "name": rows["person"][0].as_py(),
         "track": rows["track"][0].as_py(),
         "step": step,
+        "frame_s": round(float(frame_s), 4),
         "end": round(end_s, 3),
         "time": [round(float(t), 3) for t in time_s[::step]],
         **{d: thinned(values, step) for d, values in main.items()},

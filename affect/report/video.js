@@ -241,7 +241,7 @@
   timeline.addEventListener("pointerdown", (event) => { if (event.button) return; dragging = true; timeline.setPointerCapture(event.pointerId); go(timeAt(event.clientX)); });
   timeline.addEventListener("pointermove", (event) => { if (dragging) go(timeAt(event.clientX)); });
   for (const end of ["pointerup", "pointercancel"]) timeline.addEventListener(end, () => { dragging = false; });
-  const frame = data.frame_s;
+  const frame = data.people[0].frame_s;
   const keys = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 };
   document.addEventListener("keydown", (event) => {
     const on = event.target.tagName;

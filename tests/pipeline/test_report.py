@@ -23,7 +23,7 @@ from affect.pipeline.extract import extract
 from affect.pipeline.models import Model
 from affect.pipeline.predict import load_models, predict
 from affect.pipeline.progress import Meter
-from affect.pipeline.report import Gold, films, pages
+from affect.pipeline.report import films, pages
 from affect.pipeline.status import replay, status
 from affect.pipeline.store import Store
 from tests.conftest import Micro
@@ -99,7 +99,7 @@ def test_the_report_has_a_page_a_small_film_and_with_annotations_scores(
     films(run, videos, store, str(tmp_path), {})
     assert film.stat().st_mtime_ns == before  # a film that is there is not made again
     judged = score_predictions(str(tmp_path), trained.places.truth)
-    pages(str(tmp_path), Gold(judged.title, judged.answers, judged.truth))
+    pages(str(tmp_path), judged)
     index, page = (report / "index.html").read_text(), (report / "videos" / "video03.html").read_text()
     assert "Against annotations" in index and "Annotated against predicted" in index and "CCC valence" in page
     assert "trained" in (Path(trained.places.runs) / "demo.html").read_text().lower()
