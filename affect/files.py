@@ -1,17 +1,32 @@
 """Files by path or URI: listing, reading, and writing so that what is present is complete."""
 
+import errno
 import hashlib
 import os
 import stat
+import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedIOBase, RawIOBase
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 MIB = 1 << 20
+BUCKET: dict[str, Any] = {
+    "config_kwargs": {
+        # 5xx, throttling and resets are tried again with back-off and jitter, what is forbidden is not
+        "retries": {"mode": "standard", "max_attempts": 8},
+        "connect_timeout": 5,
+        "read_timeout": 60,
+        "max_pool_connections": 64,
+    }
+}
+"""Options of an ``s3://`` file system; its endpoint, region and credentials come from boto's standard chain."""
 
 
 @lru_cache(maxsize=64)
@@ -26,11 +41,74 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     if "://" not in uri:
         uri = str(Path(uri).absolute())
+    options = BUCKET if uri.startswith("s3://") else {}
     try:
         # a listing that is kept would hide what other processes write after it
-        return fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        return fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
     except (ValueError, ImportError) as error:
-        raise ValueError(f"{uri}: {error}") from error
+        raise ValueError(f"{uri}: {error}; give a folder or s3://BUCKET/PREFIX") from error
+
+
+@contextmanager
+def in_words(uri: str) -> Iterator[None]:
+    """Say what a bucket refuses as an ``OSError`` of the same type in words for its owner.
+
+    Raises:
+        FileNotFoundError: there is no such bucket; a missing object is passed on as it is.
+        PermissionError: access is denied.
+        OSError: no credentials, out of reach, or in another region.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        if "bucket" in str(error).lower():
+            raise FileNotFoundError(f"{uri}: there is no such bucket") from error
+        raise
+    except PermissionError as error:
+        if "://" not in uri:
+            raise
+        said = f"access is denied ({' '.join(str(error).split())})"
+        raise PermissionError(f"{uri}: {said}; the key, its secret or their rights do not fit") from error
+    except OSError as error:
+        if error.errno != getattr(errno, "EREMCHG", None) and "region" not in str(error):
+            raise
+        raise OSError(f"{uri}: the bucket is in another region ({error}); set AWS_DEFAULT_REGION") from error
+    except _bucket_errors() as error:
+        missing = "credential" in str(error).lower()
+        advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
+        raise OSError(f"{uri}: {advice if missing else 'cannot be reached'} ({error})") from error
+
+
+def _bucket_errors() -> tuple[type[Exception], ...]:
+    """Errors of the client library, where a bucket was used: it is not imported for local files."""
+    found = sys.modules.get("botocore.exceptions")
+    return (found.BotoCoreError,) if found else ()
+
+
+def check_readable(uri: str) -> None:
+    """Ask a bucket whether it is there and may be listed; local paths speak for themselves where they are read.
+
+    Raises:
+        OSError: it is not; says why in words.
+        ValueError: the protocol is unknown.
+    """
+    system, path = resolve(absolute(uri))
+    if hasattr(system, "call_s3"):
+        bucket, _, prefix = path.partition("/")
+        with in_words(uri):
+            system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+
+
+def check_writable(uri: str) -> None:
+    """Write and delete a mark below a prefix of a bucket.
+
+    Raises:
+        OSError: it cannot be; says why in words.
+    """
+    if "://" in uri:
+        mark = join(uri, f"._tmp.{uuid.uuid4().hex}")
+        write(mark, b"")
+        delete(mark)
 
 
 def absolute(uri: str) -> str:
@@ -46,7 +124,8 @@ def join(uri: str, *parts: str) -> str:
 def exists(uri: str) -> bool:
     """Whether an object is there."""
     system, path = resolve_parent(uri)
-    return system.exists(path)
+    with in_words(uri):
+        return system.exists(path)
 
 
 def resolve_parent(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -69,7 +148,9 @@ def walk(uri: str) -> Iterator[tuple[str, int, str]]:
     if isinstance(system, LocalFileSystem) and os.path.isdir(root):
         yield from sorted(_walk_folder(root, ""))
         return
-    for path, info in sorted(system.find(root, detail=True).items()):
+    with in_words(uri):
+        found = system.find(root, detail=True)
+    for path, info in sorted(found.items()):
         name = path[len(root) :].lstrip("/") or path.rpartition("/")[2]
         yield name, info["size"], str(info.get("ETag") or info.get("mtime"))
 
@@ -94,23 +175,56 @@ def read(uri: str) -> bytes:
         FileNotFoundError: it is missing.
     """
     system, path = resolve_parent(uri)
-    return system.cat_file(path)
+    with in_words(uri):
+        return system.cat_file(path)
 
 
-def write(uri: str, content: bytes) -> None:
+def read_range(uri: str, start: int, end: int) -> bytes:
+    """Bytes ``[start, end)`` of an object, by one request.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    system, path = resolve_parent(uri)
+    with in_words(uri):
+        return system.cat_file(path, start, end)
+
+
+def write(uri: str, content: bytes, *, replace: bool = True) -> None:
     """Write an object so that it is either whole under its name or not there: one PUT, or a rename on a disk.
+
+    Args:
+        uri: where.
+        content: what.
+        replace: whether what is there by now is replaced. If not, a bucket that can is asked to keep it.
 
     Raises:
         OSError: the place cannot be written to; names the path and the bytes.
     """
     system, path = resolve_parent(uri)
     if not isinstance(system, LocalFileSystem):
-        system.pipe_file(path, content)
+        with in_words(uri):
+            _put(system, path, content, replace)
         return
     try:
         _write_local(Path(path), content)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {len(content)} bytes ({error.strerror})", path) from error
+
+
+def _put(system: fsspec.AbstractFileSystem, path: str, content: bytes, replace: bool) -> None:
+    if replace or not hasattr(system, "call_s3"):
+        system.pipe_file(path, content)
+        return
+    try:
+        system.pipe_file(path, content, mode="create")
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno == errno.ENOSYS:  # a server without conditional writes
+            system.pipe_file(path, content)
+        elif "PreconditionFailed" not in repr(error.__cause__):
+            raise
 
 
 def _write_local(path: Path, content: bytes) -> None:
@@ -131,32 +245,37 @@ def _write_local(path: Path, content: bytes) -> None:
 def delete(uri: str) -> None:
     """Remove an object if it is there."""
     system, path = resolve_parent(uri)
-    if system.exists(path):
-        system.rm_file(path)
+    with in_words(uri):
+        if system.exists(path):
+            system.rm_file(path)
 
 
 def delete_folder(uri: str) -> None:
     """Delete a folder with all that is in it, if it is there."""
     system, path = resolve(uri)
-    if system.exists(path):
-        system.rm(path, recursive=True)
+    with in_words(uri):
+        if system.exists(path):
+            system.rm(path, recursive=True)
 
 
-def fingerprint(uri: str, name: str) -> str:
+def cache() -> Path:
+    """Folder of fetched files: ``$AFFECT_CACHE``, else ``~/.cache/affect``."""
+    return Path(os.environ.get("AFFECT_CACHE") or Path.home() / ".cache" / "affect")
+
+
+def fingerprint(file: BufferedIOBase | RawIOBase, size: int, name: str) -> str:
     """Twelve hex digits of a name, a size and the first and last MiB: a replaced file is another one.
 
     Args:
-        uri: the file.
+        file: the file.
+        size: of it, in bytes.
         name: what it is called in its collection.
     """
-    system, path = resolve_parent(uri)
-    size = system.size(path)
-    head = system.cat_file(path, 0, min(MIB, size))
-    tail = system.cat_file(path, max(0, size - MIB), size)
-    digest = hashlib.sha256(f"{name}\0{size}\0".encode())
-    digest.update(head)
-    digest.update(tail)
-    return digest.hexdigest()[:12]
+    found = hashlib.sha256(f"{name}\0{size}\0".encode())
+    for start in (0, max(0, size - MIB)):
+        file.seek(start)
+        found.update(file.read(MIB) or b"")
+    return found.hexdigest()[:12]
 
 
 def digest(folder: Path) -> str:

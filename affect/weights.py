@@ -8,7 +8,6 @@ there.
 import hashlib
 import http.client
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -58,11 +57,6 @@ FILES = {
 }
 
 
-def cache() -> Path:
-    """Folder of fetched files: ``$AFFECT_CACHE``, else ``~/.cache/affect``."""
-    return Path(os.environ.get("AFFECT_CACHE") or Path.home() / ".cache" / "affect")
-
-
 def file(name: str) -> Path:
     """A weights file: a path that exists, or a name of :data:`FILES`, fetched if it is not in the cache.
 
@@ -73,7 +67,7 @@ def file(name: str) -> Path:
         return Path(name)
     if name not in FILES:
         raise WeightsError(f"{name}: no such file, and no name that is known ({', '.join(FILES)})")
-    source, path = FILES[name], cache() / name
+    source, path = FILES[name], files.cache() / name
     if path.is_file() and _sha256(path.read_bytes()) == source.sha256:
         return path
     tried = []

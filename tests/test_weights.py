@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from affect import tiny, weights
+from affect import files, tiny, weights
 from affect.weights import FILES, Source, WeightsError
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +36,8 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cached() -> Path:
-    weights.cache().mkdir(exist_ok=True)
-    return weights.cache() / NAME
+    files.cache().mkdir(exist_ok=True)
+    return files.cache() / NAME
 
 
 def test_a_file_in_the_cache_is_used_if_its_hash_is_right():

@@ -3,6 +3,7 @@
 Source: PyAV's documentation; ffmpeg's semantics of packets, discard flags and display matrices.
 """
 
+import io
 import itertools
 import math
 from collections.abc import Container, Iterator
@@ -14,16 +15,19 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from fsspec.implementations.local import LocalFileSystem
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from affect import files
+from affect.ranges import RangeFile
 from affect.timeline import Timestamps
 
 # A seek can land after the wanted frame: frames shown just before an open group of pictures' keyframe need the group
 # before, and FLV and fragmented MP4 seek by decoding time. The next try goes back this much, the last one to the start.
 _SEEK_BACK_S = (0.0, 3.0)
+_INDEXED = ("h264", "hevc", "mpeg4", "mjpeg")
+"""Codecs whose packets in MP4 and MOV are passed on as the index says, without a look at their data."""
+_MAX_BOXES = 64
 
 
 class MediaError(ValueError):
@@ -69,8 +73,15 @@ def open_media(uri: str) -> AbstractContextManager[InputContainer]:
         MediaError: it is no media file.
         OSError: it is missing or may not be read.
     """
-    system, path = files.resolve_parent(uri)
-    source = path if isinstance(system, LocalFileSystem) else system.open(path, "rb")
+    return _container(_source(uri))
+
+
+def _source(uri: str) -> str | RangeFile:
+    """What ffmpeg reads: a path of this machine, or a bucket's object by range."""
+    return RangeFile(uri) if "://" in uri else files.absolute(uri)
+
+
+def _container(source: str | RangeFile) -> AbstractContextManager[InputContainer]:
     try:
         return cast(Any, av.open(source, mode="r", metadata_errors="replace"))  # titles come in any encoding
     except (OSError, MemoryError):
@@ -82,6 +93,8 @@ def open_media(uri: str) -> AbstractContextManager[InputContainer]:
 def probe(uri: str, path: str) -> Probe:
     """Read streams and frame times, decoding no more than the first frame.
 
+    In a bucket, an MP4's or MOV's index is enough; of other containers every packet is read.
+
     Args:
         uri: the video.
         path: its path relative to the folder or bucket of videos.
@@ -90,9 +103,10 @@ def probe(uri: str, path: str) -> Probe:
         MediaError: no video stream, no frame, or nothing in it can be decoded.
         OSError: it is missing or may not be read.
     """
-    mark = files.fingerprint(uri, path)
-    system, absolute_path = files.resolve_parent(uri)
-    size = int(system.size(absolute_path))
+    source = _source(uri)
+    with open(source, "rb") if isinstance(source, str) else source as file:
+        size = file.seek(0, io.SEEK_END)
+        mark = files.fingerprint(file, size, path)
     if size == 0:
         raise MediaError("the file is empty")
     with open_media(uri) as container:
@@ -102,10 +116,35 @@ def probe(uri: str, path: str) -> Probe:
         rotation = round(first.rotation / 90) * 90 % 360
         width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
         has_audio = len(container.streams.audio) > 0
-    with open_media(uri) as container:
+    source = _source(uri)
+    with _container(source) as container:
+        if isinstance(source, RangeFile) and container.streams.video[0].codec_context.name in _INDEXED:
+            source.hollow = _media_data(source)
         times = _frame_times(container)
     start = float(times[0])
     return Probe(path, size, mark, width, height, rotation, has_audio, start, times - start)
+
+
+def _media_data(file: RangeFile) -> list[tuple[int, int]]:
+    """Where the pictures and sounds of an MP4 or MOV are, which its index tells; nothing of other containers.
+
+    Source: ISO/IEC 14496-12, section 4.2: a box is its size, its type, and if the size is 1 its size in eight bytes.
+    """
+    at, before, found = 0, file.tell(), []
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        size = int.from_bytes(head[:4], "big")
+        size = {0: file.size - at, 1: int.from_bytes(head[8:], "big")}.get(size, size)
+        if at == 0 and head[4:8] != b"ftyp":
+            break
+        if head[4:8] == b"mdat":
+            found.append((at, at + size))
+        at += size
+        if size < 8 or at >= file.size:
+            break
+    file.seek(before)
+    return found
 
 
 def _first_frame(container: InputContainer) -> av.VideoFrame:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from affect import weights
+from affect import files, weights
 from affect.config import Face
 
 YOLO_SIDE_PX = 640
@@ -96,7 +96,7 @@ class Yolo:
         path = Path(settings.yolo_weights)
         if not path.is_file():
             raise weights.WeightsError(f"{path}: no such file; name an Ultralytics checkpoint (--face.yolo-weights)")
-        folder = weights.cache() / "ultralytics"
+        folder = files.cache() / "ultralytics"
         folder.mkdir(parents=True, exist_ok=True)
         quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
         os.environ.update(quiet | {"YOLO_CONFIG_DIR": str(folder)})
