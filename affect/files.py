@@ -27,6 +27,8 @@ BUCKET: dict[str, Any] = {
     }
 }
 """Options of an ``s3://`` file system; its endpoint, region and credentials come from boto's standard chain."""
+_IMPATIENT = {"config_kwargs": BUCKET["config_kwargs"] | {"retries": {"mode": "standard", "max_attempts": 2}}}
+"""The same before work starts, when a mistyped endpoint is likelier than one that comes back."""
 
 
 @lru_cache(maxsize=64)
@@ -41,7 +43,11 @@ def resolve(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     if "://" not in uri:
         uri = str(Path(uri).absolute())
-    options = BUCKET if uri.startswith("s3://") else {}
+    return _open(uri, BUCKET)
+
+
+def _open(uri: str, bucket: dict[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+    options = bucket if uri.startswith("s3://") else {}
     try:
         # a listing that is kept would hide what other processes write after it
         return fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
@@ -92,7 +98,7 @@ def check_readable(uri: str) -> None:
         OSError: it is not; says why in words.
         ValueError: the protocol is unknown.
     """
-    system, path = resolve(absolute(uri))
+    system, path = _open(absolute(uri), _IMPATIENT)
     if hasattr(system, "call_s3"):
         bucket, _, prefix = path.partition("/")
         with in_words(uri):
@@ -106,9 +112,11 @@ def check_writable(uri: str) -> None:
         OSError: it cannot be; says why in words.
     """
     if "://" in uri:
-        mark = join(uri, f"._tmp.{uuid.uuid4().hex}")
-        write(mark, b"")
-        delete(mark)
+        system, path = _open(uri, _IMPATIENT)
+        mark = join(path, f"._tmp.{uuid.uuid4().hex}")
+        with in_words(uri):
+            system.pipe_file(mark, b"")
+            system.rm_file(mark)
 
 
 def absolute(uri: str) -> str:
@@ -188,6 +196,21 @@ def read_range(uri: str, start: int, end: int) -> bytes:
     system, path = resolve_parent(uri)
     with in_words(uri):
         return system.cat_file(path, start, end)
+
+
+def read_tail(uri: str, size: int) -> bytes:
+    """The last ``size`` bytes of an object, all of a shorter one, by one request.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    if "://" not in uri:
+        with open(uri, "rb") as file:  # ten thousands of them are read at once
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read()
+    system, path = resolve_parent(uri)
+    with in_words(uri):
+        return system.cat_file(path, start=-size)
 
 
 def write(uri: str, content: bytes, *, replace: bool = True) -> None:

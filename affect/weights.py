@@ -1,8 +1,8 @@
 """Weights by name: where they come from, what they have to hash to, and where they are kept.
 
-Folders and hub ids of pretrained models go to ``from_pretrained`` (:func:`checkpoint`). Single files that the project
-names itself are fetched once into ``$AFFECT_CACHE`` (``~/.cache/affect``), checked against their sha256, and used from
-there.
+Folders, here or in a bucket, and hub ids of pretrained models go to ``from_pretrained`` (:func:`checkpoint`). Single
+files that the project names itself are fetched once into ``$AFFECT_CACHE`` (``~/.cache/affect``), checked against their
+sha256, and used from there.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from affect import files
 
@@ -57,14 +59,41 @@ FILES = {
 }
 
 
+def here(name: str) -> Path:
+    """A file or folder of weights on this machine; what is in a bucket is fetched once a node.
+
+    Raises:
+        WeightsError: there is nothing in that place of a bucket.
+        OSError: the bucket cannot be read.
+    """
+    if "://" not in name:
+        return Path(name)
+    found = list(files.walk(name))
+    if not found or any(".." in path.split("/") for path, _, _ in found):
+        raise WeightsError(f"{name}: no such file or folder of weights in the bucket")
+    place = files.cache() / "weights" / _sha256(repr((name, found)).encode())[:24]
+    system, path = files.resolve_parent(name)
+    whole = found[0][0] if system.isfile(path) else ""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):  # all actors of a node ask at once
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+                for path, _, _ in found:
+                    target = Path(folder) / "files" / path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(files.read(name if whole else files.join(name, path)))
+                (Path(folder) / "files").rename(place)
+    return place / whole
+
+
 def file(name: str) -> Path:
-    """A weights file: a path that exists, or a name of :data:`FILES`, fetched if it is not in the cache.
+    """A weights file: a path or URI that exists, or a name of :data:`FILES`, fetched if it is not in the cache.
 
     Raises:
         WeightsError: it is neither, or it cannot be had from any of its sources.
     """
-    if Path(name).is_file():
-        return Path(name)
+    if (path := here(name)).is_file():
+        return path
     if name not in FILES:
         raise WeightsError(f"{name}: no such file, and no name that is known ({', '.join(FILES)})")
     source, path = FILES[name], files.cache() / name
@@ -85,12 +114,12 @@ def file(name: str) -> Path:
 
 
 def folder(name: str) -> Path:
-    """A folder of weights that has to be here.
+    """A folder of weights that has to be there: on this machine, or in a bucket.
 
     Raises:
         WeightsError: it is not.
     """
-    path = Path(name)
+    path = here(name)
     if not path.is_dir():
         raise WeightsError(f"{name}: no such folder of weights, looked at {path.absolute()}; name one that exists")
     return path
@@ -167,7 +196,7 @@ def is_path(name: str) -> bool:
 
 def identity(name: str, revision: str | None = None) -> str:
     """What decides the numbers that weights give: the content's hash, or hub id and revision. Part of an address."""
-    path = Path(name)
+    path = here(name)
     if path.is_dir():
         return files.digest(path)
     if path.is_file():

@@ -69,9 +69,9 @@ def work(args: Extract) -> int:
         return forecast.extraction(*where, retry_failed=again, describe=words)[0].show()
     summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=words)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
-    say(
-        f"extract: {len(summary.videos)} videos, units {counts or 'none'}, done now {summary.done.total()}: {store.uri}"
-    )
+    nodes = f" on {summary.num_nodes} nodes" if summary.num_nodes > 1 else ""
+    now = f"done now {summary.done.total()}{nodes}"
+    say(f"extract: {len(summary.videos)} videos, units {counts or 'none'}, {now}: {store.uri}")
     for reason, number in summary.reasons.most_common():
         say(f"  {number} x {reason}")
     if args.save_overlay:

@@ -200,7 +200,7 @@ def assemble(
     names = affwild2.track_names(labels)
     tell_unknown(hints or {}, names)
     stems = {video.stem for video in videos}  # a broken video is still whose name it is
-    usable = {video.stem: video for video in videos if video.probe}
+    usable = {video.stem: video for video in videos if video.head}
     present = store.keys("tracks") | store.keys("waveforms")
     refs: list[TrackRef] = []
     rows: list[dict[str, Any]] = []
@@ -259,8 +259,8 @@ def _keys(
         FileNotFoundError: a clip has not been extracted.
     """
     mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
-    assert video.probe is not None
-    base = address(schema.VERSION, name, video.probe.fingerprint, run.grid, run.wavlm.blocks, mark)
+    assert video.head is not None
+    base = address(schema.VERSION, name, video.head.fingerprint, run.grid, run.wavlm.blocks, mark)
     found = {m: [(key, str(store.outcome(key))) for key in plan.keys_of(video, run, where, m)] for m in where}
     folder = f"tracks/{slug(name)}-{base}"
     keys: dict[Part, str] = {part: f"{folder}/{part}.arrow" for part in BASE}
@@ -269,7 +269,7 @@ def _keys(
     marks["audio"] = address(face, run.wavlm.speaking, found.get("audio"))
     keys |= {m: f"{folder}/{m}-{marks[m]}.arrow" for m in run.extracted}
     if "audio" in found:
-        sound = address(schema.VERSION, video.probe.fingerprint, run.grid, found["audio"])
+        sound = address(schema.VERSION, video.head.fingerprint, run.grid, found["audio"])
         keys["waveforms"] = f"waveforms/{slug(video.stem)}-{sound}.rows.arrow"
     return keys
 

@@ -15,7 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -47,6 +47,7 @@ class Summary:
         videos: every video that was looked at.
         done: units done now, by status; ``error`` are failures of the surroundings, not recorded.
         existing: units that were there before, by status.
+        num_nodes: nodes that worked.
         reasons: why units and videos are not ``ok``, with how often.
     """
 
@@ -54,6 +55,7 @@ class Summary:
     done: Counter[str] = field(default_factory=Counter)
     existing: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    num_nodes: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -61,7 +63,7 @@ class Summary:
         both = self.done + self.existing
         if not both["ok"] + both["degraded"]:
             return EXIT_NOTHING
-        unusable = any(video.probe is None for video in self.videos)
+        unusable = any(video.head is None for video in self.videos)
         return EXIT_PARTIAL if both["failed"] + both["error"] or unusable else EXIT_OK
 
 
@@ -85,19 +87,25 @@ def extractor(kind: Kind, run: Run) -> Callable[[Clip], Extracted]:
 
 
 class Tally:
-    """An actor that counts the seconds of video which each stage has done."""
+    """An actor that counts the seconds of video which each stage has done, and on how many nodes."""
 
     def __init__(self) -> None:
         """Start at nothing."""
         self._done: dict[str, float] = {}
+        self._nodes: set[str] = set()
 
-    def add(self, kind: Kind, seconds: float) -> None:
+    def add(self, kind: Kind, seconds: float, node: str) -> None:
         """Count a clip."""
         self._done[kind] = self._done.get(kind, 0.0) + seconds
+        self._nodes.add(node)
 
     def read(self) -> dict[str, float]:
         """What was counted."""
         return self._done
+
+    def num_nodes(self) -> int:
+        """Nodes that worked."""
+        return len(self._nodes)
 
 
 class Stage:
@@ -132,7 +140,7 @@ class Stage:
             start = time.monotonic()
             outcome = self._do(row)
             seconds = time.monotonic() - start
-            self._tally.add.remote(self._kind, row["length_s"])
+            self._tally.add.remote(self._kind, row["length_s"], ray.get_runtime_context().get_node_id())
         name = self._kind
         added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
         added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
@@ -141,14 +149,17 @@ class Stage:
     def _do(self, row: dict[str, Any]) -> Outcome:
         try:
             probe: Probe = self._probe(row["probe_key"])
-            video = Video(row["stem"], row["uri"], row["probe_key"], probe, "", tuple(row["prompts"].split(",")))
-            key = plan.keys_of(video, self._run, self._where, self._kind)[row["number"]]
+            prompts, number = tuple(row["prompts"].split(",")), row["number"]
+            wanted = (self._kind, self._where[self._kind], prompts, probe.path, probe.fingerprint)
+            key = plan.unit_keys(*wanted, number + 1)[-1]
+            if not row["again"] and self._store.has(key):  # another job on the same store was faster
+                return self._store.outcome(key)
             before = self._attempts.begin(key)
             if before >= MAX_ATTEMPTS:
                 extracted = self._failed(f"its process died {before} times")
             else:
-                extracted = self._try(plan.make_clip(video, probe, row["number"], self._run))
-            outcome = self._store.put(key, extracted)
+                extracted = self._try(plan.make_clip(row["uri"], prompts, probe, number, self._run))
+            outcome = self._store.put(key, extracted, replace=row["again"])
             self._attempts.end(key)
             return outcome
         except Exception as error:  # the surroundings failed: the clip stays missing and its neighbours go on
@@ -202,10 +213,10 @@ def extract(
         if outcome.reason:
             summary.reasons[outcome.reason] += 1
     for video in probed:
-        if video.probe is None:
+        if video.head is None:
             say(f"{video.uri}: {video.reason}; left out")
             summary.reasons[video.reason] += 1
-    num_clips = sum(plan.num_clips(float(video.probe.time_s[-1]), run) for video in probed if video.probe)
+    num_clips = sum(plan.num_clips(video.head.last_s, run) for video in probed if video.head)
     if not units:
         say(f"extract: 0 of {num_clips} clips to do" + (f", everything is in {store.uri}" if num_clips else ""))
         return summary
@@ -223,29 +234,32 @@ def extract(
     work = dict.fromkeys(kinds, 0.0)
     start = time.monotonic()
     try:
-        with Meter("extract", total, "s of video", parts=parts, look=partial(_read, tally)) as meter:
-            for row in _stream(run, probed, units, kinds, store, where, attempts, tally).iter_rows():
+        with Meter("extract", total, "s of video", parts=parts, look=lambda: _ask(tally.read) or {}) as meter:
+            stream = _stream(run, probed, units, kinds, store, where, attempts, tally, retry_failed)
+            for row in stream.iter_rows():
                 for kind in kinds:
                     if kind in row["missing"].split(","):
                         _count(summary, row, kind)
                         work[kind] += row[f"{kind}_seconds"]
                 failed = summary.done["failed"] + summary.done["error"]
                 meter.advance(row["length_s"], f"{failed} failed" if failed else "")
+        summary.num_nodes = _ask(tally.num_nodes) or 0
     finally:
         attempts.close()
         ray.kill(tally)
     busy = max(seconds / plan.actors(run, kind, len(units)) for kind, seconds in work.items())
     for kind in kinds:
         speed.note(store.uri, kind, where[kind], parts[kind], work[kind], time.monotonic() - start - busy)
+    plan.missing_units(probed, run, where, store, retry_failed=False)  # notes how units ended, for the next command
     return summary
 
 
-def _read(tally: Any) -> dict[str, float]:  # noqa: ANN401 -- an actor
-    """What a tally has counted; nothing while it does not answer."""
+def _ask(method: Any) -> Any:  # noqa: ANN401 -- an actor's
+    """What a tally answers; None while it does not."""
     try:
-        return ray.get(tally.read.remote(), timeout=LOOK_EVERY_S)
+        return ray.get(method.remote(), timeout=LOOK_EVERY_S)
     except RayError:
-        return {}
+        return None
 
 
 def _count(summary: Summary, row: dict[str, Any], kind: Kind) -> None:
@@ -272,7 +286,7 @@ def _fetch_weights(run: Run, kinds: Collection[Kind]) -> None:
     places = [
         NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         for node in ray.nodes()
-        if node["Alive"] and any(_fits(pool, node["Resources"]) for pool in pools)
+        if node["Alive"] and any(_fits(pool, node["Resources"], node["Labels"]) for pool in pools)
     ]
     check: Any = ray.remote(num_cpus=0, max_retries=0)(_check_weights)
     wanted = (run.behavior, list(PROMPTS.values()), run.description.max_tokens if "description" in kinds else 0)
@@ -285,8 +299,9 @@ def _check_weights(settings: Behavior, prompts: list[str], max_written: int) -> 
     checkpoint.check(settings, prompts, max_written)
 
 
-def _fits(pool: Pool, there: Mapping[str, float]) -> bool:
-    return there.get("CPU", 0.0) >= pool.num_cpus and there.get("GPU", 0.0) >= pool.num_gpus
+def _fits(pool: Pool, there: Mapping[str, float], labels: Mapping[str, str]) -> bool:
+    labelled = _labels(pool).items() <= labels.items()
+    return labelled and there.get("CPU", 0.0) >= pool.num_cpus and there.get("GPU", 0.0) >= pool.num_gpus
 
 
 def _stream(
@@ -298,9 +313,10 @@ def _stream(
     where: dict[Kind, str],
     attempts: Attempts,
     tally: ActorHandle,
+    again: bool,
 ) -> ray.data.Dataset:
     """The graph itself: one row per clip, one actor pool per kind."""
-    rows = [_row(videos[unit.video], unit, run) for unit in units]
+    rows = [_row(videos[unit.video], unit, run) | {"again": again} for unit in units]
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_consecutive_actor_init_deaths = 3
@@ -315,14 +331,20 @@ def _stream(
             batch_size=1,
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
+            label_selector=_labels(pool),
             compute=ActorPoolStrategy(min_size=min(pool.min_actors, len(rows)), max_size=pool.max_actors),
         )
     return stream
 
 
+def _labels(pool: Pool) -> dict[str, str]:
+    """What Ray asks of the nodes that a pool's actors are placed on."""
+    key, _, value = pool.node_label.partition("=")
+    return {key: value} if key else {}
+
+
 def _row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
     return {
-        "stem": video.stem,
         "uri": video.uri,
         "probe_key": video.probe_key,
         "number": unit.number,

@@ -66,7 +66,6 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
     Raises:
         FileNotFoundError: a clip has not been extracted.
     """
-    assert video.probe is not None
     tables = {kind: rows.empty_table() for kind, rows in SCHEMAS.items()}
     found = []
     for modality in where:
@@ -75,7 +74,8 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
     reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.reason})
     failed = all(part.status == "failed" for _, part in found)
     faces, table, people = who_is_who(tables["face"], run)
-    return Features(video.probe, faces, table, people, tables["behavior"], tables["audio"], reasons, failed)
+    probe = plan.load_probe(store, video.probe_key)
+    return Features(probe, faces, table, people, tables["behavior"], tables["audio"], reasons, failed)
 
 
 def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]]:

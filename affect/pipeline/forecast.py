@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import ray
 from fsspec.implementations.local import LocalFileSystem
 
 from affect import files
@@ -14,6 +13,7 @@ from affect.config import Kind, Pool, Run, System, address
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.pipeline import plan, speed
+from affect.pipeline.cluster import room
 from affect.pipeline.extract import EXIT_OK
 from affect.pipeline.models import Model, load_model, read_run, run_name, settings_address
 from affect.pipeline.plan import Video
@@ -97,10 +97,10 @@ def extraction(
     probed = plan.probe_videos(videos, store, asked, only=wanted, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
     found = Forecast()
-    usable = [entry.probe for entry in probed if entry.probe]
-    length = sum(probe.clock.duration_s for probe in usable)
+    usable = [entry for entry in probed if entry.head]
+    length = sum(entry.head.duration_s for entry in usable if entry.head)
     bad = f", {len(probed) - len(usable)} that cannot be used" if len(usable) < len(probed) else ""
-    size = sum(probe.bytes for probe in usable) / GIB
+    size = sum(entry.bytes for entry in usable) / GIB
     found.lines.append(f"plan: {len(probed)} videos{bad}, {duration(length)}, {size:.2f} GiB")
     counts = ", ".join(f"{n} {status}" for status, n in sorted(Counter(o.status for o in existing).items()))
     if counts:
@@ -143,7 +143,7 @@ def _bytes(store: Store, kind: Kind, mark: str, known: speed.Speed | None) -> fl
 
 
 def _warn(found: Forecast, run: Run, kinds: Sequence[Kind], store: Store, written: float) -> None:
-    there = ray.cluster_resources()
+    there = room()
     cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
     try:
         plan.check_pools(run, kinds)
@@ -182,7 +182,7 @@ def training(
         folds: of the training.
     """
     runs = files.absolute(runs)
-    frames = {entry.stem: len(entry.probe.time_s) for entry in probed if entry.probe}
+    frames = {entry.stem: entry.head.num_frames for entry in probed if entry.head}
     names = [name for name in labels["train"] if _video(name, frames)]
     total = sum(frames[_video(name, frames)] for name in names)
     development = sum(1 for name in labels["development"] if _video(name, frames))
@@ -248,7 +248,7 @@ def prediction(
         store: where speeds are kept.
         report: whether films and pages are made.
     """
-    length = sum(entry.probe.clock.duration_s for entry in probed if entry.probe)
+    length = sum(entry.head.duration_s for entry in probed if entry.head)
     all_models = address({system: model.address for system, model in models.items()})
     for what, mark in [("predict", all_models), *([("report", "films")] if report else [])]:
         known = speed.measured(store.uri, what, mark)

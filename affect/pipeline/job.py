@@ -14,10 +14,12 @@ import ray
 import tyro
 from ray.exceptions import RayError, UserCodeException
 
-from affect import spaces
+from affect import files, spaces
 from affect.recipes import RECIPES
 
 VERBOSE = ("-v", "--verbose")
+WRITTEN = ("store", "runs", "out", "save_overlay")
+"""Settings of jobs that name a place which they fill."""
 
 
 def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | None = None) -> Callable[[], None]:
@@ -41,6 +43,7 @@ def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | Non
             arguments = parse(job, [flag for flag in given if flag not in VERBOSE], others or {})
             if path := getattr(arguments, "best", None):
                 arguments = replace(arguments, run=spaces.best(path, arguments.run))
+            check_buckets(arguments)
             if not getattr(arguments, "here", False):
                 start_ray()
             code = work(arguments)
@@ -55,6 +58,23 @@ def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | Non
         sys.exit(code)
 
     return main
+
+
+def check_buckets(arguments: Any) -> None:  # noqa: ANN401 -- a job
+    """Find out before any work whether the buckets that a job names are there, and those it fills can be written to.
+
+    Raises:
+        OSError: one cannot be used; says why.
+        ValueError: a protocol is unknown.
+    """
+    only_looks = getattr(arguments, "here", False) or getattr(arguments, "plan", False)
+    for name in (f.name for f in fields(arguments)):
+        value = getattr(arguments, name)
+        for uri in value if isinstance(value, tuple) else (value,):
+            if isinstance(uri, str) and "://" in uri:
+                files.check_readable(uri)
+                if name in WRITTEN and not only_looks:
+                    files.check_writable(uri)
 
 
 def command() -> str:
@@ -114,4 +134,4 @@ def start_ray() -> Cluster:
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    return Cluster(ray.get_runtime_context().gcs_address, ray.cluster_resources()["CPU"])
+    return Cluster(ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0.0))

@@ -60,7 +60,7 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
     for folder in {entry.uri.rpartition("/")[0] for entry in videos}:
         if out == folder or out.startswith(f"{folder}/"):
             raise ValueError(f"{out} lies among the videos, whose names the films have: name another folder")
-    usable = {video.stem: video for video in videos if video.probe}
+    usable = {video.stem: video for video in videos if video.head}
     rows = [{"stem": stem} for stem in usable]
     people: list[dict[str, Any]] = []
     segments: list[dict[str, Any]] = []
@@ -94,21 +94,23 @@ def _overlay(
 ) -> dict[str, Any]:
     """One video's film and people; what is there is not done again."""
     entry = videos[row["stem"]]
-    assert entry.probe is not None
+    assert entry.head is not None
     film = files.join(out, f"{entry.stem}.mp4")
     record = files.join(out, "_people", f"{slug(entry.stem)}-{address(entry.uri)}.json")
     try:
         clips = [str(store.outcome(key)) for key in plan.keys_of(entry, run, where, "face")]
     except FileNotFoundError:
         return _row(entry, reason="its faces have not been extracted")
-    mark = address(where["face"], entry.probe.fingerprint, clips, run.tracking, run.grid, run.wavlm.speaking)
+    mark = address(where["face"], entry.head.fingerprint, clips, run.tracking, run.grid, run.wavlm.speaking)
     try:
         known = json.loads(files.read(record))
     except FileNotFoundError:
         known = {}
     if known.get("mark") == mark and files.exists(film):
         return _row(entry, known["people"], known["segments"])
-    seen = Seen(entry.probe, *who_is_who(load_table(entry, run, where, "face", store)[0], run))
+    seen = Seen(
+        plan.load_probe(store, entry.probe_key), *who_is_who(load_table(entry, run, where, "face", store)[0], run)
+    )
     lips = [_lips(seen, person) for person in seen.people]
     everyone = np.concatenate([np.empty(0), *lips])
     opened = [_mouth(lip_area, everyone, run) for lip_area in lips]

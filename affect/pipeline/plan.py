@@ -16,6 +16,8 @@ from affect.config import Kind, Modality, Pool, Run, address
 from affect.corpus import affwild2, video
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
+from affect.pipeline.cluster import room
+from affect.pipeline.state import Head, State, States
 from affect.pipeline.store import Outcome, Store, probe_key, unit_key
 from affect.timeline import TIME_TOLERANCE_S
 
@@ -30,16 +32,20 @@ class Video:
     Args:
         stem: its file name without the suffix, what tracks are named after.
         uri: where it is.
+        path: relative to the folder or bucket of videos.
+        bytes: its size.
         probe_key: key of its probe in the store.
-        probe: what it holds, None if it cannot be used.
+        head: what its probe says in short, None if it cannot be used.
         reason: why it cannot be used.
         prompts: the people that behaviour is asked about.
     """
 
     stem: str
     uri: str
+    path: str
+    bytes: int
     probe_key: str
-    probe: Probe | None
+    head: Head | None
     reason: str
     prompts: tuple[str, ...] = ("neutral",)
 
@@ -148,35 +154,37 @@ def probe_videos(
     names = affwild2.list_videos(root)
     base = affwild2.videos_root(root)
     known = {path: (size, version) for path, size, version in affwild2.walk_videos(root)}
-    present = store.keys("videos")
     rows = [
         {"stem": stem, "path": path, "uri": files.join(base, path), "key": probe_key(path, *known[path])}
         for stem, path in sorted(names.items(), key=lambda item: item[1])
         if only is None or stem in only
     ]
-    new = [
-        row
-        for row in rows
-        if row["key"] not in present or (retry_failed and store.outcome(row["key"]).status == "failed")
-    ]
+    keys = [row["key"] for row in rows]
+    states = States(store)
+    found = states.of("videos", keys)
+    failed = {key for key in keys if retry_failed and key in found and found[key].outcome.status == "failed"}
+    new = [row for row in rows if row["key"] not in found or row["key"] in failed]
     unread = {}
     if new:
         todo = ray.data.from_items(new, override_num_blocks=min(len(new), 256))
         done = todo.map(partial(_probe, store=store), num_cpus=0.5).iter_rows()
-        unread = {row["key"]: row["error"] for row in done if row["error"]}
+        unread = {row["key"]: State(Outcome("failed", row["error"], 0), None) for row in done if row["error"]}
+        found = states.of("videos", keys)
+    states.keep()
     videos = []
     for row in rows:
-        found = _nothing(unread[row["key"]]) if row["key"] in unread else store.get(row["key"])
-        probe = _from_table(found.table) if found.table.num_rows else None
-        asked = prompts.get(row["stem"], ("neutral",))
-        videos.append(Video(row["stem"], row["uri"], row["key"], probe, found.reason, asked))
+        state = unread.get(row["key"]) or found[row["key"]]
+        size, asked = known[row["path"]][0], prompts.get(row["stem"], ("neutral",))
+        videos.append(
+            Video(row["stem"], row["uri"], row["path"], size, row["key"], state.head, state.outcome.reason, asked)
+        )
     return videos
 
 
 def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
     """Write a video's probe, or why it has none; say what kept it from being read, which is not written."""
     try:
-        found = Extracted(_to_table(video.probe(row["uri"], row["path"])))
+        found = Extracted(probe_table(video.probe(row["uri"], row["path"])))
     except MediaError as error:
         found = _nothing(str(error))
     except OSError as error:
@@ -189,20 +197,17 @@ def _nothing(reason: str) -> Extracted:
     return Extracted(schema.VIDEO.empty_table(), "failed", reason)
 
 
-def _to_table(probe: Probe) -> pa.Table:
+def probe_table(probe: Probe) -> pa.Table:
+    """A probe as the store keeps it."""
     values = {f.name: [getattr(probe, f.name)] for f in fields(Probe)}
     return pa.table(values | {"duration_s": [probe.clock.duration_s]}).select(schema.VIDEO.names).cast(schema.VIDEO)
 
 
-def _from_table(table: pa.Table) -> Probe:
-    [row] = table.to_pylist()
-    row["time_s"] = np.array(row["time_s"])
-    return Probe(**{f.name: row[f.name] for f in fields(Probe)})
-
-
 def load_probe(store: Store, key: str) -> Probe:
     """Read a usable video's probe."""
-    return _from_table(store.get(key).table)
+    [row] = store.get(key).table.to_pylist()
+    row["time_s"] = np.array(row["time_s"])
+    return Probe(**{f.name: row[f.name] for f in fields(Probe)})
 
 
 def num_clips(last_s: float, run: Run) -> int:
@@ -210,18 +215,17 @@ def num_clips(last_s: float, run: Run) -> int:
     return int((last_s + TIME_TOLERANCE_S) // run.grid.clip_s) + 1
 
 
-def make_clip(video: Video, probe: Probe, number: int, run: Run) -> Clip:
-    """A clip by its number."""
+def make_clip(uri: str, prompts: tuple[str, ...], probe: Probe, number: int, run: Run) -> Clip:
+    """A video's clip by its number."""
     start = number * run.grid.clip_s
-    return Clip(video.uri, probe, start, start + run.grid.clip_s, run.grid, video.prompts)
+    return Clip(uri, probe, start, start + run.grid.clip_s, run.grid, prompts)
 
 
 def keys_of(video: Video, run: Run, where: Mapping[Any, str], kind: Kind) -> list[str]:
     """Keys of a usable video's objects of one kind, in order of time; ``where`` has the addresses by kind."""
-    assert video.probe is not None
-    probe = video.probe
-    number = num_clips(float(probe.time_s[-1]), run)
-    return unit_keys(kind, where[kind], video.prompts, probe.path, probe.fingerprint, number)
+    assert video.head is not None
+    number = num_clips(video.head.last_s, run)
+    return unit_keys(kind, where[kind], video.prompts, video.path, video.head.fingerprint, number)
 
 
 def unit_keys(kind: Kind, wanted: str, prompts: tuple[str, ...], path: str, fingerprint: str, number: int) -> list[str]:
@@ -243,35 +247,35 @@ def missing_units(
         store: the store.
         retry_failed: whether units that failed are to be done again.
     """
-    present = {key for kind in where for key in store.keys(kind)}
+    states = States(store)
     outcomes: list[Outcome] = []
-    units = []
-    for index, entry in enumerate(videos):
-        if entry.probe is None:
-            continue
-        missing: dict[int, list[Kind]] = {}
-        for kind in where:
-            for number, key in enumerate(keys_of(entry, run, where, kind)):
-                outcome = store.outcome(key) if key in present else None
+    missing: dict[tuple[int, int], list[Kind]] = {}
+    for kind in where:
+        keys = {i: keys_of(entry, run, where, kind) for i, entry in enumerate(videos) if entry.head}
+        present = states.of(kind, [key for own in keys.values() for key in own])
+        for index, own in keys.items():
+            for number, key in enumerate(own):
+                outcome = present[key].outcome if key in present else None
                 if outcome is None or (retry_failed and outcome.status == "failed"):
-                    missing.setdefault(number, []).append(kind)
+                    missing.setdefault((index, number), []).append(kind)
                 else:
                     outcomes.append(outcome)
-        units += [Unit(index, number, tuple(kinds)) for number, kinds in missing.items()]
+    states.keep()
+    units = [Unit(index, number, tuple(kinds)) for (index, number), kinds in missing.items()]
     return sorted(units, key=lambda unit: -seconds(videos[unit.video], unit, run)), outcomes
 
 
 def seconds(video: Video, unit: Unit, run: Run) -> float:
     """Seconds of video in a unit."""
-    assert video.probe is not None
+    assert video.head is not None
     start = unit.number * run.grid.clip_s
-    return min(video.probe.clock.duration_s, start + run.grid.clip_s) - start
+    return min(video.head.duration_s, start + run.grid.clip_s) - start
 
 
 def actors(run: Run, kind: Kind, num_units: int) -> int:
     """Actors that a stage may have at once: what its pool grows to, where the cluster has room and there is work."""
     pool: Pool = getattr(run, kind)
-    there = ray.cluster_resources()
+    there = room()
     rooms = [pool.max_actors, num_units, int(there.get("CPU", 0.0) / pool.num_cpus)]
     if pool.num_gpus:
         rooms.append(int(there.get("GPU", 0.0) / pool.num_gpus))
@@ -284,7 +288,7 @@ def check_pools(run: Run, kinds: Iterable[Kind]) -> None:
     Raises:
         ValueError: they do not; says what is asked and what is there.
     """
-    there = ray.cluster_resources()
+    there = room()
     pools = {kind: getattr(run, kind) for kind in kinds}
     for resource, name in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
         asked = {kind: getattr(pool, name) * pool.min_actors for kind, pool in pools.items()}

@@ -145,8 +145,8 @@ class Predictor:
         row |= {"reason": video.reason, "new_s": 0.0, "took_s": 0.0}
         if video.stem == SUMMARY:
             row["reason"] = f"{SUMMARY}.csv says how videos ended: give the video another name"
-        elif video.probe is not None:
-            row |= {"duration_s": video.probe.clock.duration_s, **self._predict(video)}
+        elif video.head is not None:
+            row |= {"duration_s": video.head.duration_s, **self._predict(video)}
             row["took_s"] = time.monotonic() - start if row["new_s"] else 0.0
         if row["status"] == "failed" and video.stem != SUMMARY:  # what an earlier run said of it holds no more
             for suffix in ("parquet", "csv"):
@@ -185,7 +185,7 @@ class Predictor:
         Raises:
             FileNotFoundError: something has not been extracted.
         """
-        assert video.probe is not None
+        assert video.head is not None
         run = self._run
         keys = [key for kind in self._where for key in plan.keys_of(video, run, self._where, kind)]
         units = [(key, str(self._store.outcome(key))) for key in keys]

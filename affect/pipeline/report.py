@@ -32,6 +32,7 @@ from affect.corpus.hints import Points
 from affect.corpus.video import MediaError
 from affect.face.tracks import at, choose
 from affect.pipeline import plan, results, speed
+from affect.pipeline.cluster import room
 from affect.pipeline.demo import caveat_of
 from affect.pipeline.evaluate import Evaluation
 from affect.pipeline.features import load_table, who_is_who
@@ -66,7 +67,7 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
         out: folder of predictions.
         hints: points on the person that a track means, by track.
     """
-    out, usable = files.absolute(out), {entry.stem: entry for entry in videos if entry.probe}
+    out, usable = files.absolute(out), {entry.stem: entry for entry in videos if entry.head}
     if not usable:
         return
     make = partial(_film, videos=usable, run=run, where=plan.addresses(run), store=store, out=out, hints=hints)
@@ -85,7 +86,7 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
 
 def at_once(num_films: int) -> int:
     """Films that are made at once."""
-    return max(1, min(num_films, int(ray.cluster_resources().get("CPU", 1.0) / CPUS)))
+    return max(1, min(num_films, int(room().get("CPU", 1.0) / CPUS)))
 
 
 def _film(
@@ -106,7 +107,7 @@ def _make_film(
     entry: Video, run: Run, where: dict[Modality, str], store: Store, out: str, hints: Mapping[str, Points]
 ) -> tuple[str, float]:
     """Make a film; returns why there is none, and its length if it was made now."""
-    assert entry.probe is not None
+    assert entry.head is not None
     target = _film_of(out, entry.stem)
     try:
         table = read_table(files.join(out, f"{entry.stem}.parquet"))
@@ -114,7 +115,7 @@ def _make_film(
         return "it was not predicted", 0.0
     people = [(rows["track"][0].as_py(), rows["person"][0].as_py()) for rows in by_track(table)]
     points = {track: [tuple(point) for point in hints.get(track, ())] for track, _ in people}
-    mark = address(where.get("face"), entry.probe.fingerprint, run.tracking, people, points, LARGEST, QUALITY)
+    mark = address(where.get("face"), entry.head.fingerprint, run.tracking, people, points, LARGEST, QUALITY)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         if files.exists(target):
@@ -129,11 +130,20 @@ def _make_film(
                 if person is not None:
                     cast.append(Cast(name, person))
         try:
-            film(path, entry.uri, entry.probe, cast, largest=LARGEST, captions=False, note=mark, quality=QUALITY)
+            film(
+                path,
+                entry.uri,
+                plan.load_probe(store, entry.probe_key),
+                cast,
+                largest=LARGEST,
+                captions=False,
+                note=mark,
+                quality=QUALITY,
+            )
         except (ValueError, OSError, FFmpegError) as error:
             return str(error), 0.0
         files.write(target, path.read_bytes())
-    return "", entry.probe.clock.duration_s
+    return "", entry.head.duration_s
 
 
 def _seen(entry: Video, run: Run, where: dict[Modality, str], store: Store) -> tuple[Any, list[Any]]:

@@ -4,9 +4,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,8 +15,8 @@ from affect.corpus import affwild2, video
 from affect.corpus.video import MediaError
 from affect.pipeline import plan
 from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extractor
-from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
+from affect.pipeline.state import State, States
 from affect.pipeline.store import Store, probe_key
 
 MAX_REASONS, MAX_NAMED = 12, 3
@@ -42,42 +40,37 @@ def status(run: Run, videos: str, store: Store, tracks: list[str], *, describe: 
     asked = plan.prompts_of(names, tracks, run.behavior.ask)
     where = plan.wanted_addresses(run, describe=describe)
     sizes = {path: (size, version) for path, size, version in affwild2.walk_videos(videos)}
-    probes = store.keys("videos")
-    present = {kind: store.keys(kind) for kind in where}
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in ("videos", *where)}
     reasons: dict[str, list[str]] = {}
-    for stem, path in sorted(names.items()):
-        key = probe_key(path, *sizes[path])
-        if key not in probes:
-            counts["videos"]["missing"] += 1
-            continue
-        outcome, footer = store.footer(key)
-        counts["videos"][outcome.status] += 1
-        if outcome.status == "failed":
-            reasons.setdefault(outcome.reason, []).append(stem)
-            continue
-        last_s, fingerprint = _largest(footer, "time_s"), _largest(footer, "fingerprint")
-        for kind in where:
-            number = plan.num_clips(float(last_s), run)
-            for unit in plan.unit_keys(kind, where[kind], asked[stem], path, str(fingerprint), number):
-                if unit not in present[kind]:
-                    counts[kind]["missing"] += 1
-                    continue
-                ended = store.footer(unit)[0]
-                counts[kind][ended.status] += 1
-                if ended.reason:
-                    reasons.setdefault(f"{kind}: {ended.reason}", []).append(stem)
+    states = States(store)
+    probes = {stem: probe_key(path, *sizes[path]) for stem, path in sorted(names.items())}
+    probed = states.of("videos", probes.values())
+    usable = {}
+    for stem, key in probes.items():
+        _count(probed.get(key), counts["videos"], reasons, "", stem)
+        if key in probed and (head := probed[key].head):
+            usable[stem] = head
+    for kind in where:
+        units = {
+            stem: plan.unit_keys(
+                kind, where[kind], asked[stem], names[stem], head.fingerprint, plan.num_clips(head.last_s, run)
+            )
+            for stem, head in usable.items()
+        }
+        present = states.of(kind, [key for keys in units.values() for key in keys])
+        for stem, keys in units.items():
+            for key in keys:
+                _count(present.get(key), counts[kind], reasons, f"{kind}: ", stem)
     _print(counts, reasons, store)
     if any(count["missing"] for count in counts.values()):
         return EXIT_NOTHING
     return EXIT_PARTIAL if any(count["failed"] for count in counts.values()) else EXIT_OK
 
 
-def _largest(footer: pq.FileMetaData, column: str) -> Any:  # noqa: ANN401 -- of the column's type
-    """A column's largest value by its statistics."""
-    group = footer.row_group(0)
-    parts = (group.column(i) for i in range(group.num_columns))
-    return next(part.statistics.max for part in parts if part.path_in_schema.split(".")[0] == column)
+def _count(state: State | None, count: Counter[str], reasons: dict[str, list[str]], kind: str, stem: str) -> None:
+    count[state.outcome.status if state else "missing"] += 1
+    if state and state.outcome.reason:
+        reasons.setdefault(f"{kind}{state.outcome.reason}", []).append(stem)
 
 
 def _print(counts: Mapping[str, Counter[str]], reasons: Mapping[str, list[str]], store: Store) -> None:
@@ -122,7 +115,6 @@ def replay(run: Run, videos: str, wanted: str, tracks: list[str], *, describe: b
         return EXIT_PARTIAL
     say(f"{uri}: {probe.width} x {probe.height}, {len(probe.time_s)} frames in {probe.clock.duration_s:.2f} s")
     asked = plan.prompts_of(names, tracks, run.behavior.ask)[stem]
-    entry = Video(stem, uri, "", probe, "", asked)
     total = plan.num_clips(float(probe.time_s[-1]), run)
     if number and int(number) >= total:
         raise ValueError(f"--only {wanted}: {stem} has clips 0 to {total - 1}")
@@ -133,7 +125,7 @@ def replay(run: Run, videos: str, wanted: str, tracks: list[str], *, describe: b
         for clip in [int(number)] if number else range(total):
             start = time.monotonic()
             try:
-                done = work(plan.make_clip(entry, probe, clip, run))
+                done = work(plan.make_clip(uri, asked, probe, clip, run))
             except MediaError:
                 traceback.print_exc()
                 code = EXIT_PARTIAL

@@ -29,6 +29,8 @@ from affect.pipeline.rows import encode_rows
 _METADATA = b"affect"
 MAPPED, ROWS = ".arrow", ".rows.arrow"
 MAX_ATTEMPTS = 3
+_TAIL = 16 << 10
+"""Bytes in which a file's footer mostly lies."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Store:
         """Remember the place; nothing is read or created."""
         self.uri = files.absolute(uri)
 
-    def put(self, key: str, extracted: Extracted) -> Outcome:
-        """Serialise in memory, then write in one step.
+    def put(self, key: str, extracted: Extracted, *, replace: bool = True) -> Outcome:
+        """Serialise in memory, then write in one step; ``replace`` as in :func:`affect.files.write`.
 
         Raises:
             OSError: the store cannot be written to.
@@ -67,8 +69,12 @@ class Store:
         note = json.dumps({"status": outcome.status, "reason": outcome.reason}).encode()
         table = extracted.table.replace_schema_metadata({_METADATA: note})
         form = encode_rows if key.endswith(ROWS) else encode_mapped if key.endswith(MAPPED) else encode
-        files.write(self.uri_of(key), form(table))
+        files.write(self.uri_of(key), form(table), replace=replace)
         return outcome
+
+    def has(self, key: str) -> bool:
+        """Whether an object is there, whole."""
+        return files.exists(self.uri_of(key))
 
     def uri_of(self, key: str) -> str:
         """Where an object is."""
@@ -90,15 +96,20 @@ class Store:
         return self.footer(key)[0]
 
     def footer(self, key: str) -> tuple[Outcome, pq.FileMetaData]:
-        """The same, and the footer with what it says of the columns."""
+        """The same, and the footer with what it says of the columns.
+
+        Raises:
+            FileNotFoundError: it is missing.
+            ValueError: it is damaged.
+        """
         uri = self.uri_of(key)
-        if "://" in uri:
-            system, path = files.resolve_parent(uri)
-            with system.open(path, "rb") as file:
-                metadata = pq.read_metadata(file)
-        else:
-            with pa.OSFile(uri) as file:  # ten thousands of them are read at once
-                metadata = pq.read_metadata(file)
+        tail = files.read_tail(uri, _TAIL)
+        if (needed := int.from_bytes(tail[-8:-4], "little") + 8) > len(tail):
+            tail = files.read_tail(uri, needed)
+        try:
+            metadata = pq.read_metadata(pa.BufferReader(tail))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{uri}: damaged ({error}); delete it and run the same command again") from error
         note = json.loads(metadata.metadata[_METADATA])
         return Outcome(note["status"], note["reason"], metadata.num_rows), metadata
 

@@ -15,6 +15,7 @@ import torch
 from affect.batches import Batch, Share, Task, collate
 from affect.config import Modality, Workers
 from affect.corpus.track import Track
+from affect.pipeline.cluster import room
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.trunk import with_trunk
@@ -33,7 +34,7 @@ def check_room(workers: Workers) -> None:
         ValueError: they do not, and would wait for ever.
     """
     asked = workers.num_workers * workers.num_cpus + workers.loader_cpus
-    if asked > (there := ray.cluster_resources().get("CPU", 0.0)):
+    if asked > (there := room().get("CPU", 0.0)):
         raise ValueError(
             f"workers and one reader ask for {asked:g} CPUs and the cluster has {there:g}: lower "
             "--workers.num-workers, --workers.num-cpus or --workers.loader-cpus"

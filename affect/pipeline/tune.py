@@ -37,6 +37,7 @@ from affect.config import FIELDS, Run, Workers, address, setting, with_settings
 from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
 from affect.learning import Epoch, Keeper
+from affect.pipeline.cluster import room
 from affect.pipeline.evaluate import Evaluation, score_models
 from affect.pipeline.leaderboard import Leaderboard
 from affect.pipeline.models import Model
@@ -258,7 +259,7 @@ def _room(job: Search) -> int:
     Raises:
         ValueError: there is no room for one.
     """
-    workers, there = job.training.run.workers, ray.cluster_resources()
+    workers, there = job.training.run.workers, room()
     each = max(1, workers.num_workers)
     cpus = each * workers.num_cpus + workers.loader_cpus * (job.training.loader is not load_here)
     rooms = [int(there.get("CPU", 0.0) / cpus + 1e-9)]

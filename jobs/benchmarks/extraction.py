@@ -186,7 +186,7 @@ def pipeline(copies: int = 2) -> None:
                 shutil.copy(path, root / "videos" / f"{path.stem}-{copy}{path.suffix}")
         store = Store(str(root / "store"))
         videos = plan.probe_videos(str(root / "videos"), store, {})
-        frames = sum(len(video.probe.time_s) for video in videos if video.probe)
+        frames = sum(video.head.num_frames for video in videos if video.head)
         start = time.perf_counter()
         extract(run, str(root / "videos"), store)
         through = frames / (time.perf_counter() - start)  # start of the actors included
@@ -194,10 +194,11 @@ def pipeline(copies: int = 2) -> None:
         extractors = {modality: extractor(modality, run) for modality in MODALITIES}
         plain, start = Store(str(root / "plain")), time.perf_counter()
         for video in videos:
-            assert video.probe is not None
-            for number in range(plan.num_clips(float(video.probe.time_s[-1]), run)):
+            assert video.head is not None
+            info = plan.load_probe(store, video.probe_key)
+            for number in range(plan.num_clips(video.head.last_s, run)):
                 for modality in MODALITIES:
-                    made = extractors[modality](plan.make_clip(video, video.probe, number, run))
+                    made = extractors[modality](plan.make_clip(video.uri, video.prompts, info, number, run))
                     plain.put(f"{modality}/{video.stem}/{number:05d}.parquet", made)
         loop = frames / (time.perf_counter() - start)  # models loaded beforehand
     say_ratio(f"pipeline on {cores:g} cores", "frames", through, "plain loop", loop)

@@ -23,6 +23,7 @@ from affect.pipeline.assemble import assemble
 from affect.pipeline.columns import rows_of
 from affect.pipeline.models import embedded_key, with_embeddings
 from affect.pipeline.plan import Video
+from affect.pipeline.state import Head
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.workers import open_many_files
@@ -58,21 +59,22 @@ def parts() -> list[Part]:
     return made
 
 
-def video_of(part: Part) -> Video:
+def video_of(part: Part) -> tuple[Probe, Video]:
     """As a probe would say."""
     time_s = np.arange(part.num_frames) / FPS
+    head = Head(f"{part.seed:012d}", part.num_frames, float(time_s[-1]), part.num_frames / FPS)
     probe = Probe(part.name + ".mp4", 1, f"{part.seed:012d}", 640, 360, 0, True, 0.0, time_s)
-    return Video(part.name, f"/nowhere/{part.name}.mp4", f"videos/{part.name}.parquet", probe, "")
+    return probe, Video(part.name, f"/nowhere/{probe.path}", probe.path, 1, f"videos/{part.name}.parquet", head, "")
 
 
 def write_features(part: Part, store: Store) -> int:
     """Write what an extraction would: every clip of every modality."""
-    rng, entry = np.random.default_rng(part.seed), video_of(part)
-    assert entry.probe is not None
+    rng, (probe, entry) = np.random.default_rng(part.seed), video_of(part)
+    store.put(entry.probe_key, Extracted(plan.probe_table(probe)))
     keys = {m: plan.keys_of(entry, RUN, WHERE, m) for m in MODALITIES}
     look = rng.random(COLORS) * 0.1
-    for number in range(plan.num_clips(float(entry.probe.time_s[-1]), RUN)):
-        clip = plan.make_clip(entry, entry.probe, number, RUN)
+    for number in range(plan.num_clips(float(probe.time_s[-1]), RUN)):
+        clip = plan.make_clip(entry.uri, entry.prompts, probe, number, RUN)
         store.put(keys["face"][number], Extracted(_faces(clip, look, rng)))
         store.put(keys["behavior"][number], Extracted(_behavior(clip, rng)))
         store.put(keys["audio"][number], Extracted(_audio(clip, rng)))
@@ -173,10 +175,10 @@ def measure(folder: str, step_seconds: Callable[[], float]) -> None:
     print(f"corpus: {len(corpus)} tracks, {frames:,} frames, features written in {_seconds(start):.0f} s", flush=True)
     labels = {s: {p.name: _gold(p) for p in corpus if p.split == s} for s in SIZES}
     start = time.perf_counter()
-    refs = assemble(RUN, [video_of(part) for part in corpus], labels, store)  # type: ignore[arg-type]
+    refs = assemble(RUN, [video_of(part)[1] for part in corpus], labels, store)  # type: ignore[arg-type]
     print(f"corpus: assembled in {_seconds(start):.0f} s", flush=True)
     start = time.perf_counter()
-    assemble(RUN, [video_of(part) for part in corpus], labels, store)  # type: ignore[arg-type]
+    assemble(RUN, [video_of(part)[1] for part in corpus], labels, store)  # type: ignore[arg-type]
     print(f"corpus: assembled again, everything there, in {_seconds(start):.1f} s", flush=True)
     embedded: object = ray.remote(num_cpus=1)(write_embedded)
     ray.get([embedded.remote(ref, store) for ref in refs])  # type: ignore[attr-defined]

@@ -164,7 +164,7 @@ def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list
 def test_labels_of_a_broken_video_go_to_nobody_else(trained: Micro, capsys: CaptureFixture[str]):
     store = Store(trained.places.store)
     videos = plan.probe_videos(trained.places.videos, store, {})
-    broken = replace(videos[0], stem="video01_left", probe=None, reason="the file is empty")
+    broken = replace(videos[0], stem="video01_left", head=None, reason="the file is empty")
     labels = affwild2.read_splits(trained.places.labels)
     both = {**labels["train"], "video01_left": labels["train"]["video01"]}
     refs = assemble(trained.run, [*videos, broken], {"train": both}, store)

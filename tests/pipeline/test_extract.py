@@ -46,11 +46,11 @@ def videos_of(micro: Micro) -> list[Video]:
 def test_every_frame_and_segment_is_extracted_once_across_clips(extracted: Micro):
     store, where = Store(extracted.places.store), plan.addresses(extracted.run)
     for video in videos_of(extracted):
-        assert video.probe is not None and len(plan.keys_of(video, extracted.run, where, "face")) == 3
+        assert video.head is not None and len(plan.keys_of(video, extracted.run, where, "face")) == 3
         tables = {m: [store.get(k).table for k in plan.keys_of(video, extracted.run, where, m)] for m in where}
         frames = [f for t in tables["face"] for f in t["frame"].to_pylist()]
         assert sorted(set(frames)) == list(range(50))  # the one face in every frame, and ghosts in a few
-        expected = timeline.segments(video.probe.clock.duration_s)
+        expected = timeline.segments(video.head.duration_s)
         for modality in ("behavior", "audio"):
             rows = [row for t in tables[modality] for row in t.select(["segment", "start_s", "end_s"]).to_pylist()]
             assert [row["segment"] for row in rows] == list(range(len(expected)))
@@ -61,8 +61,8 @@ def test_every_frame_and_segment_is_extracted_once_across_clips(extracted: Micro
 def test_what_a_clip_gives_does_not_depend_on_its_borders(extracted: Micro):
     store, where = Store(extracted.places.store), plan.addresses(extracted.run)
     video = videos_of(extracted)[0]
-    assert video.probe is not None
-    whole = Clip(video.uri, video.probe, 0.0, 60.0, extracted.run.grid)
+    assert video.head is not None
+    whole = Clip(video.uri, plan.load_probe(store, video.probe_key), 0.0, 60.0, extracted.run.grid)
     for modality in ("behavior", "audio"):
         parts = [store.get(key).table for key in plan.keys_of(video, extracted.run, where, modality)]
         table = extraction.extractor(modality, extracted.run)(whole).table
@@ -132,7 +132,7 @@ def test_a_clip_that_keeps_killing_its_process_is_quarantined(extracted: Micro, 
     for _ in range(3):
         attempts.begin(key)
     row = {"stem": video.stem, "uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
-    result = stage({name: [value] for name, value in {**row, "missing": "audio", "length_s": 2.0}.items()})
+    result = stage({name: [value] for name, value in {**row, "missing": "audio", "length_s": 2.0, "again": False}.items()})
     assert result["audio_status"] == ["failed"] and "died 3 times" in result["audio_reason"][0]
     assert store.outcome(key).status == "failed"
 

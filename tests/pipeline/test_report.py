@@ -187,7 +187,7 @@ def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
     run, store = extracted.run, Store(str(tmp_path / "store"))
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])
     assert len(probed) == 2 and found.seconds and any("ASSUMED" in line for line in found.lines)
-    assert {name.split("/")[0] for name, _, _ in files.walk(store.uri)} == {"videos"}
+    assert {name.split("/")[0] for name, _, _ in files.walk(store.uri)} == {"videos", "_state.parquet"}
     shutil.copytree(extracted.places.store, tmp_path / "store", dirs_exist_ok=True)
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])
     assert found.seconds == 0 and "plan: nothing to extract" in found.lines
@@ -207,13 +207,13 @@ def test_a_plan_multiplies_what_was_measured(extracted: Micro, tmp_path: Path):
     for kind, work_s in (("face", 30.0), ("behavior", 5.0), ("audio", 1.0)):
         speed.note(store.uri, kind, where[kind], 10.0, work_s, 4.0)  # type: ignore[index]
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])
-    length = sum(entry.probe.clock.duration_s for entry in probed if entry.probe)
+    length = sum(entry.head.duration_s for entry in probed if entry.head)
     assert found.seconds == pytest.approx(4.0 + 3.0 * length)
     speed.note(store.uri, "face", where["face"], 10.0, 10.0, 2.0)  # runs are added up
     found, _ = forecast.extraction(run, extracted.places.videos, store, [])
     assert found.seconds == pytest.approx(4.0 + 2.0 * length)
     labels = affwild2.read_splits(extracted.places.labels)
-    frames = sum(len(entry.probe.time_s) for entry in probed if entry.probe and entry.stem in labels["train"])
+    frames = sum(entry.head.num_frames for entry in probed if entry.head and entry.stem in labels["train"])
     face = replace(run, systems=("face",))
     speed.note(str(tmp_path / "runs"), *speed.speed_of(face, "face"), 2.0 * frames, 8.0, 0.0)
     found = forecast.training(forecast.Forecast(), face, probed, labels, str(tmp_path / "runs"), 0)
