@@ -195,7 +195,7 @@ def read_range(uri: str, start: int, end: int) -> bytes:
     """
     system, path = resolve_parent(uri)
     with in_words(uri):
-        return system.cat_file(path, start, end)
+        return system.cat_file(path, start=start, end=end)
 
 
 def read_tail(uri: str, size: int) -> bytes:

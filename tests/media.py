@@ -94,3 +94,23 @@ def sound_frames(sound: Sound, layout: str, kind: str) -> list[av.AudioFrame]:
         frame.pts = start + round(sound.start_s * sound.rate)
         frames.append(frame)
     return frames
+
+
+def noise(path: Path, codec: str, options: dict[str, str], num_frames: int) -> Path:
+    """A video that does not compress, with sound between its pictures."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        sound = container.add_stream("aac", rate=16_000, layout="mono")
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (240, 320, 3), dtype=np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+            samples = rng.normal(0, 0.1, (1, 640)).astype(np.float32)
+            part = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            part.sample_rate, part.pts, part.time_base = 16_000, number * 640, Fraction(1, 16_000)
+            container.mux(sound.encode(part))
+        container.mux(stream.encode())
+        container.mux(sound.encode())
+    return path

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from affect import files, ranges
 from affect.corpus import audio, video
 from affect.ranges import BLOCK, RangeFile
-from tests.media import Film, Sound, tone, write
+from tests.media import Film, Sound, noise, tone, write
 
 EVEN = [40 * i for i in range(100)]
 UNEVEN = [40 * i + (i % 3) * 11 for i in range(100)]
@@ -143,26 +142,6 @@ def test_a_bucket_and_a_disk_say_the_same_of_a_video(
         assert n == m and np.array_equal(mine, theirs)
     if film.sound:
         assert np.array_equal(audio.decode(str(path), here, 1.0, 2.0), audio.decode(uri, there, 1.0, 2.0))
-
-
-def noise(path: Path, codec: str, options: dict[str, str], num_frames: int) -> Path:
-    """A video that does not compress, with sound between its pictures."""
-    rng = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options)
-        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        sound = container.add_stream("aac", rate=16_000, layout="mono")
-        for number in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (240, 320, 3), dtype=np.uint8), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(frame.reformat(format="yuv420p")))
-            samples = rng.normal(0, 0.1, (1, 640)).astype(np.float32)
-            part = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            part.sample_rate, part.pts, part.time_base = 16_000, number * 640, Fraction(1, 16_000)
-            container.mux(sound.encode(part))
-        container.mux(stream.encode())
-        container.mux(sound.encode())
-    return path
 
 
 CODECS = [("libx264", {"bf": "3", "g": "12", "preset": "ultrafast"}), ("mpeg4", {"bf": "2", "q": "2"})]

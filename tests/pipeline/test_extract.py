@@ -131,8 +131,10 @@ def test_a_clip_that_keeps_killing_its_process_is_quarantined(extracted: Micro, 
     key = plan.keys_of(video, extracted.run, where, "audio")[0]
     for _ in range(3):
         attempts.begin(key)
-    row = {"stem": video.stem, "uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
-    result = stage({name: [value] for name, value in {**row, "missing": "audio", "length_s": 2.0, "again": False}.items()})
+    row: dict = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
+    result = stage(
+        {name: [value] for name, value in {**row, "missing": "audio", "length_s": 2.0, "again": False}.items()}
+    )
     assert result["audio_status"] == ["failed"] and "died 3 times" in result["audio_reason"][0]
     assert store.outcome(key).status == "failed"
 

@@ -1,0 +1,315 @@
+"""Everything from and to a real S3 server, as on a disk; what it refuses is one clear line."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import boto3
+import numpy as np
+import pytest
+from s3fs import S3FileSystem
+
+from affect import files, weights
+from affect.corpus import video
+from affect.pipeline import job
+from affect.pipeline.store import read_table
+from jobs.benchmarks.bucket import READER, Traffic, counted, environment, served
+from tests.conftest import Micro
+from tests.media import noise
+
+ROOT = Path(__file__).parent.parent
+NAME = "affect"
+
+
+class Bucket(NamedTuple):
+    """A server with one bucket, behind a proxy that counts."""
+
+    endpoint: str
+    direct: str
+    traffic: Traffic
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with served(tmp_path_factory.mktemp("weed"), NAME) as direct, counted(direct) as (endpoint, traffic):
+        yield Bucket(endpoint, direct, traffic)
+
+
+@pytest.fixture
+def enter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Let this process use a server with some credentials."""
+
+    def change(endpoint: str, **credentials: str) -> None:
+        for name, value in environment(endpoint, **credentials).items():
+            monkeypatch.setenv(name, value)
+        files.resolve.cache_clear()
+        S3FileSystem.clear_instance_cache()
+
+    yield change
+    files.resolve.cache_clear()
+    S3FileSystem.clear_instance_cache()
+
+
+def upload(bucket: Bucket, folder: Path, prefix: str) -> str:
+    client = boto3.client(
+        "s3",
+        endpoint_url=bucket.direct,
+        aws_access_key_id="testkey",
+        aws_secret_access_key="testsecret123",
+        region_name="us-east-1",
+    )
+    for path in (p for p in folder.rglob("*") if p.is_file()):
+        client.upload_file(str(path), NAME, f"{prefix}/{path.relative_to(folder)}")
+    return f"s3://{NAME}/{prefix}"
+
+
+@dataclass(frozen=True)
+class Places:
+    videos: str
+    labels: str
+
+
+@pytest.mark.parametrize(
+    ("credentials", "uri", "said"),
+    [
+        ({"secret": "wrong"}, f"s3://{NAME}/videos", "access is denied"),
+        ({"key": "nobody"}, f"s3://{NAME}/videos", "access is denied"),
+        ({}, "s3://nothing/videos", "there is no such bucket"),
+        ({}, "s4://bucket/videos", "give a folder or s3://BUCKET/PREFIX"),
+    ],
+)
+def test_what_a_bucket_refuses_is_said_before_any_work(
+    bucket: Bucket, enter: Callable[..., None], credentials: dict[str, str], uri: str, said: str
+):
+    enter(bucket.endpoint, **credentials)
+    with pytest.raises((OSError, ValueError), match=said) as raised:
+        job.check_buckets(Places(uri, "labels"))
+    assert uri in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_any_work(bucket: Bucket, enter: Callable[..., None]):
+    @dataclass(frozen=True)
+    class Extract:
+        store: str
+        plan: bool = False
+
+    enter(bucket.endpoint, key=READER)
+    job.check_buckets(Places(f"s3://{NAME}/videos", f"s3://{NAME}/labels"))
+    job.check_buckets(Extract(f"s3://{NAME}/store", plan=True))
+    with pytest.raises(PermissionError, match=f"s3://{NAME}/store: access is denied"):
+        job.check_buckets(Extract(f"s3://{NAME}/store"))
+
+
+def test_an_endpoint_that_is_down_and_another_region_are_said(bucket: Bucket, enter: Callable[..., None]):
+    enter("http://127.0.0.1:9")
+    with pytest.raises(OSError, match=f"s3://{NAME}/videos: cannot be reached"):
+        files.check_readable(f"s3://{NAME}/videos")
+    with counted(bucket.direct, lambda method, path: 400) as (endpoint, _):
+        enter(endpoint)
+        with pytest.raises(OSError, match=r"is in another region .*eu-west-1.*; set AWS_DEFAULT_REGION"):
+            files.check_readable(f"s3://{NAME}/videos")
+
+
+def test_credentials_that_are_missing_are_said(
+    bucket: Bucket, enter: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    enter(bucket.endpoint)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(OSError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or"):
+        files.check_readable(f"s3://{NAME}/videos")
+
+
+def test_a_busy_server_is_asked_again_and_a_permission_error_never(bucket: Bucket, enter: Callable[..., None]):
+    drawn = np.random.default_rng(0)
+    with counted(bucket.direct, lambda method, path: 503 if drawn.random() < 0.3 else None) as (endpoint, traffic):
+        enter(endpoint)
+        for number in range(20):
+            files.write(f"s3://{NAME}/busy/{number}", b"x" * number)
+        assert [size for _, size, _ in files.walk(f"s3://{NAME}/busy")] == [int(n) for n in sorted(map(str, range(20)))]
+        assert 20 < traffic.calls["PUT"] < 40
+    with counted(bucket.direct, lambda method, path: 403) as (endpoint, traffic):
+        enter(endpoint)
+        with pytest.raises(PermissionError):
+            files.write(f"s3://{NAME}/busy/a", b"x")
+        assert traffic.calls.total() == 1
+
+
+def test_one_put_an_object_and_what_is_there_is_kept_where_asked(bucket: Bucket, enter: Callable[..., None]):
+    enter(bucket.endpoint)
+    bucket.traffic.clear()
+    uri = f"s3://{NAME}/once/a.bin"
+    files.write(uri, b"first", replace=False)
+    files.write(uri, b"second", replace=False)
+    assert bucket.traffic.calls == Counter(PUT=2) and files.read(uri) == b"first"
+    files.write(uri, b"third")
+    assert files.read(uri) == b"third"
+
+
+def test_a_clip_is_read_by_range(
+    bucket: Bucket, enter: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Less than 1.3 times the bytes of the clip leave the server, and a probe costs the index and both ends."""
+    enter(bucket.endpoint)
+    monkeypatch.setenv("AFFECT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "films"
+    folder.mkdir()
+    path = noise(folder / "a.mp4", "libx264", {"bf": "3", "g": "12", "preset": "ultrafast"}, 900)
+    uri = f"{upload(bucket, folder, 'films')}/a.mp4"
+    bucket.traffic.clear()
+    info = video.probe(uri, path.name)
+    assert bucket.traffic.sent < 2 * files.MIB + 0.1 * path.stat().st_size
+    bucket.traffic.clear()
+    mine = [picture for _, picture in video.decode(str(path), info, 300, 600)]
+    theirs = [picture for _, picture in video.decode(uri, info, 300, 600)]
+    assert len(mine) == len(theirs) == 300 and all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    assert bucket.traffic.sent < 1.3 * path.stat().st_size / 3, bucket.traffic.calls
+
+
+def test_weights_in_a_bucket_are_the_same_weights_and_fetched_once(
+    bucket: Bucket, enter: Callable[..., None], micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    enter(bucket.endpoint)
+    monkeypatch.setenv("AFFECT_CACHE", str(tmp_path / "cache"))
+    name = upload(bucket, Path(micro.run.face.weights), "one")
+    assert weights.identity(name) == weights.identity(micro.run.face.weights)
+    bucket.traffic.clear()
+    assert weights.folder(name) == weights.folder(name) and bucket.traffic.calls["GET"] == 0
+    single = weights.file(f"{name}/model.safetensors")
+    assert single.read_bytes() == (Path(micro.run.face.weights) / "model.safetensors").read_bytes()
+    with pytest.raises(weights.WeightsError, match="no such file or folder"):
+        weights.folder(f"s3://{NAME}/nothing")
+
+
+def flags(micro: Micro, where: str) -> list[str]:
+    """The micro run's settings as a command line, its weights elsewhere."""
+    found = ["--grid.clip-s", "2.0", "--face.min-actors", "1", "--face.max-actors", "1"]
+    for part in ("face-transformer", "mamba", "wavlm", "dcmmoe", "raav"):
+        found += [f"--{part}.fit.max-epochs", "2"]
+    for part in ("face", "behavior", "wavlm"):
+        found += [f"--{part}.weights", where + getattr(micro.run, part).weights.removeprefix(str(micro.root))]
+    return found
+
+
+def run_job(name: str, arguments: list[str], endpoint: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A job as a user starts it, on a Ray of its own."""
+    return subprocess.run(
+        [sys.executable, f"jobs/{name}.py", "demo", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment(endpoint), "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT), **more},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class Through(NamedTuple):
+    """What came of the jobs in a bucket."""
+
+    place: str
+    again: Counter[str]
+    said: str
+
+
+@pytest.fixture(scope="module")
+def through(bucket: Bucket, predicted: str, trained: Micro, tmp_path_factory: pytest.TempPathFactory) -> Through:
+    """Extract, train and predict, from and to a bucket; then extract once more."""
+    place = upload(bucket, trained.root / "corpus", "micro/corpus").removesuffix("/corpus")
+    upload(bucket, trained.root / "weights", "micro/weights")
+    settings = [*flags(trained, place), "--store", f"{place}/store"]
+    cache = {"AFFECT_CACHE": str(files.cache())}
+    videos = ["--videos", f"{place}/corpus/videos", "--labels", f"{place}/corpus/labels"]
+    runs = ["--runs", f"{place}/runs"]
+    new = ["--videos", trained.places.new_videos.replace(str(trained.root), place), "--out", f"{place}/out"]
+    for name, more in (("extract", videos), ("train", [*videos, *runs]), ("predict", [*new, *runs])):
+        done = run_job(name, [*settings, *more], bucket.endpoint, **cache)
+        assert done.returncode == 0, done.stdout + done.stderr
+    bucket.traffic.clear()
+    done = run_job("extract", [*settings, *videos], bucket.endpoint, **cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Through(place, Counter(bucket.traffic.calls), done.stdout)
+
+
+def below(uri: str) -> dict[str, bytes]:
+    return {
+        name: files.read(files.join(uri, name)) for name, _, _ in files.walk(uri) if not name.startswith((".", "_"))
+    }
+
+
+@pytest.mark.slow
+def test_every_byte_equals_the_local_runs(
+    through: Through, bucket: Bucket, trained: Micro, predicted: str, enter: Callable[..., None]
+):
+    enter(bucket.endpoint)
+    here, there = below(trained.places.store), below(f"{through.place}/store")
+    probes = [sorted(v for k, v in side.items() if k.startswith("videos/")) for side in (here, there)]
+    assert probes[0] == probes[1]  # their names have the version, which is a time on a disk and a hash in a bucket
+    for side in (here, there):
+        for key in [key for key in side if key.startswith("videos/")]:
+            del side[key]
+    assert not set(there) - set(here)
+    assert [key for key in there if there[key] != here[key]] == []
+    assert {key.split("/")[0] for key in there} >= {"face", "behavior", "audio", "tracks", "waveforms", "embedded"}
+    models = below(f"{through.place}/runs")
+    weights_of = {name: content for name, content in models.items() if name.endswith("model.safetensors")}
+    assert len(weights_of) == 5
+    for name, content in weights_of.items():
+        assert content == (Path(trained.places.runs) / name).read_bytes()
+    [mine] = sorted(Path(predicted).glob("*.parquet"))
+    theirs = read_table(f"{through.place}/out/{mine.name}")  # a note in the file names what was asked, a template here
+    assert theirs.replace_schema_metadata().equals(read_table(str(mine)).replace_schema_metadata())
+
+
+@pytest.mark.slow
+def test_a_finished_job_is_recognised_by_listing(through: Through):
+    assert "everything is in" in through.said
+    assert through.again["HEAD"] < 15 and through.again.total() < 40, through.again
+
+
+@pytest.mark.slow
+def test_a_wrong_secret_is_one_line_and_no_work(bucket: Bucket, micro: Micro, through: Through):
+    done = run_job("extract", ["--videos", f"s3://{NAME}/v", "--store", f"s3://{NAME}/s"], bucket.endpoint)
+    refused = run_job(
+        "extract",
+        ["--videos", f"s3://{NAME}/v", "--store", f"s3://{NAME}/s"],
+        bucket.endpoint,
+        AWS_SECRET_ACCESS_KEY="wrong",
+    )
+    assert done.returncode == refused.returncode == 1
+    assert "no such folder or file" in done.stderr
+    [line] = refused.stderr.strip().splitlines()
+    assert line.startswith(f"error: s3://{NAME}/v: access is denied") and not refused.stdout
+
+
+@pytest.mark.slow
+def test_two_jobs_on_one_store_do_no_harm(
+    bucket: Bucket, through: Through, extracted: Micro, enter: Callable[..., None]
+):
+    store = f"s3://{NAME}/shared"
+    arguments = [*flags(extracted, through.place), "--videos", f"{through.place}/corpus/videos", "--store", store]
+    bucket.traffic.clear()
+    two = [
+        subprocess.Popen(
+            [sys.executable, "jobs/extract.py", "demo", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment(bucket.endpoint), "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in two:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 and "units 18 ok" in said, said
+    enter(bucket.endpoint)
+    puts = Counter(p.split("?")[0] for m, p in bucket.traffic.asked if m == "PUT" and "/shared/" in p and "/_" not in p)
+    here, there = below(extracted.places.store), below(store)
+    assert all(here[key] == content for key, content in there.items() if not key.startswith("videos/"))
+    assert len(there) == 20 and max(puts.values()) <= 2
