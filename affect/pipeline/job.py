@@ -1,5 +1,6 @@
 """What every job does around its own work: read the command line, join Ray, turn errors into one line."""
 
+import difflib
 import logging
 import os
 import re
@@ -106,8 +107,13 @@ def parse(job: type, arguments: list[str], others: Mapping[str, Any]) -> Any:  #
         required = [f.name for f in fields(job) if f.default is MISSING and f.name != "run"]
         known = {name: getattr(found, name) for name in required}
         defaults[name] = ((recipe.__doc__ or "").splitlines()[0], job(run=recipe(), **known))
-    example = f"\n\nExample: {_program()} {next(iter(RECIPES))}"
-    description = (job.__doc__ or "") + " -v shows tracebacks of errors." + example
+    program, first = _program(), arguments[0] if arguments else "--help"
+    if first not in defaults and first not in ("-h", "--help"):
+        near = difflib.get_close_matches(first, defaults, 1)
+        said = f"there is no recipe {first!r}" if first[0] != "-" else f"name a recipe before {first}"
+        raise ValueError(f"{said}: {f'did you mean {near[0]}?' if near else 'one of ' + ', '.join(defaults)}")
+    example = f"\n\nExample: {program} {next(iter(RECIPES))}"
+    description = (job.__doc__ or "") + " -v shows tracebacks of errors; RECIPE --help lists all settings." + example
     return tyro.extras.overridable_config_cli(defaults, args=arguments or ["--help"], description=description)
 
 

@@ -7,6 +7,7 @@ OUT/run.json                          the models, and the training mean: it stan
 A table says in its metadata what it was made from: where that is the same, its video is not predicted again.
 """
 
+import csv
 import dataclasses
 import io
 import json
@@ -63,7 +64,8 @@ def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
     if missing := [system for system in run.systems if system not in known]:
         flags = f" --folds {folds}" if folds else ""
         raise ValueError(
-            f"{runs}/{name}.json names no trained {missing[0]} model; run jobs/train.py {run.name}{flags} first"
+            f"{runs} has no trained {missing[0]} model of {name}: name the folder that jobs/train.py filled "
+            f"(--runs, runs=), or train first: jobs/train.py {run.name}{flags} --runs {runs}"
         )
     models = {system: load_model(files.join(runs, system, known[system])) for system in run.systems}
     features = plan.addresses(run)
@@ -245,7 +247,8 @@ def _table(
     names = np.array(["no " + " or ".join(seen) + " evidence at this frame", ""])
     num = track.num_frames
     nothing = pa.nulls(num, pa.float32())
-    main = np.clip(list(answers.values())[-1], -1, 1) if valid.any() else None
+    answers = {system: np.clip(answer, -1, 1) for system, answer in answers.items()}
+    main = list(answers.values())[-1] if valid.any() else None
     columns: dict[str, Any] = {
         "video": [track.video] * num,
         "person": [track.person] * num,
@@ -293,7 +296,7 @@ def predict(
         hints: points on the person that a track means, by track.
 
     Returns:
-        One row per video, sorted by name; the same as in ``videos.csv``.
+        One row per video, sorted by name; ``videos.csv`` also has those that the same models predicted before.
     """
     if tracks is not None:
         tell_unknown(hints or {}, tracks)
@@ -322,21 +325,42 @@ def predict(
     mark = address({system: model.address for system, model in models.items()})
     speed.note(store.uri, "predict", mark, length, work_s, start_s)
     rows.sort(key=lambda row: row["video"])
-    summary = encode_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES))
-    files.write(files.join(files.absolute(out), f"{SUMMARY}.csv"), summary)
+    out, addresses = files.absolute(out), {system: model.address for system, model in models.items()}
+    others = [row for row in _before(out, addresses) if row["video"] not in by_stem]
+    everything = sorted(others + rows, key=lambda row: row["video"])
+    summary = encode_csv(pa.Table.from_pylist(everything, schema=schema.OUTCOMES))
+    files.write(files.join(out, f"{SUMMARY}.csv"), summary)
     note = {
         "recipe": run.name,
-        "models": {system: model.address for system, model in models.items()},
+        "models": addresses,
         "modalities": {system: model.modalities for system, model in models.items()},
         "training_mean": models[run.systems[-1]].training_mean,
         "made_with": _made_with(models, store),
         "settings": dataclasses.asdict(run),
     }
-    files.write(files.join(files.absolute(out), "run.json"), json.dumps(note, indent=1).encode())
+    files.write(files.join(out, "run.json"), json.dumps(note, indent=1).encode())
     for row in rows:
         if row["reason"]:
             say(f"{row['video']}: {row['status']}, {row['people']} people, {row['reason']}")
     return rows
+
+
+def read_outcomes(out: str) -> list[dict[str, Any]]:
+    """How the videos of a folder of predictions ended, from its ``videos.csv``."""
+    content = files.read(files.join(out, f"{SUMMARY}.csv")).decode()
+    kinds = {"people": int, "frames": int, "duration_s": float}
+    rows = csv.DictReader(io.StringIO(content, newline=""))
+    return [{name: kinds.get(name, str)(value) for name, value in row.items()} for row in rows]
+
+
+def _before(out: str, models: Mapping[System, str]) -> list[dict[str, Any]]:
+    """Outcomes of earlier predictions in the same folder by the same models."""
+    try:
+        if json.loads(files.read(files.join(out, "run.json"))).get("models") != models:
+            return []
+        return read_outcomes(out)
+    except (FileNotFoundError, ValueError, AttributeError):  # none, or none that can be read
+        return []
 
 
 def _made_with(models: Mapping[System, Model], store: Store) -> dict[str, str]:

@@ -6,7 +6,6 @@ RUNS/<recipe>.html                         the curves of a training
 """
 
 import base64
-import csv
 import io
 import json
 import tempfile
@@ -39,6 +38,7 @@ from affect.pipeline.features import load_table, who_is_who
 from affect.pipeline.film import Cast, film
 from affect.pipeline.models import Model
 from affect.pipeline.plan import Video
+from affect.pipeline.predict import read_outcomes
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, read_table
 from affect.report.figures import gold_against_predicted, ranking
@@ -164,10 +164,7 @@ def pages(out: str, gold: Evaluation | None = None) -> None:
     """
     out = files.absolute(out)
     note = json.loads(files.read(files.join(out, "run.json")))
-    outcomes: list[dict[str, Any]] = [
-        {**row, "people": int(row["people"]), "frames": int(row["frames"]), "duration_s": float(row["duration_s"])}
-        for row in csv.DictReader(io.StringIO(files.read(files.join(out, "videos.csv")).decode(), newline=""))
-    ]
+    outcomes = read_outcomes(out)
     caveat = caveat_of(note["recipe"])
     golds = gold.truth.gold if gold else {}
     scores = _track_scores(gold) if gold else {}

@@ -13,7 +13,7 @@ from numpy import ndarray
 from affect.config import MODALITIES
 from affect.face.overlay import COLORS
 from affect.report.figures import drawn, svg, template, text
-from affect.report.series import DIMENSIONS, Moment, column, person_data, thinned
+from affect.report.series import DIMENSIONS, Moment, column, person_data, shows_person, thinned
 
 SPARK_POINTS = 60
 """Points of the small curves of an index."""
@@ -47,7 +47,7 @@ def video_page(
         {
             "name": person["name"],
             "track": person["track"],
-            **{d: said(_mean(person[d]), "{:+.2f}") for d in DIMENSIONS},
+            **{d: _signed(person["mean"][d]) for d in DIMENSIONS},
             "seen": {m: f"{100 * person['seen'][m]['share']:.0f} %" if m in person["seen"] else "" for m in shown},
         }
         for person in people
@@ -79,9 +79,8 @@ def by_track(table: pa.Table) -> list[pa.Table]:
     return [table.filter(pa.array(names == name)) for name in table["track"].unique().to_pylist()]
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    there = [value for value in values if value is not None]
-    return float(np.mean(there)) if there else float("nan")
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
 
 
 def index_row(row: Mapping[str, Any], table: pa.Table, page: str | None) -> dict[str, Any]:
@@ -98,9 +97,9 @@ def index_row(row: Mapping[str, Any], table: pa.Table, page: str | None) -> dict
     found: dict[str, Any] = {**row, "page": page, "spark": {}, "ccc": None}
     found["coverage"] = float(valid.mean()) if len(valid) else 0.0
     for dimension in DIMENSIONS:
-        values = column(table, dimension)
-        there = ~np.isnan(values)
-        found[dimension] = round(float(values[there].mean()), 3) if there.any() else None
+        means = [float(np.mean(column(rows, dimension)[s])) for rows in people if (s := shows_person(rows)).any()]
+        found[dimension] = round(float(np.mean(means)), 3) if means else None  # what the table is sorted by
+        found[f"{dimension}_of_each"] = " / ".join(f"{mean:+.2f}" for mean in means)
         found["spark"][dimension] = [
             thinned(column(rows, dimension), max(1, rows.num_rows // SPARK_POINTS)) for rows in people[:2]
         ]

@@ -91,6 +91,7 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
     seen = {m: rows[f"{m}_valid"] for m in MODALITIES if rows[f"{m}_valid"].null_count == 0}
     trust = {m: column(rows, f"{m}_trust") for m in MODALITIES}
     valid = rows["valid"].to_numpy(zero_copy_only=False)
+    shown = shows_person(rows)
     return {
         "name": rows["person"][0].as_py(),
         "track": rows["track"][0].as_py(),
@@ -115,8 +116,16 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
             for m, of in seen.items()
         },
         "missing": stretches(~valid, time_s, end_s, MIN_GAP_S),
+        "mean": {d: round(float(np.mean(values[shown])), 3) if shown.any() else None for d, values in main.items()},
         "trust": {m: thinned(of, step) for m, of in trust.items() if not np.isnan(of).all()},
     }
+
+
+def shows_person(rows: pa.Table) -> Bool[ndarray, " rows"]:
+    """Which rows have an answer and show the face; with any evidence, where it is never seen."""
+    face = rows["face_valid"].fill_null(False).to_numpy(zero_copy_only=False)
+    valid = face if face.any() else rows["valid"].to_numpy(zero_copy_only=False)
+    return valid & ~np.isnan(column(rows, "valence"))
 
 
 def moments(rows: pa.Table) -> list[Moment]:
@@ -124,11 +133,7 @@ def moments(rows: pa.Table) -> list[Moment]:
 
     Where it is never seen, those with any evidence. A frame that is several of these stands once.
     """
-    valid = rows["valid"].to_numpy(zero_copy_only=False)
-    face = rows["face_valid"].fill_null(False).to_numpy(zero_copy_only=False)
-    valid = face if face.any() else valid
-    values = {d: column(rows, d) for d in DIMENSIONS}
-    valid = valid & ~np.isnan(values["valence"])
+    valid, values = shows_person(rows), {d: column(rows, d) for d in DIMENSIONS}
     if not valid.any():
         return []
     words: dict[int, list[str]] = {}

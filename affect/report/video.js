@@ -210,7 +210,8 @@
       const k = indexAt(person, now);
       const missing = person.missing.some(([a, b]) => a <= now && now < b) ? ", no evidence here" : "";
       const known = person.gold && person.gold.valence[k] !== null ? ` (gold ${signed(person.gold.valence[k])}, ${signed(person.gold.arousal[k])})` : "";
-      return `${data.people.length > 1 ? person.name + ": " : ""}valence ${signed(person.valence[k])}, arousal ${signed(person.arousal[k])}${known}${missing}`;
+      const unseen = !missing && person.seen.face && person.seen.face.gaps.some(([a, b]) => a <= now && now < b) ? ", the face is not found here" : "";
+      return `${data.people.length > 1 ? person.name + ": " : ""}valence ${signed(person.valence[k])}, arousal ${signed(person.arousal[k])}${known}${missing}${unseen}`;
     }).join("; ");
     document.getElementById("readout").textContent = `${clock(now)} · ${said}`;
     timeline.setAttribute("aria-valuenow", now.toFixed(2));
