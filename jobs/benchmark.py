@@ -21,14 +21,16 @@ experts      DCMMOE's batched experts / a loop over six stacks, one training ste
 step         a training step of both fusions in float32 / in bfloat16 and compiled; needs torch alone
 loader       windows per second into batches / a loader of one dictionary per frame; needs torch alone
 plan         what plans of extraction, training and prediction say / what it then takes
-status       seconds until the state of a store of 10,000 videos is known
+status       seconds and calls until the state of a store of 10,000 videos is known, on a disk and in a bucket
+bucket       extraction from and to an S3 server on this machine / on its disk
+nodes        extraction on two nodes of a core each / on one
 tune         a search's overhead, trials side by side, ASHA against the whole grid, memory of shared features
 corpus       a corpus of Aff-Wild2's size with random features: assembly, and a DCMMOE epoch's data against its steps
 """
 
 import argparse
 
-from benchmarks import audio, behavior, extraction, planning, training, tuning
+from benchmarks import audio, behavior, extraction, planning, remote, training, tuning
 
 PARTS = {
     part.__name__: part
@@ -51,7 +53,9 @@ PARTS = {
         training.loader,
         training.corpus,
         planning.plan,
-        planning.status,
+        remote.status,
+        remote.bucket,
+        remote.nodes,
         tuning.tune,
     )
 }

@@ -1,11 +1,8 @@
-"""What plans say against what it then takes, and how soon a store of 10,000 videos is known, on the demo."""
+"""What plans say against what it then takes, on the demo."""
 
 import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
-
-NUM_VIDEOS = 10_000
 
 
 def plan() -> None:
@@ -64,50 +61,3 @@ def plan() -> None:
 def _say(what: str, planned: float | None, took: float) -> None:
     assert planned is not None
     print(f"plan: {what} was to take {planned:.1f} s and took {took:.1f} s, ratio {took / planned:.2f}", flush=True)
-
-
-def status() -> None:
-    """Time to know the state of 10,000 videos of a minute, all of whose clips are there."""
-    from affect import recipes
-    from affect.corpus import affwild2
-    from affect.pipeline import plan as plans
-    from affect.pipeline.demo import prepare
-    from affect.pipeline.extract import extract
-    from affect.pipeline.job import start_ray
-    from affect.pipeline.status import status as say_status
-    from affect.pipeline.store import Store, probe_key
-
-    start_ray()
-    run, places = recipes.demo(), recipes.demo_places()
-    prepare(run, places)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        store = Store(str(place / "one"))
-        video = next(Path(places.new_videos).glob("*.mp4"))
-        extract(run, str(video), store)
-        [probe] = [place / "one" / key for key in store.keys("videos")]
-        clips = {kind: next((place / "one" / kind).rglob("*.parquet")) for kind in run.extracted}
-        many, videos = place / "many", place / "videos"
-        (many / "videos").mkdir(parents=True)
-        videos.mkdir()
-        import pyarrow.parquet as pq
-
-        from affect.pipeline.store import encode
-
-        table = pq.read_table(probe)
-        note = table.schema.metadata
-        where = plans.addresses(run)
-        for number in range(NUM_VIDEOS):
-            name, mark = f"v{number:05d}.mp4", f"{number:012x}"
-            (videos / name).touch()
-            [(_, size, version)] = affwild2.walk_videos(str(videos / name))
-            row = table.to_pylist()[0] | {"path": name, "fingerprint": mark}
-            mine = table.from_pylist([row], schema=table.schema).replace_schema_metadata(note)
-            (many / probe_key(name, size, version)).write_bytes(encode(mine))
-            for kind, source in clips.items():
-                [key] = plans.unit_keys(kind, where[kind], ("neutral",), name, mark, 1)
-                (many / key).parent.mkdir(parents=True)
-                (many / key).hardlink_to(source)
-        start = time.perf_counter()
-        code = say_status(run, str(videos), Store(str(many)), [])
-        print(f"status: {NUM_VIDEOS:,} videos in {time.perf_counter() - start:.1f} s, exit code {code}")
