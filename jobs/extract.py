@@ -19,6 +19,7 @@ from affect.pipeline.overlay import overlay
 from affect.pipeline.progress import say
 from affect.pipeline.status import replay, status
 from affect.pipeline.store import Store
+from affect.pipeline.verify import verify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Extract:
     """Say what would be done, how long it takes and what may go wrong; do nothing."""
     status: bool = False
     """Say what the store has of these videos, what failed and why, and what is missing; do nothing."""
+    verify: bool = False
+    """Read the whole store back and list what is damaged: delete those, run again, and it is repaired."""
     only: str | None = None
     """VIDEO or VIDEO:CLIP, without suffix: do it here and now with full tracebacks; write nothing."""
     save_overlay: str | None = None
@@ -49,7 +52,7 @@ class Extract:
     @property
     def here(self) -> bool:
         """Whether it is done without Ray."""
-        return self.status or self.only is not None
+        return self.status or self.verify or self.only is not None
 
 
 def work(args: Extract) -> int:
@@ -62,6 +65,8 @@ def work(args: Extract) -> int:
     again, words = args.retry_failed, args.describe
     if args.status:
         return status(args.run, args.videos, store, tracks, describe=words)
+    if args.verify:
+        return verify(store)
     if args.only:
         return replay(args.run, args.videos, args.only, tracks, describe=words)
     if args.plan:

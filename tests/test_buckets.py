@@ -256,6 +256,7 @@ def test_every_byte_equals_the_local_runs(
     assert not set(there) - set(here)
     assert [key for key in there if there[key] != here[key]] == []
     assert {key.split("/")[0] for key in there} >= {"face", "behavior", "audio", "tracks", "waveforms", "embedded"}
+    assert files.exists(f"{through.place}/out/report/index.html")
     models = below(f"{through.place}/runs")
     weights_of = {name: content for name, content in models.items() if name.endswith("model.safetensors")}
     assert len(weights_of) == 5

@@ -218,6 +218,34 @@ def test_a_job_is_submitted_as_the_readme_prints_it(head: dict[str, str]):
 
 
 @pytest.mark.slow
+def test_a_submitted_jobs_own_exit_code_is_said(head: dict[str, str], micro: Micro, tmp_path: Path):
+    """Nothing is uploaded or installed; one video is broken, so the job itself ends with 3."""
+    (tmp_path / "videos").mkdir()
+    shutil.copy(next(Path(micro.places.videos).glob("*.mp4")), tmp_path / "videos" / "fine.mp4")
+    (tmp_path / "videos" / "broken.mp4").write_text("no video")
+    places = ["--videos", str(tmp_path / "videos"), "--store", str(tmp_path / "store")]
+    weights = ["--face.weights", micro.run.face.weights, "--behavior.weights", micro.run.behavior.weights]
+    ray_binary = str(Path(sys.executable).with_name("ray"))
+    submit = [ray_binary, "job", "submit", "--submission-id", "extract-1", "--", "affect-extract", "demo"]
+    for _ in range(20):
+        done = subprocess.run(
+            [*submit, *places, *weights], cwd=tmp_path, env=head, capture_output=True, text=True, check=False
+        )
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(2)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "units 3 ok" in said and "exit code 3" in said, said
+    look = [ray_binary, "job", "status", "extract-1"]
+    status = subprocess.run(look, env=head, capture_output=True, text=True, check=False)
+    assert "exit code 3" in status.stdout + status.stderr
+    again = subprocess.run(
+        [*submit, *places, *weights], cwd=tmp_path, env=head, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 1 and "extract-1 already exists" in again.stdout + again.stderr
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_a_job_and_says_the_command_that_goes_on(micro: Micro, local_ray: str, tmp_path: Path):
     run = micro.run
     weights = ["--face.weights", run.face.weights, "--behavior.weights", run.behavior.weights]

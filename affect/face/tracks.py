@@ -85,7 +85,7 @@ class _Looks(NamedTuple):
     @classmethod
     def of(cls, colors: Float[ndarray, "n C"], shape: Float[ndarray, "n S"]) -> "_Looks":
         half = colors.shape[1] // 2
-        parts = [colors[:, :half], colors[:, half:]]
+        parts = [part.astype(np.float32) for part in (colors[:, :half], colors[:, half:])]  # most of a video's memory
         lengths = [np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
         meshed = ~np.isnan(shape).any(axis=1, keepdims=True)
         seen = np.concatenate([*(length > 0 for length in lengths), meshed], axis=1).astype(np.float64)
@@ -322,7 +322,7 @@ def _join(tracklets: list[_Tracklet], faces: Faces, settings: Tracking) -> list[
     rows = [np.array(t.rows) for t in tracklets]
     count = np.array([len(r) for r in rows])
     meshed = np.array([(~np.isnan(faces.shape[r]).any(axis=1)).sum() for r in rows])
-    colors = np.stack([faces.colors[r].mean(axis=0) for r in rows])
+    colors = np.stack([faces.colors[r].mean(axis=0, dtype=np.float64) for r in rows])
     shape = np.stack([_mean_shape(faces.shape[r], np.ones(len(r))) for r in rows])
     looks = _Looks.of(colors, shape)
     apart, near = _share_a_frame(rows, faces), NEAR_BONUS * _meeting(tracklets, faces)

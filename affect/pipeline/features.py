@@ -108,7 +108,7 @@ def faces_of(table: pa.Table) -> Faces:
         time_s=array(table["time_s"]),
         box=matrix(table["box"], 4).astype(np.float64),
         score=array(table["score"]).astype(np.float64),
-        colors=matrix(table["colors"]).astype(np.float64),
+        colors=matrix(table["colors"]),
         shape=proportions,
         thumbnail=matrix(table["thumbnail"], 3 * THUMBNAIL**2),
     )

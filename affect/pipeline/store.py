@@ -3,18 +3,22 @@
     STORE/<modality>/<address:16>/<slug>-<fingerprint:12>/<clip:05d>.parquet
     STORE/videos/<slug>-<path, size and version:12>.parquet
 
-An object is present when it is complete. It carries ``status`` and ``reason`` and nothing that changes from run to
-run, so that doing a unit twice gives the same bytes. Objects named ``.parquet`` are compressed; those named ``.arrow``
-are what models are trained on: a store on a disk maps them into memory, so that all processes of a node share one copy.
-Of those named ``.rows.arrow`` single rows can be read (:mod:`affect.pipeline.rows`), from a bucket too.
+An object is present when it is complete. It carries ``status``, ``reason``, the schema's version, and length and
+checksum of what it holds, and nothing that changes from run to run, so that doing a unit twice gives the same bytes.
+Objects named ``.parquet`` are compressed; those named ``.arrow`` are what models are trained on: a store on a disk maps
+them into memory, so that all processes of a node share one copy. Of those named ``.rows.arrow`` single rows can be read
+(:mod:`affect.pipeline.rows`), from a bucket too.
 """
 
 import hashlib
 import io
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -22,7 +26,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from affect import files
+from affect import files, schema
 from affect.corpus.clip import Extracted, Status
 from affect.pipeline.rows import encode_rows
 
@@ -66,10 +70,10 @@ class Store:
             OSError: the store cannot be written to.
         """
         outcome = Outcome(extracted.status, extracted.reason, extracted.table.num_rows)
-        note = json.dumps({"status": outcome.status, "reason": outcome.reason}).encode()
-        table = extracted.table.replace_schema_metadata({_METADATA: note})
-        form = encode_rows if key.endswith(ROWS) else encode_mapped if key.endswith(MAPPED) else encode
-        files.write(self.uri_of(key), form(table), replace=replace)
+        note = {"status": outcome.status, "reason": outcome.reason}
+        table = extracted.table.replace_schema_metadata()
+        content = _sealed_arrow(table, note, key) if key.endswith(MAPPED) else _sealed_parquet(table, note)
+        files.write(self.uri_of(key), content, replace=replace)
         return outcome
 
     def has(self, key: str) -> bool:
@@ -81,15 +85,32 @@ class Store:
         return files.join(self.uri, key)
 
     def get(self, key: str) -> Extracted:
-        """Read a unit.
+        """Read a unit; what is not mapped into memory is checked.
 
         Raises:
             FileNotFoundError: it is missing.
+            ValueError: it is damaged.
         """
         uri = self.uri_of(key)
-        table = _read_mapped(uri) if key.endswith(MAPPED) else read_table(uri)
-        note = json.loads(table.schema.metadata[_METADATA])
+        source = _mapped(uri) if key.endswith(MAPPED) else pa.py_buffer(files.read(uri))
+        with _told(uri):
+            table, note = (_read_arrow if key.endswith(MAPPED) else _read_parquet)(source)
         return Extracted(table, note["status"], note["reason"])
+
+    def check(self, key: str) -> str:
+        """Read an object back, all of it: what is wrong with it, nothing if it is whole."""
+        try:
+            if not key.endswith(MAPPED):
+                self.get(key)
+                return ""
+            uri = self.uri_of(key)
+            source = _mapped(uri)
+            with _told(uri):
+                table, note = _read_arrow(source)
+                _compare(note, _arrow_seal(table.to_batches()))
+        except (ValueError, OSError) as error:
+            return str(error)
+        return ""
 
     def outcome(self, key: str) -> Outcome:
         """How a unit ended, from its file's footer."""
@@ -106,17 +127,71 @@ class Store:
         tail = files.read_tail(uri, _TAIL)
         if (needed := int.from_bytes(tail[-8:-4], "little") + 8) > len(tail):
             tail = files.read_tail(uri, needed)
-        try:
+        with _told(uri):
             metadata = pq.read_metadata(pa.BufferReader(tail))
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{uri}: damaged ({error}); delete it and run the same command again") from error
-        note = json.loads(metadata.metadata[_METADATA])
+            note = json.loads(metadata.metadata[_METADATA])
         return Outcome(note["status"], note["reason"], metadata.num_rows), metadata
 
-    def keys(self, prefix: str) -> set[str]:
-        """Keys of the objects below a prefix, by listing."""
-        listed = files.walk(files.join(self.uri, prefix))
-        return {f"{prefix}/{name}" for name, _, _ in listed if name.endswith((".parquet", MAPPED))}
+    def keys(self, prefix: str = "") -> set[str]:
+        """Keys of the objects below a prefix, by listing; of all but notes if it is empty."""
+        before = f"{prefix}/" if prefix else ""
+        listed = (name for name, _, _ in files.walk(files.join(self.uri, before).rstrip("/")))
+        return {before + name for name in listed if name.endswith((".parquet", MAPPED)) and name[0] != "_"}
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Say of an object that cannot be read which one it is.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # of what is in memory
+        said = " ".join(str(error).split())
+        raise ValueError(f"{uri}: damaged ({said}); delete it and run the same command again") from error
+
+
+def _sealed_parquet(table: pa.Table, note: dict[str, Any]) -> bytes:
+    """A table as Parquet with a note in its footer, of which a part is length and checksum of all that is before it."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=True) as writer:
+        writer.write_table(table)
+        note = note | _seal(buffer.getvalue())
+        writer.add_key_value_metadata({_METADATA: json.dumps(note).encode()})
+    return buffer.getvalue()
+
+
+def _read_parquet(content: pa.Buffer) -> tuple[pa.Table, dict[str, Any]]:
+    file = pq.ParquetFile(content)
+    note = json.loads(file.metadata.metadata[_METADATA])
+    if "bytes" in note:  # earlier versions wrote none
+        footer = 8 + int.from_bytes(content.slice(content.size - 8, 4), "little")
+        _compare(note, _seal(content.slice(0, content.size - footer)))
+    return file.read(), note
+
+
+def _sealed_arrow(table: pa.Table, note: dict[str, Any], key: str) -> bytes:
+    """A table as an Arrow file with the same note in its schema."""
+    batches = table.to_batches(max_chunksize=1) if key.endswith(ROWS) else table.combine_chunks().to_batches()
+    noted = json.dumps(note | _arrow_seal(batches)).encode()
+    form = encode_rows if key.endswith(ROWS) else encode_mapped
+    return form(table.replace_schema_metadata({_METADATA: noted}))
+
+
+def _arrow_seal(batches: list[pa.RecordBatch]) -> dict[str, Any]:
+    return _seal(b"".join(batch.serialize().to_pybytes() for batch in batches if batch.num_rows))
+
+
+def _seal(payload: bytes | pa.Buffer) -> dict[str, Any]:
+    return {"schema": schema.VERSION, "bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
+
+
+def _compare(note: dict[str, Any], found: dict[str, Any]) -> None:
+    for name in ("bytes", "sha256"):
+        if note.get(name, found[name]) != found[name]:
+            raise ValueError(f"{name} {found[name]}, and {note[name]} were written")
 
 
 def read_table(uri: str) -> pa.Table:
@@ -150,10 +225,15 @@ def encode_mapped(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def _read_mapped(uri: str) -> pa.Table:
+def _mapped(uri: str) -> Any:  # noqa: ANN401 -- pyarrow has no common type
     system, path = files.resolve_parent(uri)
-    local = isinstance(system, LocalFileSystem)
-    return pa.ipc.open_file(pa.memory_map(path) if local else pa.BufferReader(files.read(uri))).read_all()
+    local = isinstance(system, LocalFileSystem) and os.path.getsize(path)  # nothing cannot be mapped
+    return pa.memory_map(path) if local else pa.BufferReader(files.read(uri))
+
+
+def _read_arrow(source: Any) -> tuple[pa.Table, dict[str, Any]]:  # noqa: ANN401 -- pyarrow has no common type
+    table = pa.ipc.open_file(source).read_all()
+    return table, json.loads(table.schema.metadata[_METADATA])
 
 
 def slug(path: str) -> str:

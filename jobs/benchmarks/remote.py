@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.bucket import Traffic, counted, environment, served
 
-NUM_VIDEOS, NUM_COPIES = 10_000, 4
+NUM_VIDEOS, NUM_COPIES = 10_000, 1
 NAME = "affect"
 ROOT = Path(__file__).parent.parent.parent
 
@@ -153,7 +153,7 @@ def bucket() -> None:
                     start = time.perf_counter()
                     found = extract(run, videos, Store(store))
                     took = time.perf_counter() - start
-                    assert found.done["ok"] == found.done.total() > 0, found.reasons
+                    assert found.done.total() and not found.done["error"], found.reasons
                     best[side] = max(best[side], found.done.total() / took)
                     print(f"{side}: {found.done.total()} clips and modalities in {took:.1f} s", flush=True)
     ratio = best["bucket"] / best["disk"]

@@ -11,7 +11,8 @@ from affect import files
 from affect.config import Behavior, Face, address
 from affect.corpus.clip import Extracted
 from affect.pipeline.columns import matrix, rows_of
-from affect.pipeline.store import Attempts, Store, slug, unit_key
+from affect.pipeline.store import Attempts, Outcome, Store, encode, slug, unit_key
+from affect.pipeline.verify import verify
 
 TABLE = pa.table({"frame": [1, 2, 3]})
 
@@ -77,3 +78,54 @@ def test_an_address_follows_what_changes_numbers_and_not_who_computes_them():
     assert address(Face()) != address(Face(min_confidence=0.5))
     assert address(Behavior()) != address(Behavior(micro_batch=8))
     assert address(Face(), "a") != address(Face(), "b")
+
+
+KEYS = ["face/a/b/00000.parquet", "tracks/a.arrow", "waveforms/a.rows.arrow"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_damaged_is_found(tmp_path: Path, key: str, seed: int):
+    rng = np.random.default_rng(seed)
+    store, table = Store(str(tmp_path)), pa.table({"x": rng.normal(size=(400)), "y": rng.integers(0, 9, 400)})
+    store.put(key, Extracted(table))
+    assert store.check(key) == "" and store.get(key).table.replace_schema_metadata().equals(table)
+    path = tmp_path / key
+    whole = path.read_bytes()
+    kinds = [whole[: int(len(whole) * rng.random())], b"", whole + b"more", b"x" * len(whole)]
+    for content in kinds if seed == 0 else [bytes(_flipped(whole, rng))]:
+        path.write_bytes(content)
+        wrong = store.check(key)
+        if not wrong:  # padding, or a second copy of what stands elsewhere
+            assert content != whole and store.get(key).table.replace_schema_metadata().equals(table)
+        else:
+            assert str(path) in wrong and "damaged" in wrong and "\n" not in wrong
+
+
+def _flipped(whole: bytes, rng: np.random.Generator) -> bytearray:
+    """One bit of what the file holds; its last part says where things are, and is read too."""
+    changed = bytearray(whole)
+    changed[int(rng.integers(8, len(whole) // 2))] ^= 1 << int(rng.integers(8))
+    return changed
+
+
+def test_a_store_of_an_earlier_version_can_be_read(tmp_path: Path):
+    note = {b"affect": b'{"status": "ok", "reason": ""}'}
+    table = pa.table({"x": [1, 2]}).replace_schema_metadata(note)
+    store, path = Store(str(tmp_path)), tmp_path / "face" / "a.parquet"
+    path.parent.mkdir()
+    path.write_bytes(encode(table))
+    assert store.check("face/a.parquet") == "" and store.get("face/a.parquet").status == "ok"
+    assert store.outcome("face/a.parquet") == Outcome("ok", "", 2)
+
+
+def test_a_store_is_verified_and_what_is_deleted_is_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    store = Store(str(tmp_path))
+    assert verify(store) == 1
+    for key in KEYS:
+        store.put(key, Extracted(pa.table({"x": [1.0]})))
+    assert verify(store) == 0 and "3 objects, 0 damaged" in capsys.readouterr().out
+    (tmp_path / KEYS[0]).write_bytes(b"torn")
+    assert verify(store) == 3
+    said = capsys.readouterr().out
+    assert f"{tmp_path / KEYS[0]}: damaged" in said and "3 objects, 1 damaged" in said
