@@ -16,9 +16,10 @@ import ray
 from _pytest.capture import CaptureFixture
 
 from affect import files, timeline
+from affect.config import Pool
 from affect.corpus.clip import Clip
+from affect.pipeline import cluster, plan
 from affect.pipeline import extract as extraction
-from affect.pipeline import plan
 from affect.pipeline.extract import extract
 from affect.pipeline.plan import Video
 from affect.pipeline.store import Attempts, Store
@@ -145,9 +146,9 @@ def test_what_fails_in_the_surroundings_is_not_recorded(extracted: Micro, tmp_pa
     video = videos_of(extracted)[0]
     shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
     stage = extraction.Stage("audio", extracted.run, store, where, Attempts(store, "run"), tally())
-    row = {"stem": video.stem, "uri": str(tmp_path / "gone.mp4"), "probe_key": video.probe_key, "number": 0}
-    row["length_s"] = 2.0
-    result = stage({name: [value] for name, value in {**row, "prompts": "neutral", "missing": "audio"}.items()})
+    row: dict = {"uri": str(tmp_path / "gone.mp4"), "probe_key": video.probe_key, "number": 0}
+    row |= {"prompts": "neutral", "missing": "audio", "length_s": 2.0, "again": False}
+    result = stage({name: [value] for name, value in row.items()})
     assert result["audio_status"] == ["error"] and "No such file" in result["audio_reason"][0]
     assert store.keys("audio") == set()
 
@@ -183,3 +184,18 @@ def test_a_killed_driver_resumes_to_the_same_bytes(extracted: Micro, local_ray: 
     assert 5 <= len(objects(str(store))) < len(undisturbed), "the kill came too late to mean anything"
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert objects(str(store)) == undisturbed
+
+
+def test_a_cluster_that_may_grow_is_no_reason_to_refuse_a_job(extracted: Micro, monkeypatch: pytest.MonkeyPatch):
+    run = replace(extracted.run, behavior=replace(extracted.run.behavior, num_gpus=1.0))
+    with pytest.raises(ValueError, match=r"leave --behavior\.num-gpus out"):
+        plan.check_pools(run, ["face", "behavior", "audio"])
+    grown = {"CPU": 32.0, "GPU": 4.0}
+    monkeypatch.setattr(cluster.state, "get_max_resources_from_cluster_config", lambda: grown)
+    plan.check_pools(run, ["face", "behavior", "audio"])
+    assert cluster.room()["GPU"] == 4.0 and plan.actors(run, "behavior", 100) == run.behavior.max_actors
+
+
+def test_a_label_that_no_node_can_have_is_refused():
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        Pool(node_label="gpu")
