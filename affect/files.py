@@ -64,25 +64,31 @@ def in_words(uri: str) -> Iterator[None]:
         PermissionError: access is denied.
         OSError: no credentials, out of reach, or in another region.
     """
+    if "://" not in uri:
+        yield
+        return
     try:
         yield
     except FileNotFoundError as error:
-        if "bucket" in str(error).lower():
+        if _code(error) == "NoSuchBucket":
             raise FileNotFoundError(f"{uri}: there is no such bucket") from error
         raise
     except PermissionError as error:
-        if "://" not in uri:
-            raise
         said = f"access is denied ({' '.join(str(error).split())})"
         raise PermissionError(f"{uri}: {said}; the key, its secret or their rights do not fit") from error
     except OSError as error:
-        if error.errno != getattr(errno, "EREMCHG", None) and "region" not in str(error):
+        if _code(error) not in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
             raise
         raise OSError(f"{uri}: the bucket is in another region ({error}); set AWS_DEFAULT_REGION") from error
     except _bucket_errors() as error:
         missing = "credential" in str(error).lower()
         advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
         raise OSError(f"{uri}: {advice if missing else 'cannot be reached'} ({error})") from error
+
+
+def _code(error: OSError) -> str:
+    """What a bucket's answer calls the error."""
+    return getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
 
 
 def _bucket_errors() -> tuple[type[Exception], ...]:
@@ -246,7 +252,7 @@ def _put(system: fsspec.AbstractFileSystem, path: str, content: bytes, replace: 
     except OSError as error:
         if error.errno == errno.ENOSYS:  # a server without conditional writes
             system.pipe_file(path, content)
-        elif "PreconditionFailed" not in repr(error.__cause__):
+        elif _code(error) != "PreconditionFailed":
             raise
 
 

@@ -28,6 +28,13 @@ _SEEK_BACK_S = (0.0, 3.0)
 _INDEXED = ("h264", "hevc", "mpeg4", "mjpeg")
 """Codecs whose packets in MP4 and MOV are passed on as the index says, without a look at their data."""
 _MAX_BOXES = 64
+_OPTIONS = {
+    # a playlist may name any file or host, a pattern any picture: videos are read, and nothing that they point at
+    "format_whitelist": "mov,matroska,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,m4v,h264,hevc,ivf,mxf,nut,dv",
+    "protocol_whitelist": "file",
+}
+MAX_PIXELS, MAX_DURATION_S = 1 << 26, 86_400.0
+"""Largest picture (8K is half of it) and longest span of frame times that are believed."""
 
 
 class MediaError(ValueError):
@@ -83,7 +90,10 @@ def _source(uri: str) -> str | RangeFile:
 
 def _container(source: str | RangeFile) -> AbstractContextManager[InputContainer]:
     try:
-        return cast(Any, av.open(source, mode="r", metadata_errors="replace"))  # titles come in any encoding
+        # titles come in any encoding
+        return cast(Any, av.open(source, mode="r", metadata_errors="replace", options=dict(_OPTIONS)))
+    except av.error.ArgumentError as error:
+        raise MediaError("cannot be opened as a video (it is in no format for videos)") from error
     except (OSError, MemoryError):
         raise  # missing, forbidden, out of reach: nothing is wrong with the video
     except av.error.FFmpegError as error:
@@ -100,7 +110,7 @@ def probe(uri: str, path: str) -> Probe:
         path: its path relative to the folder or bucket of videos.
 
     Raises:
-        MediaError: no video stream, no frame, or nothing in it can be decoded.
+        MediaError: no video stream, no frame, nothing in it can be decoded, or larger or longer than is believed.
         OSError: it is missing or may not be read.
     """
     source = _source(uri)
@@ -112,6 +122,9 @@ def probe(uri: str, path: str) -> Probe:
     with open_media(uri) as container:
         if not container.streams.video:
             raise MediaError("it has no video stream")
+        shape = container.streams.video[0].codec_context
+        if shape is not None and shape.width * shape.height > MAX_PIXELS:
+            raise MediaError(f"its pictures have {shape.width} x {shape.height} pixels, more than {MAX_PIXELS:,}")
         first = _first_frame(container)
         rotation = round(first.rotation / 90) * 90 % 360
         width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
@@ -121,7 +134,9 @@ def probe(uri: str, path: str) -> Probe:
         if isinstance(source, RangeFile) and container.streams.video[0].codec_context.name in _INDEXED:
             source.hollow = _media_data(source)
         times = _frame_times(container)
-    start = float(times[0])
+    start, span = float(times[0]), float(times[-1] - times[0])
+    if span > MAX_DURATION_S:
+        raise MediaError(f"its frames span {span / 3600:,.0f} hours, more than {MAX_DURATION_S / 3600:.0f}")
     return Probe(path, size, mark, width, height, rotation, has_audio, start, times - start)
 
 

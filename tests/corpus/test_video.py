@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from affect import files
 from affect.corpus import video
 from affect.corpus.video import MediaError, Probe
 from tests.media import RED, Film, Sound, number_of, tone, write
@@ -155,7 +156,6 @@ def test_an_unknown_codec_and_a_missing_file_are_told_apart(tmp_path: Path):
 
 
 def test_a_video_in_a_bucket_is_read_as_on_a_disk(tmp_path: Path):
-    from affect import files
 
     path = write(tmp_path, FILMS[2])
     files.write("memory://videos/b_frames.mp4", path.read_bytes())
@@ -183,3 +183,42 @@ def test_a_title_in_another_encoding_is_no_obstacle(tmp_path: Path):
     assert b"Caf@@" in content
     titled.write_bytes(content.replace(b"Caf@@", b"Caf\xe9s"))  # Latin-1
     assert len(video.probe(str(titled), titled.name).time_s) == 3
+
+
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\nfile secret.mp4\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5000 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("place", ["{}", "memory://{}"])
+def test_what_a_file_points_at_is_not_read(kind: str, place: str, tmp_path: Path):
+    write(tmp_path, Film(name="secret.mp4", ticks=EVEN[:3]))
+    path = tmp_path / "list.mp4"
+    path.write_text(PLAYLISTS[kind])
+    uri = place.format(path)
+    if place != "{}":
+        files.write(uri, path.read_bytes())
+    with pytest.raises(MediaError, match="cannot be opened as a video"):
+        video.probe(uri, path.name)
+
+
+@pytest.mark.parametrize("name", ["-i.mp4", "concat:a|b.mp4", "%05d.mp4", "a\nb.mp4", "x" * 251 + ".mp4", "file:a.mp4"])
+def test_a_name_is_only_a_name(name: str, tmp_path: Path):
+    write(tmp_path, Film(name="plain.mp4", ticks=EVEN[:3])).rename(tmp_path / name)
+    assert len(video.probe(str(tmp_path / name), name).time_s) == 3
+
+
+def test_bombs_are_refused_by_name(tmp_path: Path):
+    long = write(tmp_path, Film(name="long.mkv", ticks=[0, 40, 90_000_000]))
+    with pytest.raises(MediaError, match="its frames span 25 hours, more than 24"):
+        probed(long)
+    wide = write(tmp_path, Film(name="wide.avi", codec="rawvideo", ticks=EVEN[:3], time_base=AVI, options={}))
+    content = wide.read_bytes()
+    for size in ((64).to_bytes(4, "little"), (48).to_bytes(4, "little")):
+        content = content.replace(size, (16_000).to_bytes(4, "little"))
+    wide.write_bytes(content)
+    with pytest.raises(MediaError, match="16000 x 16000 pixels, more than 67,108,864"):
+        probed(wide)
