@@ -81,6 +81,8 @@ class Pool:
     """Actors started at once."""
     max_actors: int = 1
     """Actors that the stage may grow to."""
+    limit_s: float = 0.0
+    """Seconds that a clip may take before its actor ends itself as one that hangs; 0: 400 per second, at least 600."""
     node_label: str = ""
     """KEY=VALUE: actors are placed on nodes that ``ray start --labels KEY=VALUE`` started, on any node if empty."""
 
@@ -89,6 +91,7 @@ class Pool:
         _check_positive(self, "num_cpus", "min_actors")
         _check(self, self.num_gpus >= 0, f"num_gpus is {self.num_gpus}, it cannot be negative")
         _check(self, self.max_actors >= self.min_actors, f"max_actors {self.max_actors} < min_actors {self.min_actors}")
+        _check(self, self.limit_s >= 0, f"limit_s is {self.limit_s}, it cannot be negative")
         fits = not self.node_label or (self.node_label.count("=") == 1 and all(self.node_label.split("=")))
         _check(self, fits, f"node_label is {self.node_label!r}, it has to be KEY=VALUE")
 

@@ -9,6 +9,7 @@ Where descriptions in words are asked for, their actors are a fourth pool.
 What travels is a small row; frames never enter the object store. An actor decodes its clip's time range itself.
 """
 
+import faulthandler
 import time
 import traceback
 import uuid
@@ -154,11 +155,12 @@ class Stage:
             key = plan.unit_keys(*wanted, number + 1)[-1]
             if not row["again"] and self._store.has(key):  # another job on the same store was faster
                 return self._store.outcome(key)
+            limit_s = plan.limit_s(getattr(self._run, self._kind), row["length_s"])
             before = self._attempts.begin(key)
             if before >= MAX_ATTEMPTS:
-                extracted = self._failed(f"its process died {before} times")
+                extracted = self._failed(f"its process died {before} times, or was stopped after {limit_s:g} s")
             else:
-                extracted = self._try(plan.make_clip(row["uri"], prompts, probe, number, self._run))
+                extracted = self._try(plan.make_clip(row["uri"], prompts, probe, number, self._run), limit_s)
             outcome = self._store.put(key, extracted, replace=row["again"])
             self._attempts.end(key)
             return outcome
@@ -166,11 +168,15 @@ class Stage:
             traceback.print_exc()
             return Outcome("error", f"{type(error).__name__}: {error}", 0)
 
-    def _try(self, clip: Clip) -> Extracted:
+    def _try(self, clip: Clip, limit_s: float) -> Extracted:
+        """Do a clip; a process that takes too long over it ends itself, whatever hangs, and says where it was."""
+        faulthandler.dump_traceback_later(limit_s, exit=True)
         try:
             return self._extract(clip)
         except MediaError as error:
             return self._failed(str(error))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def _failed(self, reason: str) -> Extracted:
         return Extracted(SCHEMAS[self._kind].empty_table(), "failed", reason)
@@ -321,7 +327,8 @@ def _stream(
     context.enable_progress_bars = False
     context.max_consecutive_actor_init_deaths = 3
     longest = max(row["length_s"] for row in rows)
-    context.execution_no_progress_timeout_s = int(max(600, 20 * plan.EXPECTED_SLOWNESS * longest))
+    patience = max(plan.limit_s(getattr(run, kind), longest) for kind in kinds)
+    context.execution_no_progress_timeout_s = int(2 * MAX_ATTEMPTS * patience)  # a clip that hangs is given up before
     stream: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for kind in kinds:
         pool = getattr(run, kind)

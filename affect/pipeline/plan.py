@@ -21,8 +21,8 @@ from affect.pipeline.state import Head, State, States
 from affect.pipeline.store import Outcome, Store, probe_key, unit_key
 from affect.timeline import TIME_TOLERANCE_S
 
-EXPECTED_SLOWNESS = 20.0
-"""Seconds of work that a second of video may take before a job counts as stuck."""
+PATIENCE, MIN_PATIENCE_S = 400.0, 600.0
+"""Seconds of work that a second of video may take before what works on it counts as stuck, and the least."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +263,11 @@ def missing_units(
     states.keep()
     units = [Unit(index, number, tuple(kinds)) for (index, number), kinds in missing.items()]
     return sorted(units, key=lambda unit: -seconds(videos[unit.video], unit, run)), outcomes
+
+
+def limit_s(pool: Pool, length_s: float) -> float:
+    """Seconds that a clip of some length may take."""
+    return pool.limit_s or max(MIN_PATIENCE_S, PATIENCE * length_s)
 
 
 def seconds(video: Video, unit: Unit, run: Run) -> float:

@@ -140,6 +140,23 @@ def test_a_clip_that_keeps_killing_its_process_is_quarantined(extracted: Micro, 
     assert store.outcome(key).status == "failed"
 
 
+def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extracted: Micro, tmp_path: Path):
+    """Each attempt is a process of its own, which ends itself; the fourth writes what happened."""
+    shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "store" / "videos")
+    command = [sys.executable, str(Path(__file__).parent / "hang.py"), str(extracted.root), str(tmp_path / "store")]
+    ends = [
+        subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        )
+        for _ in range(4)
+    ]
+    assert [end.returncode for end in ends] == [1, 1, 1, 0], ends[-1].stderr
+    assert all("Timeout" in end.stderr and "hangs" in end.stderr for end in ends[:3])
+    assert "failed, its process died 3 times, or was stopped after 0.5 s" in ends[-1].stdout
+    [key] = Store(str(tmp_path / "store")).keys("audio")
+    assert Store(str(tmp_path / "store")).outcome(key).status == "failed"
+
+
 def test_what_fails_in_the_surroundings_is_not_recorded(extracted: Micro, tmp_path: Path):
     """The video went away after it was probed: an error now, nothing written, done by the next run."""
     store, where = Store(str(tmp_path / "store")), plan.addresses(extracted.run)

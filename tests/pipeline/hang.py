@@ -1,0 +1,42 @@
+"""An attempt at a clip whose work never ends: ROOT of the micro corpus, STORE."""
+
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+from affect.pipeline import extract, plan
+from affect.pipeline.store import Attempts, Store
+from tests.conftest import micro_run
+
+
+class Nobody:
+    """Takes the place of the actor that counts."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def __call__(self) -> str:
+        """Be nowhere."""
+        return ""
+
+    def remote(self, *_: object) -> None:
+        """Count nothing."""
+
+
+def hangs(clip: object) -> None:
+    """Work that never ends."""
+    time.sleep(3600)
+
+
+root, place = sys.argv[1:]
+run, store = micro_run(root), Store(place)
+run = replace(run, audio=replace(run.audio, limit_s=0.5))
+extract.extractor = lambda kind, run: hangs  # type: ignore[assignment,return-value]
+extract.ray.get_runtime_context = lambda: Nobody()  # type: ignore[assignment]
+key = sorted(store.keys("videos"))[0]
+probe = plan.load_probe(store, key)
+stage = extract.Stage("audio", run, store, plan.addresses(run), Attempts(store, "run"), Nobody())  # type: ignore[arg-type]
+row = {"uri": f"{root}/{probe.path}", "probe_key": key, "number": 0, "prompts": "neutral"}
+done = stage({k: [v] for k, v in {**row, "missing": "audio", "length_s": 2.0, "again": False}.items()})
+print(f"{done['audio_status'][0]}, {done['audio_reason'][0]}")
