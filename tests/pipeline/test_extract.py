@@ -144,10 +144,9 @@ def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extr
     """Each attempt is a process of its own, which ends itself; the fourth writes what happened."""
     shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "store" / "videos")
     command = [sys.executable, str(Path(__file__).parent / "hang.py"), str(extracted.root), str(tmp_path / "store")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ends = [
-        subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-        )
+        subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
         for _ in range(4)
     ]
     assert [end.returncode for end in ends] == [1, 1, 1, 0], ends[-1].stderr
