@@ -111,7 +111,7 @@ def test_label_files_that_are_wrong_are_one_line(run: Run, micro: Micro, tmp_pat
 def test_predicting_without_models_says_what_to_run(run: Run, micro: Micro, tmp_path: Path):
     places = ["--runs", str(tmp_path), "--store", micro.places.store, "--out", str(tmp_path / "out")]
     code, _, err = run("predict", "demo", "--videos", micro.places.new_videos, *places)
-    assert code == 1 and "run jobs/train.py demo first" in one_line(err)
+    assert code == 1 and "train first: jobs/train.py demo --runs" in one_line(err)
 
 
 def test_a_template_row_for_an_unknown_track_is_one_line(run: Run, predicted: str, tmp_path: Path):

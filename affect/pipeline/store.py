@@ -26,11 +26,10 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from affect import files, schema
+from affect import files
 from affect.corpus.clip import Extracted, Status
-from affect.pipeline.rows import encode_rows
+from affect.pipeline import sealed
 
-_METADATA = b"affect"
 MAPPED, ROWS = ".arrow", ".rows.arrow"
 MAX_ATTEMPTS = 3
 _TAIL = 16 << 10
@@ -72,7 +71,10 @@ class Store:
         outcome = Outcome(extracted.status, extracted.reason, extracted.table.num_rows)
         note = {"status": outcome.status, "reason": outcome.reason}
         table = extracted.table.replace_schema_metadata()
-        content = _sealed_arrow(table, note, key) if key.endswith(MAPPED) else _sealed_parquet(table, note)
+        if key.endswith(MAPPED):
+            content = sealed.to_arrow(table, note, by_row=key.endswith(ROWS))
+        else:
+            content = sealed.to_parquet(table, note)
         files.write(self.uri_of(key), content, replace=replace)
         return outcome
 
@@ -94,7 +96,7 @@ class Store:
         uri = self.uri_of(key)
         source = _mapped(uri) if key.endswith(MAPPED) else pa.py_buffer(files.read(uri))
         with _told(uri):
-            table, note = (_read_arrow if key.endswith(MAPPED) else _read_parquet)(source)
+            table, note = (sealed.from_arrow if key.endswith(MAPPED) else sealed.from_parquet)(source)
         return Extracted(table, note["status"], note["reason"])
 
     def check(self, key: str) -> str:
@@ -106,8 +108,7 @@ class Store:
             uri = self.uri_of(key)
             source = _mapped(uri)
             with _told(uri):
-                table, note = _read_arrow(source)
-                _compare(note, _arrow_seal(table.to_batches()))
+                sealed.check_arrow(*sealed.from_arrow(source))
         except (ValueError, OSError) as error:
             return str(error)
         return ""
@@ -129,7 +130,7 @@ class Store:
             tail = files.read_tail(uri, needed)
         with _told(uri):
             metadata = pq.read_metadata(pa.BufferReader(tail))
-            note = json.loads(metadata.metadata[_METADATA])
+            note = json.loads(metadata.metadata[sealed.NOTE])
         return Outcome(note["status"], note["reason"], metadata.num_rows), metadata
 
     def keys(self, prefix: str = "") -> set[str]:
@@ -150,48 +151,9 @@ def _told(uri: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # of what is in memory
         said = " ".join(str(error).split())
-        raise ValueError(f"{uri}: damaged ({said}); delete it and run the same command again") from error
-
-
-def _sealed_parquet(table: pa.Table, note: dict[str, Any]) -> bytes:
-    """A table as Parquet with a note in its footer, of which a part is length and checksum of all that is before it."""
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=True) as writer:
-        writer.write_table(table)
-        note = note | _seal(buffer.getvalue())
-        writer.add_key_value_metadata({_METADATA: json.dumps(note).encode()})
-    return buffer.getvalue()
-
-
-def _read_parquet(content: pa.Buffer) -> tuple[pa.Table, dict[str, Any]]:
-    file = pq.ParquetFile(content)
-    note = json.loads(file.metadata.metadata[_METADATA])
-    if "bytes" in note:  # earlier versions wrote none
-        footer = 8 + int.from_bytes(content.slice(content.size - 8, 4), "little")
-        _compare(note, _seal(content.slice(0, content.size - footer)))
-    return file.read(), note
-
-
-def _sealed_arrow(table: pa.Table, note: dict[str, Any], key: str) -> bytes:
-    """A table as an Arrow file with the same note in its schema."""
-    batches = table.to_batches(max_chunksize=1) if key.endswith(ROWS) else table.combine_chunks().to_batches()
-    noted = json.dumps(note | _arrow_seal(batches)).encode()
-    form = encode_rows if key.endswith(ROWS) else encode_mapped
-    return form(table.replace_schema_metadata({_METADATA: noted}))
-
-
-def _arrow_seal(batches: list[pa.RecordBatch]) -> dict[str, Any]:
-    return _seal(b"".join(batch.serialize().to_pybytes() for batch in batches if batch.num_rows))
-
-
-def _seal(payload: bytes | pa.Buffer) -> dict[str, Any]:
-    return {"schema": schema.VERSION, "bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
-
-
-def _compare(note: dict[str, Any], found: dict[str, Any]) -> None:
-    for name in ("bytes", "sha256"):
-        if note.get(name, found[name]) != found[name]:
-            raise ValueError(f"{name} {found[name]}, and {note[name]} were written")
+        raise ValueError(
+            f"{uri}: damaged ({said}); delete it (extract.py --verify lists all such) and run again"
+        ) from error
 
 
 def read_table(uri: str) -> pa.Table:
@@ -217,23 +179,10 @@ def encode_csv(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def encode_mapped(table: pa.Table) -> bytes:
-    """A table as an uncompressed Arrow file of one batch; the same table gives the same bytes."""
-    buffer = io.BytesIO()
-    with pa.ipc.new_file(buffer, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return buffer.getvalue()
-
-
 def _mapped(uri: str) -> Any:  # noqa: ANN401 -- pyarrow has no common type
     system, path = files.resolve_parent(uri)
     local = isinstance(system, LocalFileSystem) and os.path.getsize(path)  # nothing cannot be mapped
     return pa.memory_map(path) if local else pa.BufferReader(files.read(uri))
-
-
-def _read_arrow(source: Any) -> tuple[pa.Table, dict[str, Any]]:  # noqa: ANN401 -- pyarrow has no common type
-    table = pa.ipc.open_file(source).read_all()
-    return table, json.loads(table.schema.metadata[_METADATA])
 
 
 def slug(path: str) -> str:

@@ -116,7 +116,7 @@ def test_models_of_other_settings_are_refused(trained: Micro):
     other = replace(trained.run, face=replace(trained.run.face, box_growth=0.2))
     with pytest.raises(ValueError, match="trained on other face features"):
         load_models(other, trained.places.runs)
-    with pytest.raises(ValueError, match=r"names no trained face model; run jobs/train\.py demo first"):
+    with pytest.raises(ValueError, match=r"nowhere has no trained face model of demo: .*--runs"):
         load_models(trained.run, files.join(trained.places.runs, "nowhere"))
 
 
@@ -220,7 +220,5 @@ def test_a_run_of_one_modality_is_trained_and_predicts_alone(trained: Micro, ref
 
 
 def test_models_of_folds_are_asked_for_by_their_number(trained: Micro):
-    with pytest.raises(
-        ValueError, match=r"demo-7folds.json names no trained face model; .*train.py demo --folds 7 first"
-    ):
+    with pytest.raises(ValueError, match=r"has no trained face model of demo-7folds: .*train.py demo --folds 7 --runs"):
         load_models(trained.run, trained.places.runs, folds=7)

@@ -1,6 +1,8 @@
 """Objects are whole or absent, and the same content gives the same bytes."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,42 @@ def test_a_write_that_fails_leaves_nothing_and_names_path_and_bytes(tmp_path: Pa
         files.write(str(tmp_path / "deep" / "x"), b"12345")
     assert str(tmp_path / "deep" / "x") in str(caught.value)
     assert list((tmp_path / "deep").iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_loses_nothing_and_goes_on_after_space_is_made(small_disk: Path):
+    store = Store(str(small_disk / "store"))
+    table = pa.table({"x": np.random.default_rng(0).normal(size=15_000)})
+    (small_disk / "filler").write_bytes(bytes(700_000))
+    number, said = 0, ""
+    while not said:
+        try:
+            store.put(f"face/{number}.parquet", Extracted(table))
+            number += 1
+        except OSError as error:
+            said = str(error)
+    assert "cannot write" in said and "No space left" in said and f"{small_disk}/store/face/{number}.parquet" in said
+    left = sorted(path.name for path in (small_disk / "store").rglob("*") if path.is_file())
+    assert number > 0 and left == [f"{n}.parquet" for n in range(number)]
+    assert all(store.check(key) == "" for key in store.keys())
+    (small_disk / "filler").unlink()
+    store.put(f"face/{number}.parquet", Extracted(table))
+    assert len(store.keys()) == number + 1 and all(store.check(key) == "" for key in store.keys())
+
+
+def test_a_store_that_is_read_only_says_so_in_one_line(small_disk: Path):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(OSError, match=r"cannot write \d+ bytes \(Read-only file system\)"):
+        Store(str(small_disk)).put("a.parquet", Extracted(TABLE))
 
 
 def test_attempts_count_within_a_run_and_are_forgotten_on_success(tmp_path: Path):

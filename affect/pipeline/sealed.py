@@ -1,0 +1,90 @@
+"""A table as the bytes of an object, with a note of which a part is length and checksum of what it holds.
+
+The same table and note give the same bytes. Parquet has the note in its footer, Arrow files in their schema.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from affect import schema
+from affect.pipeline.rows import encode_rows
+
+NOTE = b"affect"
+"""What the note is called in a file's metadata."""
+
+
+def to_parquet(table: pa.Table, note: dict[str, Any]) -> bytes:
+    """A table as Parquet, compressed; the checksum is of all that is before the footer."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=True) as writer:
+        writer.write_table(table)
+        note = note | _seal([buffer.getbuffer()])
+        writer.add_key_value_metadata({NOTE: json.dumps(note).encode()})
+    return buffer.getvalue()
+
+
+def from_parquet(content: pa.Buffer) -> tuple[pa.Table, dict[str, Any]]:
+    """Read it and its note.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    file = pq.ParquetFile(content)
+    note = json.loads(file.metadata.metadata[NOTE])
+    footer = 8 + int.from_bytes(content.slice(content.size - 8, 4), "little")
+    _compare(note, _seal([content.slice(0, content.size - footer)]))
+    return file.read(), note
+
+
+def to_arrow(table: pa.Table, note: dict[str, Any], *, by_row: bool) -> bytes:
+    """A table as an uncompressed Arrow file of one batch, or of one per row; the checksum is of the batches."""
+    table = table.combine_chunks()
+    noted = json.dumps(note | _seal(_parts(table, by_row))).encode()
+    table = table.replace_schema_metadata({NOTE: noted})
+    if by_row:
+        return encode_rows(table)
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+def from_arrow(source: Any) -> tuple[pa.Table, dict[str, Any]]:  # noqa: ANN401 -- pyarrow has no common type
+    """Read it, or map it into memory, and its note; the checksum is not looked at."""
+    table = pa.ipc.open_file(source).read_all()
+    return table, json.loads(table.schema.metadata[NOTE])
+
+
+def check_arrow(table: pa.Table, note: dict[str, Any]) -> None:
+    """Compare an Arrow file's batches with its note.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
+    _compare(note, _seal(batch.serialize() for batch in table.to_batches() if batch.num_rows))
+
+
+def _parts(table: pa.Table, by_row: bool) -> Iterable[pa.Buffer]:
+    return (b.serialize() for b in table.to_batches(max_chunksize=1 if by_row else None) if b.num_rows)
+
+
+def _seal(parts: Iterable[Any]) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    for part in parts:
+        digest.update(part)
+        size += len(part)
+    return {"schema": schema.VERSION, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def _compare(note: dict[str, Any], found: dict[str, Any]) -> None:
+    """Compare with what was noted; earlier versions noted nothing."""
+    for name in ("bytes", "sha256"):
+        if note.get(name, found[name]) != found[name]:
+            raise ValueError(f"{name} {found[name]}, and {note[name]} were written")
