@@ -166,6 +166,8 @@ def walk(uri: str) -> Iterator[tuple[str, int, str]]:
         found = system.find(root, detail=True)
     for path, info in sorted(found.items()):
         name = path[len(root) :].lstrip("/") or path.rpartition("/")[2]
+        if not name or name.endswith("/"):  # an empty object that a bucket's console made to show a folder
+            continue
         yield name, info["size"], str(info.get("ETag") or info.get("mtime"))
 
 
@@ -191,6 +193,17 @@ def read(uri: str) -> bytes:
     system, path = resolve_parent(uri)
     with in_words(uri):
         return system.cat_file(path)
+
+
+def fetch(uri: str, path: Path) -> None:
+    """Copy an object to this machine, without holding it in memory.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    system, source = resolve_parent(uri)
+    with in_words(uri):
+        system.get_file(source, str(path))
 
 
 def read_range(uri: str, start: int, end: int) -> bytes:
@@ -219,13 +232,16 @@ def read_tail(uri: str, size: int) -> bytes:
         return system.cat_file(path, start=-size)
 
 
-def write(uri: str, content: bytes, *, replace: bool = True) -> None:
+def write(uri: str, content: bytes, *, replace: bool = True) -> bool:
     """Write an object so that it is either whole under its name or not there: one PUT, or a rename on a disk.
 
     Args:
         uri: where.
         content: what.
-        replace: whether what is there by now is replaced. If not, a bucket that can is asked to keep it.
+        replace: whether what is there by now is replaced; a bucket or disk that cannot keep it replaces it anyhow.
+
+    Returns:
+        Whether it was written, and not kept.
 
     Raises:
         OSError: the place cannot be written to; names the path and the bytes.
@@ -233,30 +249,31 @@ def write(uri: str, content: bytes, *, replace: bool = True) -> None:
     system, path = resolve_parent(uri)
     if not isinstance(system, LocalFileSystem):
         with in_words(uri):
-            _put(system, path, content, replace)
-        return
+            return _put(system, path, content, replace)
     try:
-        _write_local(Path(path), content)
+        return _write_local(Path(path), content, replace)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {len(content)} bytes ({error.strerror})", path) from error
 
 
-def _put(system: fsspec.AbstractFileSystem, path: str, content: bytes, replace: bool) -> None:
+def _put(system: fsspec.AbstractFileSystem, path: str, content: bytes, replace: bool) -> bool:
     if replace or not hasattr(system, "call_s3"):
         system.pipe_file(path, content)
-        return
+        return True
     try:
         system.pipe_file(path, content, mode="create")
     except FileExistsError:
-        pass
+        return False
     except OSError as error:
-        if error.errno == errno.ENOSYS:  # a server without conditional writes
-            system.pipe_file(path, content)
-        elif _code(error) != "PreconditionFailed":
+        if _code(error) == "PreconditionFailed":
+            return False
+        if error.errno != errno.ENOSYS:  # a server without conditional writes
             raise
+        system.pipe_file(path, content)
+    return True
 
 
-def _write_local(path: Path, content: bytes) -> None:
+def _write_local(path: Path, content: bytes, replace: bool) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"._tmp.{uuid.uuid4().hex}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # the umask says who may read it
@@ -265,10 +282,18 @@ def _write_local(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if not replace:
+            try:
+                os.link(temporary, path)
+                return True
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without links
+                pass
         os.replace(temporary, path)
-    except BaseException:
+        return True
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def delete(uri: str) -> None:

@@ -7,6 +7,7 @@ only makes it slower.
 
 import hashlib
 import io
+import os
 import random
 import shutil
 import uuid
@@ -126,8 +127,10 @@ class RangeFile(io.RawIOBase):
         return blocks
 
     def _kept(self, number: int) -> bytes | None:
+        path = self._folder / str(number)
         try:
-            content = (self._folder / str(number)).read_bytes()
+            content = path.read_bytes()
+            os.utime(path)  # it was used: others go first
         except OSError:
             return None
         return content if len(content) == min(BLOCK, self.size - number * BLOCK) else None
@@ -148,7 +151,7 @@ def _keep(folder: Path, blocks: dict[int, bytes]) -> None:
 
 
 def _tidy(top: Path) -> None:
-    """Where there is too much, delete the files that were read longest ago until half of the limit is free."""
+    """Where there is too much, delete the files that were used longest ago until half of the limit is free."""
     found = []
     for folder in top.iterdir():
         sizes = [entry.stat() for entry in folder.iterdir()]

@@ -8,6 +8,7 @@ sha256, and used from there.
 import hashlib
 import http.client
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,11 +78,13 @@ def here(name: str) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{place}.lock"):  # all actors of a node ask at once
         if not place.exists():
-            with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            for left in place.parent.glob(f"{place.name}.tmp*"):  # of a process that was killed
+                shutil.rmtree(left)
+            with tempfile.TemporaryDirectory(dir=place.parent, prefix=f"{place.name}.tmp") as folder:
                 for path, _, _ in found:
                     target = Path(folder) / "files" / path
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(files.read(name if whole else files.join(name, path)))
+                    files.fetch(name if whole else files.join(name, path), target)
                 (Path(folder) / "files").rename(place)
     return place / whole
 

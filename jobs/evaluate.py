@@ -75,7 +75,7 @@ def work(args: Evaluate) -> int:
     return 0
 
 
-main = job.entry(Evaluate, work)
+main = job.entry(Evaluate, work, ("runs", "out"))
 
 if __name__ == "__main__":
     main()

@@ -84,7 +84,7 @@ def work(args: Extract) -> int:
     return summary.exit_code
 
 
-main = job.entry(Extract, work)
+main = job.entry(Extract, work, ("store", "save_overlay"))
 
 if __name__ == "__main__":
     main()

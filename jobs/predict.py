@@ -79,7 +79,7 @@ def work(args: Predict) -> int:
     return EXIT_PARTIAL if failed else EXIT_OK
 
 
-main = job.entry(Predict, work)
+main = job.entry(Predict, work, ("store", "out"))
 
 if __name__ == "__main__":
     main()

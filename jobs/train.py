@@ -79,7 +79,7 @@ def work(args: Train | TrainEncoder) -> int:
 
 
 grada = TrainEncoder(run=recipes.grada(), images=tyro.MISSING, development=tyro.MISSING)
-main = job.entry(Train, work, {"grada": grada})
+main = job.entry(Train, work, ("store", "runs"), {"grada": grada})
 
 if __name__ == "__main__":
     main()

@@ -76,7 +76,7 @@ def work(args: Tune) -> int:
     return EXIT_PARTIAL if any(trial.status == "failed" for trial in trials) else max(codes)
 
 
-main = job.entry(Tune, work)
+main = job.entry(Tune, work, ("store", "runs"))
 
 if __name__ == "__main__":
     main()

@@ -88,7 +88,7 @@ def test_what_a_bucket_refuses_is_said_before_any_work(
 ):
     enter(bucket.endpoint, **credentials)
     with pytest.raises((OSError, ValueError), match=said) as raised:
-        job.check_buckets(Places(uri, "labels"))
+        job.check_buckets(Places(uri, "labels"), ())
     assert uri in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -99,10 +99,10 @@ def test_a_place_that_cannot_be_written_to_is_said_before_any_work(bucket: Bucke
         plan: bool = False
 
     enter(bucket.endpoint, key=READER)
-    job.check_buckets(Places(f"s3://{NAME}/videos", f"s3://{NAME}/labels"))
-    job.check_buckets(Extract(f"s3://{NAME}/store", plan=True))
+    job.check_buckets(Places(f"s3://{NAME}/videos", f"s3://{NAME}/labels"), ())
+    job.check_buckets(Extract(f"s3://{NAME}/store", plan=True), ("store",))
     with pytest.raises(PermissionError, match=f"s3://{NAME}/store: access is denied"):
-        job.check_buckets(Extract(f"s3://{NAME}/store"))
+        job.check_buckets(Extract(f"s3://{NAME}/store"), ("store",))
 
 
 def test_an_endpoint_that_is_down_and_another_region_are_said(bucket: Bucket, enter: Callable[..., None]):
@@ -185,6 +185,18 @@ def test_weights_in_a_bucket_are_the_same_weights_and_fetched_once(
     assert single.read_bytes() == (Path(micro.run.face.weights) / "model.safetensors").read_bytes()
     with pytest.raises(weights.WeightsError, match="no such file or folder"):
         weights.folder(f"s3://{NAME}/nothing")
+
+
+def test_what_a_console_makes_to_show_a_folder_is_no_file(
+    bucket: Bucket, enter: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    enter(bucket.endpoint)
+    monkeypatch.setenv("AFFECT_CACHE", str(tmp_path))
+    system, _ = files.resolve(f"s3://{NAME}")
+    for key in ("marked/", "marked/sub/", "marked/sub/a.safetensors"):
+        system.call_s3("put_object", Bucket=NAME, Key=key, Body=b"")
+    assert [name for name, _, _ in files.walk(f"s3://{NAME}/marked")] == ["sub/a.safetensors"]
+    assert (weights.folder(f"s3://{NAME}/marked") / "sub" / "a.safetensors").exists()
 
 
 def flags(micro: Micro, where: str) -> list[str]:

@@ -92,6 +92,8 @@ def _container(source: str | RangeFile) -> AbstractContextManager[InputContainer
     try:
         # titles come in any encoding
         return cast(Any, av.open(source, mode="r", metadata_errors="replace", options=dict(_OPTIONS)))
+    except av.error.MemoryError as error:  # what a damaged index asks for
+        raise MediaError("cannot be opened as a video (its index is damaged)") from error
     except av.error.ArgumentError as error:
         raise MediaError("cannot be opened as a video (it is in no format for videos)") from error
     except (OSError, MemoryError):

@@ -5,7 +5,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,7 +92,7 @@ class Yolo:
 
     def __init__(self, settings: Face) -> None:
         """Load the checkpoint; a ``.pt`` file is unpickled by Ultralytics, so it has to be named by its path."""
-        path = Path(settings.yolo_weights)
+        path = weights.here(settings.yolo_weights)
         if not path.is_file():
             raise weights.WeightsError(f"{path}: no such file; name an Ultralytics checkpoint (--face.yolo-weights)")
         folder = files.cache() / "ultralytics"

@@ -3,6 +3,14 @@
 import ray
 from ray._private.state import state
 
+WAIT_FOR_NODES_S = 6 * 3600
+"""How long a job may go without any progress: spot nodes may not be had for hours."""
+
+
+def may_grow() -> bool:
+    """Whether an autoscaler may add nodes."""
+    return bool(state.get_max_resources_from_cluster_config())
+
 
 def room() -> dict[str, float]:
     """CPUs, GPUs and other resources of all nodes that are there, or that an autoscaler may add; the larger counts.

@@ -32,6 +32,7 @@ from affect.corpus import affwild2
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
 from affect.pipeline import plan, speed
+from affect.pipeline.cluster import WAIT_FOR_NODES_S
 from affect.pipeline.features import SCHEMAS
 from affect.pipeline.plan import Unit, Video
 from affect.pipeline.progress import LOOK_EVERY_S, Meter, say
@@ -153,15 +154,17 @@ class Stage:
             prompts, number = tuple(row["prompts"].split(",")), row["number"]
             wanted = (self._kind, self._where[self._kind], prompts, probe.path, probe.fingerprint)
             key = plan.unit_keys(*wanted, number + 1)[-1]
-            if not row["again"] and self._store.has(key):  # another job on the same store was faster
-                return self._store.outcome(key)
+            if self._store.has(key):  # another job on the same store was faster, or it failed before
+                known = self._store.outcome(key)
+                if known.status != "failed" or not row["again"]:
+                    return known
             limit_s = plan.limit_s(getattr(self._run, self._kind), row["length_s"])
             before = self._attempts.begin(key)
             if before >= MAX_ATTEMPTS:
                 extracted = self._failed(f"its process died {before} times, or was stopped after {limit_s:g} s")
             else:
                 extracted = self._try(plan.make_clip(row["uri"], prompts, probe, number, self._run), limit_s)
-            outcome = self._store.put(key, extracted, replace=row["again"])
+            outcome = self._store.put(key, extracted, replace=row["again"] and extracted.status != "failed")
             self._attempts.end(key)
             return outcome
         except Exception as error:  # the surroundings failed: the clip stays missing and its neighbours go on
@@ -306,7 +309,7 @@ def _check_weights(settings: Behavior, prompts: list[str], max_written: int) -> 
 
 
 def _fits(pool: Pool, there: Mapping[str, float], labels: Mapping[str, str]) -> bool:
-    labelled = _labels(pool).items() <= labels.items()
+    labelled = plan.labels_of(pool).items() <= labels.items()
     return labelled and there.get("CPU", 0.0) >= pool.num_cpus and there.get("GPU", 0.0) >= pool.num_gpus
 
 
@@ -328,7 +331,8 @@ def _stream(
     context.max_consecutive_actor_init_deaths = 3
     longest = max(row["length_s"] for row in rows)
     patience = max(plan.limit_s(getattr(run, kind), longest) for kind in kinds)
-    context.execution_no_progress_timeout_s = int(2 * MAX_ATTEMPTS * patience)  # a clip that hangs is given up before
+    waiting = int(max(WAIT_FOR_NODES_S, 2 * MAX_ATTEMPTS * patience))  # a clip that hangs is given up before
+    context.execution_no_progress_timeout_s = waiting
     stream: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for kind in kinds:
         pool = getattr(run, kind)
@@ -338,16 +342,10 @@ def _stream(
             batch_size=1,
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
-            label_selector=_labels(pool),
+            label_selector=plan.labels_of(pool),
             compute=ActorPoolStrategy(min_size=min(pool.min_actors, len(rows)), max_size=pool.max_actors),
         )
     return stream
-
-
-def _labels(pool: Pool) -> dict[str, str]:
-    """What Ray asks of the nodes that a pool's actors are placed on."""
-    key, _, value = pool.node_label.partition("=")
-    return {key: value} if key else {}
 
 
 def _row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:

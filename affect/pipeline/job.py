@@ -7,23 +7,26 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Any, NamedTuple
 
 import ray
 import tyro
+from ray.data import DataContext
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError, UserCodeException
 
 from affect import files, spaces
+from affect.pipeline.cluster import WAIT_FOR_NODES_S
 from affect.recipes import RECIPES
 
 VERBOSE = ("-v", "--verbose")
-WRITTEN = ("store", "runs", "out", "save_overlay")
-"""Settings of jobs that name a place which they fill."""
 
 
-def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | None = None) -> Callable[[], None]:
+def entry(
+    job: type, work: Callable[[Any], int], fills: Collection[str], others: Mapping[str, Any] | None = None
+) -> Callable[[], None]:
     """A job's main function: it runs the job and ends the process with its exit code.
 
     The first argument names a recipe; every setting of it and of the job is a flag. ``-v`` shows tracebacks.
@@ -33,6 +36,7 @@ def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | Non
             are fields of :class:`affect.recipes.Places` and default to the recipe's place. A field ``best`` is the
             ``best.json`` of a search, whose settings the run then has; one ``here`` says that Ray is not needed.
         work: does the job and returns the exit code.
+        fills: settings that name a place which the job writes to.
         others: recipes of another kind than :data:`affect.recipes.RECIPES`, with the defaults of their flags.
     """
 
@@ -44,11 +48,11 @@ def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | Non
             arguments = parse(job, [flag for flag in given if flag not in VERBOSE], others or {})
             if path := getattr(arguments, "best", None):
                 arguments = replace(arguments, run=spaces.best(path, arguments.run))
-            check_buckets(arguments)
+            check_buckets(arguments, fills)
             if not getattr(arguments, "here", False):
                 start_ray()
             code = work(arguments)
-        except (ValueError, OSError, FloatingPointError, RayError) as error:
+        except (ValueError, OSError, FloatingPointError, RayError, ExecutionTimeoutError) as error:
             if verbose:
                 traceback.print_exc()
             hint = "" if verbose else " (-v shows where)"
@@ -61,7 +65,7 @@ def entry(job: type, work: Callable[[Any], int], others: Mapping[str, Any] | Non
     return main
 
 
-def check_buckets(arguments: Any) -> None:  # noqa: ANN401 -- a job
+def check_buckets(arguments: Any, fills: Collection[str]) -> None:  # noqa: ANN401 -- a job
     """Find out before any work whether the buckets that a job names are there, and those it fills can be written to.
 
     Raises:
@@ -74,7 +78,7 @@ def check_buckets(arguments: Any) -> None:  # noqa: ANN401 -- a job
         for uri in value if isinstance(value, tuple) else (value,):
             if isinstance(uri, str) and "://" in uri:
                 files.check_readable(uri)
-                if name in WRITTEN and not only_looks:
+                if name in fills and not only_looks:
                     files.check_writable(uri)
 
 
@@ -110,7 +114,7 @@ def parse(job: type, arguments: list[str], others: Mapping[str, Any]) -> Any:  #
     program, first = _program(), arguments[0] if arguments else "--help"
     if first not in defaults and first not in ("-h", "--help"):
         near = difflib.get_close_matches(first, defaults, 1)
-        said = f"there is no recipe {first!r}" if first[0] != "-" else f"name a recipe before {first}"
+        said = f"there is no recipe {first!r}" if first[:1] != "-" else f"name a recipe before {first}"
         raise ValueError(f"{said}: {f'did you mean {near[0]}?' if near else 'one of ' + ', '.join(defaults)}")
     example = f"\n\nExample: {program} {next(iter(RECIPES))}"
     description = (job.__doc__ or "") + " -v shows tracebacks of errors; RECIPE --help lists all settings." + example
@@ -140,4 +144,5 @@ def start_ray() -> Cluster:
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    DataContext.get_current().execution_no_progress_timeout_s = WAIT_FOR_NODES_S
     return Cluster(ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0.0))

@@ -16,7 +16,7 @@ from affect.config import Kind, Modality, Pool, Run, address
 from affect.corpus import affwild2, video
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
-from affect.pipeline.cluster import room
+from affect.pipeline.cluster import may_grow, room
 from affect.pipeline.state import Head, State, States
 from affect.pipeline.store import Outcome, Store, probe_key, unit_key
 from affect.timeline import TIME_TOLERANCE_S
@@ -187,8 +187,8 @@ def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
         found = Extracted(probe_table(video.probe(row["uri"], row["path"])))
     except MediaError as error:
         found = _nothing(str(error))
-    except OSError as error:
-        return {"key": row["key"], "error": f"cannot be read ({error.strerror or error})"}
+    except (OSError, MemoryError) as error:
+        return {"key": row["key"], "error": f"cannot be read ({getattr(error, 'strerror', None) or error})"}
     store.put(row["key"], found)
     return {"key": row["key"], "error": ""}
 
@@ -265,6 +265,12 @@ def missing_units(
     return sorted(units, key=lambda unit: -seconds(videos[unit.video], unit, run)), outcomes
 
 
+def labels_of(pool: Pool) -> dict[str, str]:
+    """What Ray asks of the nodes that a pool's actors are placed on."""
+    key, _, value = pool.node_label.partition("=")
+    return {key: value} if key else {}
+
+
 def limit_s(pool: Pool, length_s: float) -> float:
     """Seconds that a clip of some length may take."""
     return pool.limit_s or max(MIN_PATIENCE_S, PATIENCE * length_s)
@@ -295,6 +301,12 @@ def check_pools(run: Run, kinds: Iterable[Kind]) -> None:
     """
     there = room()
     pools = {kind: getattr(run, kind) for kind in kinds}
+    labels = [node["Labels"].items() for node in ray.nodes() if node["Alive"]]
+    for kind, pool in pools.items():
+        if not may_grow() and not any(labels_of(pool).items() <= own for own in labels):
+            raise ValueError(
+                f"no node has the label {pool.node_label} of --{kind}.node-label: actors would wait for ever"
+            )
     for resource, name in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
         asked = {kind: getattr(pool, name) * pool.min_actors for kind, pool in pools.items()}
         spare = 0.1 if resource == "CPU" else 0.0

@@ -358,8 +358,10 @@ def _before(out: str, models: Mapping[System, str]) -> list[dict[str, Any]]:
     try:
         if json.loads(files.read(files.join(out, "run.json"))).get("models") != models:
             return []
-        return read_outcomes(out)
-    except (FileNotFoundError, ValueError, AttributeError):  # none, or none that can be read
+        there = {name for name, _, _ in files.walk(out)}
+        rows = read_outcomes(out)
+        return [row for row in rows if row["status"] == "failed" or f"{row['video']}.parquet" in there]
+    except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):  # none, or none that can be read
         return []
 
 

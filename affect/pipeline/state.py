@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from affect import files
-from affect.pipeline.store import Outcome, Store, encode, read_table
+from affect.pipeline import sealed
+from affect.pipeline.store import Outcome, Store
 
 NUM_THREADS = 32
 _SCHEMA = pa.schema(
@@ -69,8 +70,9 @@ class States:
         self._store, self._uri = store, files.join(store.uri, "_state.parquet")
         self._noted: dict[str, tuple[str, State]] = {}
         self._changed = False
-        with suppress(FileNotFoundError, ValueError, KeyError):  # a note that cannot be read is made anew
-            columns = read_table(self._uri).select(_SCHEMA.names).to_pydict().values()
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a note that cannot be read is made anew
+            table, _ = sealed.from_parquet(pa.py_buffer(files.read(self._uri)))
+            columns = table.select(_SCHEMA.names).to_pydict().values()
             for key, version, status, reason, rows, *head in zip(*columns, strict=True):
                 state = State(Outcome(status, reason, rows), Head(*head) if head[0] is not None else None)
                 self._noted[key] = version, state
@@ -122,4 +124,4 @@ class States:
         ]
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
         with suppress(OSError):
-            files.write(self._uri, encode(pa.table(columns, schema=_SCHEMA)))
+            files.write(self._uri, sealed.to_parquet(pa.table(columns, schema=_SCHEMA), {}))

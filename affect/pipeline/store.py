@@ -65,6 +65,9 @@ class Store:
     def put(self, key: str, extracted: Extracted, *, replace: bool = True) -> Outcome:
         """Serialise in memory, then write in one step; ``replace`` as in :func:`affect.files.write`.
 
+        Returns:
+            How it ended, or what is there by now, if that was kept.
+
         Raises:
             OSError: the store cannot be written to.
         """
@@ -75,8 +78,8 @@ class Store:
             content = sealed.to_arrow(table, note, by_row=key.endswith(ROWS))
         else:
             content = sealed.to_parquet(table, note)
-        files.write(self.uri_of(key), content, replace=replace)
-        return outcome
+        written = files.write(self.uri_of(key), content, replace=replace)
+        return outcome if written else self.outcome(key)
 
     def has(self, key: str) -> bool:
         """Whether an object is there, whole."""

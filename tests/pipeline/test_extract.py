@@ -17,7 +17,7 @@ from _pytest.capture import CaptureFixture
 
 from affect import files, timeline
 from affect.config import Pool
-from affect.corpus.clip import Clip
+from affect.corpus.clip import Clip, Extracted
 from affect.pipeline import cluster, plan
 from affect.pipeline import extract as extraction
 from affect.pipeline.extract import extract
@@ -154,6 +154,23 @@ def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extr
     assert "failed, its process died 3 times, or was stopped after 0.5 s" in ends[-1].stdout
     [key] = Store(str(tmp_path / "store")).keys("audio")
     assert Store(str(tmp_path / "store")).outcome(key).status == "failed"
+
+
+def test_doing_failed_clips_again_never_loses_what_is_fine(extracted: Micro, tmp_path: Path):
+    store, where = Store(str(tmp_path)), plan.addresses(extracted.run)
+    video = videos_of(extracted)[0]
+    shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "videos")
+    attempts = Attempts(store, "run")
+    stage = extraction.Stage("audio", extracted.run, store, where, attempts, tally())
+    row: dict = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
+    row |= {"missing": "audio", "length_s": 2.0, "again": True}
+    batch = {name: [value] for name, value in row.items()}
+    key = plan.keys_of(video, extracted.run, where, "audio")[0]
+    store.put(key, Extracted(extraction.SCHEMAS["audio"].empty_table(), "failed", "broken once"))
+    assert stage(batch)["audio_status"] == ["ok"] and store.outcome(key).status == "ok"
+    for _ in range(3):
+        attempts.begin(key)
+    assert stage(batch)["audio_status"] == ["ok"] and store.outcome(key).status == "ok"
 
 
 def test_what_fails_in_the_surroundings_is_not_recorded(extracted: Micro, tmp_path: Path):

@@ -13,6 +13,7 @@ from affect import files
 from affect.config import Behavior, Face, address
 from affect.corpus.clip import Extracted
 from affect.pipeline.columns import matrix, rows_of
+from affect.pipeline.state import States
 from affect.pipeline.store import Attempts, Outcome, Store, encode, slug, unit_key
 from affect.pipeline.verify import verify
 
@@ -167,3 +168,33 @@ def test_a_store_is_verified_and_what_is_deleted_is_done_again(tmp_path: Path, c
     assert verify(store) == 3
     said = capsys.readouterr().out
     assert f"{tmp_path / KEYS[0]}: damaged" in said and "3 objects, 1 damaged" in said
+
+
+@pytest.mark.parametrize("place", ["{}", "memory://{}"])
+def test_a_note_of_states_that_is_damaged_is_made_anew(place: str, tmp_path: Path):
+    store = Store(place.format(tmp_path))
+    for number in range(40):
+        store.put(f"face/{number}.parquet", Extracted(TABLE))
+    wanted = [f"face/{number}.parquet" for number in range(50)]
+    states = States(store)
+    assert len(states.of("face", wanted)) == 40
+    states.keep()
+    uri = files.join(store.uri, "_state.parquet")
+    whole, rng = files.read(uri), np.random.default_rng(0)
+    assert len(States(store)._noted) == 40
+    for _ in range(60):
+        torn = bytearray(whole)
+        at = int(rng.integers(4, len(whole) - 16))
+        torn[at : at + 16] = rng.bytes(16)
+        files.write(uri, bytes(torn[: rng.integers(1, len(torn))] if rng.random() < 0.3 else torn))
+        again = States(store).of("face", wanted)
+        assert {key: state.outcome.status for key, state in again.items()} == dict.fromkeys(wanted[:40], "ok")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_kept_says_how_it_ended(tmp_path: Path, again: bool):
+    store = Store(str(tmp_path))
+    assert store.put("face/a.parquet", Extracted(TABLE)).status == "ok"
+    found = store.put("face/a.parquet", Extracted(TABLE, "failed", "x"), replace=again)
+    assert found.status == ("failed" if again else "ok") == store.outcome("face/a.parquet").status
+    assert [path.name for path in (tmp_path / "face").iterdir()] == ["a.parquet"]
