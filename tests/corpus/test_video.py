@@ -222,3 +222,14 @@ def test_bombs_are_refused_by_name(tmp_path: Path):
     wide.write_bytes(content)
     with pytest.raises(MediaError, match="16000 x 16000 pixels, more than 67,108,864"):
         probed(wide)
+
+
+def test_a_damaged_index_that_asks_for_all_memory_is_the_videos_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write(tmp_path, Film(name="a.mp4", ticks=EVEN[:3]))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise av.error.MemoryError(12, "Cannot allocate memory", "a.mp4")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(MediaError, match="its index is damaged"):
+        probed(path)

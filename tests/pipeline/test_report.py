@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from _pytest.capture import CaptureFixture
@@ -21,11 +22,12 @@ from affect.pipeline import forecast, plan, progress, speed
 from affect.pipeline.evaluate import score_predictions
 from affect.pipeline.extract import extract
 from affect.pipeline.models import Model
+from affect.pipeline.predict import _before as before
 from affect.pipeline.predict import load_models, predict
 from affect.pipeline.progress import Meter
 from affect.pipeline.report import films, pages
 from affect.pipeline.status import replay, status
-from affect.pipeline.store import Store
+from affect.pipeline.store import Store, encode_csv
 from tests.conftest import Micro
 
 
@@ -283,3 +285,16 @@ def test_the_run_note_names_versions_models_and_features(predicted: str):
     made = note["made_with"]
     assert {"python", "affect", "torch", "raav model", "face features", "face extraction"} <= set(made)
     assert note["settings"]["name"] == "demo"
+
+
+def test_what_the_same_models_predicted_before_is_kept_if_it_is_still_there(tmp_path: Path):
+    models = {"face": "a" * 16}
+    rows = [{"video": name, "status": status} for name, status in (("a", "ok"), ("b", "ok"), ("c", "failed"))]
+    rows = [{"people": 1, "frames": 2, "duration_s": 0.5, "reason": "", **row} for row in rows]
+    (tmp_path / "videos.csv").write_bytes(encode_csv(pa.Table.from_pylist(rows, schema=schema.OUTCOMES)))
+    (tmp_path / "run.json").write_text(json.dumps({"models": models}))
+    (tmp_path / "b.parquet").touch()
+    assert [row["video"] for row in before(str(tmp_path), models)] == ["b", "c"]
+    assert before(str(tmp_path), {"face": "b" * 16}) == [] == before(str(tmp_path / "nowhere"), models)
+    (tmp_path / "videos.csv").write_text('"video","status"\n"a"\n')
+    assert before(str(tmp_path), models) == []
