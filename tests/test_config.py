@@ -93,7 +93,7 @@ def test_defaults_are_in_range_and_cannot_be_changed(kind: type):
 
 
 def test_an_address_ignores_how_many_actors_compute_it():
-    pool = {"num_cpus": 4.0, "num_gpus": 1.0, "min_actors": 2, "max_actors": 8}
+    pool = {"num_cpus": 4.0, "num_gpus": 1.0, "min_actors": 2, "max_actors": 8, "limit_s": 9.0, "node_label": "a=b"}
     assert {f.name for f in fields(Pool)} == set(pool)
     for settings in (Face(), Behavior(), Audio(), Run(name="a")):
         changed = replace(settings, face=Face(**pool)) if isinstance(settings, Run) else replace(settings, **pool)
