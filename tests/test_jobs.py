@@ -44,7 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]) -> Run:
     def call(name: str, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *arguments])
         with pytest.raises(SystemExit) as ended:
-            job.entry(*WORK[name])()
+            job.entry(*WORK[name], ())()
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 
