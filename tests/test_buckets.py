@@ -209,12 +209,17 @@ def flags(micro: Micro, where: str) -> list[str]:
     return found
 
 
+def own_ray(endpoint: str, **more: str) -> dict[str, str]:
+    """What a job needs to know of a server, on a Ray of its own."""
+    return {**os.environ, **environment(endpoint), "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT), **more}
+
+
 def run_job(name: str, arguments: list[str], endpoint: str, **more: str) -> subprocess.CompletedProcess[str]:
     """A job as a user starts it, on a Ray of its own."""
     return subprocess.run(
         [sys.executable, f"jobs/{name}.py", "demo", *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment(endpoint), "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT), **more},
+        env=own_ray(endpoint, **more),
         capture_output=True,
         text=True,
         check=False,
@@ -311,7 +316,7 @@ def test_two_jobs_on_one_store_do_no_harm(
         subprocess.Popen(
             [sys.executable, "jobs/extract.py", "demo", *arguments],
             cwd=ROOT,
-            env={**os.environ, **environment(bucket.endpoint), "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)},
+            env=own_ray(bucket.endpoint),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

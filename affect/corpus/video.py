@@ -7,7 +7,7 @@ import io
 import itertools
 import math
 from collections.abc import Container, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -89,6 +89,8 @@ def _source(uri: str) -> str | RangeFile:
 
 
 def _container(source: str | RangeFile) -> AbstractContextManager[InputContainer]:
+    if isinstance(source, RangeFile):
+        source.seek(0)
     try:
         # titles come in any encoding
         return cast(Any, av.open(source, mode="r", metadata_errors="replace", options=dict(_OPTIONS)))
@@ -116,12 +118,12 @@ def probe(uri: str, path: str) -> Probe:
         OSError: it is missing or may not be read.
     """
     source = _source(uri)
-    with open(source, "rb") if isinstance(source, str) else source as file:
+    with open(source, "rb") if isinstance(source, str) else nullcontext(source) as file:
         size = file.seek(0, io.SEEK_END)
         mark = files.fingerprint(file, size, path)
     if size == 0:
         raise MediaError("the file is empty")
-    with open_media(uri) as container:
+    with _container(source) as container:
         if not container.streams.video:
             raise MediaError("it has no video stream")
         shape = container.streams.video[0].codec_context
@@ -131,7 +133,6 @@ def probe(uri: str, path: str) -> Probe:
         rotation = round(first.rotation / 90) * 90 % 360
         width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
         has_audio = len(container.streams.audio) > 0
-    source = _source(uri)
     with _container(source) as container:
         if isinstance(source, RangeFile) and container.streams.video[0].codec_context.name in _INDEXED:
             source.hollow = _media_data(source)

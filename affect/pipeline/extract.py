@@ -295,7 +295,7 @@ def _fetch_weights(run: Run, kinds: Collection[Kind]) -> None:
     places = [
         NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         for node in ray.nodes()
-        if node["Alive"] and any(_fits(pool, node["Resources"], node["Labels"]) for pool in pools)
+        if node["Alive"] and any(_fits(pool, node) for pool in pools)
     ]
     check: Any = ray.remote(num_cpus=0, max_retries=0)(_check_weights)
     wanted = (run.behavior, list(PROMPTS.values()), run.description.max_tokens if "description" in kinds else 0)
@@ -308,9 +308,11 @@ def _check_weights(settings: Behavior, prompts: list[str], max_written: int) -> 
     checkpoint.check(settings, prompts, max_written)
 
 
-def _fits(pool: Pool, there: Mapping[str, float], labels: Mapping[str, str]) -> bool:
-    labelled = plan.labels_of(pool).items() <= labels.items()
-    return labelled and there.get("CPU", 0.0) >= pool.num_cpus and there.get("GPU", 0.0) >= pool.num_gpus
+def _fits(pool: Pool, node: Mapping[str, Any]) -> bool:
+    there = node["Resources"]
+    return (
+        plan.has_label(node, pool) and there.get("CPU", 0.0) >= pool.num_cpus and there.get("GPU", 0.0) >= pool.num_gpus
+    )
 
 
 def _stream(

@@ -108,9 +108,8 @@ def _overlay(
         known = {}
     if known.get("mark") == mark and files.exists(film):
         return _row(entry, known["people"], known["segments"])
-    seen = Seen(
-        plan.load_probe(store, entry.probe_key), *who_is_who(load_table(entry, run, where, "face", store)[0], run)
-    )
+    probe = plan.load_probe(store, entry.probe_key)
+    seen = Seen(probe, *who_is_who(load_table(entry, run, where, "face", store)[0], run))
     lips = [_lips(seen, person) for person in seen.people]
     everyone = np.concatenate([np.empty(0), *lips])
     opened = [_mouth(lip_area, everyone, run) for lip_area in lips]

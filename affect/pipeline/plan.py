@@ -271,6 +271,11 @@ def labels_of(pool: Pool) -> dict[str, str]:
     return {key: value} if key else {}
 
 
+def has_label(node: Mapping[str, Any], pool: Pool) -> bool:
+    """Whether a node, as ``ray.nodes`` has it, may be given a pool's actors."""
+    return labels_of(pool).items() <= node["Labels"].items()
+
+
 def limit_s(pool: Pool, length_s: float) -> float:
     """Seconds that a clip of some length may take."""
     return pool.limit_s or max(MIN_PATIENCE_S, PATIENCE * length_s)
@@ -301,9 +306,9 @@ def check_pools(run: Run, kinds: Iterable[Kind]) -> None:
     """
     there = room()
     pools = {kind: getattr(run, kind) for kind in kinds}
-    labels = [node["Labels"].items() for node in ray.nodes() if node["Alive"]]
-    for kind, pool in pools.items():
-        if not may_grow() and not any(labels_of(pool).items() <= own for own in labels):
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    for kind, pool in ({} if may_grow() else pools).items():
+        if not any(has_label(node, pool) for node in nodes):
             raise ValueError(
                 f"no node has the label {pool.node_label} of --{kind}.node-label: actors would wait for ever"
             )

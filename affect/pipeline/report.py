@@ -129,17 +129,9 @@ def _make_film(
                 person = at(persons, hints[track]) if track in hints else choose(persons, faces, name)
                 if person is not None:
                     cast.append(Cast(name, person))
+        probe = plan.load_probe(store, entry.probe_key)
         try:
-            film(
-                path,
-                entry.uri,
-                plan.load_probe(store, entry.probe_key),
-                cast,
-                largest=LARGEST,
-                captions=False,
-                note=mark,
-                quality=QUALITY,
-            )
+            film(path, entry.uri, probe, cast, largest=LARGEST, captions=False, note=mark, quality=QUALITY)
         except (ValueError, OSError, FFmpegError) as error:
             return str(error), 0.0
         files.write(target, path.read_bytes())

@@ -46,7 +46,7 @@ def from_parquet(content: pa.Buffer) -> tuple[pa.Table, dict[str, Any]]:
 def to_arrow(table: pa.Table, note: dict[str, Any], *, by_row: bool) -> bytes:
     """A table as an uncompressed Arrow file of one batch, or of one per row; the checksum is of the batches."""
     table = table.combine_chunks()
-    noted = json.dumps(note | _seal(_parts(table, by_row))).encode()
+    noted = json.dumps(note | _seal(_parts(table, by_row=by_row))).encode()
     table = table.replace_schema_metadata({NOTE: noted})
     if by_row:
         return encode_rows(table)
@@ -59,19 +59,23 @@ def to_arrow(table: pa.Table, note: dict[str, Any], *, by_row: bool) -> bytes:
 def from_arrow(source: Any) -> tuple[pa.Table, dict[str, Any]]:  # noqa: ANN401 -- pyarrow has no common type
     """Read it, or map it into memory, and its note; the checksum is not looked at."""
     table = pa.ipc.open_file(source).read_all()
-    return table, json.loads(table.schema.metadata[NOTE])
+    return table, _note(table)
 
 
-def check_arrow(table: pa.Table, note: dict[str, Any]) -> None:
-    """Compare an Arrow file's batches with its note.
+def check_arrow(table: pa.Table) -> None:
+    """Compare a table that was read from an Arrow file with the note in its schema.
 
     Raises:
         ValueError: they are not what was written.
     """
-    _compare(note, _seal(batch.serialize() for batch in table.to_batches() if batch.num_rows))
+    _compare(_note(table), _seal(_parts(table, by_row=False)))
 
 
-def _parts(table: pa.Table, by_row: bool) -> Iterable[pa.Buffer]:
+def _note(table: pa.Table) -> dict[str, Any]:
+    return json.loads(table.schema.metadata[NOTE])
+
+
+def _parts(table: pa.Table, *, by_row: bool) -> Iterable[pa.Buffer]:
     return (b.serialize() for b in table.to_batches(max_chunksize=1 if by_row else None) if b.num_rows)
 
 

@@ -105,13 +105,10 @@ class Store:
     def check(self, key: str) -> str:
         """Read an object back, all of it: what is wrong with it, nothing if it is whole."""
         try:
-            if not key.endswith(MAPPED):
-                self.get(key)
-                return ""
-            uri = self.uri_of(key)
-            source = _mapped(uri)
-            with _told(uri):
-                sealed.check_arrow(*sealed.from_arrow(source))
+            found = self.get(key)
+            if key.endswith(MAPPED):
+                with _told(self.uri_of(key)):
+                    sealed.check_arrow(found.table)
         except (ValueError, OSError) as error:
             return str(error)
         return ""

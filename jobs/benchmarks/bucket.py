@@ -51,6 +51,7 @@ def served(folder: Path, *buckets: str) -> Iterator[str]:
         {"name": name, "credentials": [{"accessKey": key, "secretKey": SECRET}], "actions": actions}
         for name, key, actions in rights
     ]
+    folder.mkdir(exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     ports = dict(zip(("master.port", "volume.port", "filer.port", "s3.port"), _free_ports(), strict=True))
     flags = {"dir": folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.config": folder / "s3.json", **ports}
@@ -74,19 +75,18 @@ def _create(endpoint: str, bucket: str, server: subprocess.Popen[bytes], log: Pa
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
+    )
     end = time.monotonic() + LIMIT_S
     while True:
-        client = boto3.client(
-            "s3", endpoint_url=endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
-        )
         try:
-            client.create_bucket(Bucket=bucket)
+            if bucket not in [found["Name"] for found in client.list_buckets()["Buckets"]]:
+                client.create_bucket(Bucket=bucket)
             client.put_object(Bucket=bucket, Key="ready", Body=b"")  # its volumes come a moment later
             client.delete_object(Bucket=bucket, Key="ready")
             return
         except (BotoCoreError, ClientError) as error:
-            if isinstance(error, ClientError) and error.response["Error"]["Code"].startswith("BucketAlready"):
-                pass
             if server.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the S3 server does not start: {error}; {log.read_text()[-2000:]}") from error
             time.sleep(0.2)

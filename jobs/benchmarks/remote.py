@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.bucket import Traffic, counted, environment, served
@@ -27,7 +26,7 @@ def status() -> None:
     run, places = recipes.demo(), recipes.demo_places()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        with served(_made(top / "weed"), NAME) as direct, counted(direct) as (endpoint, traffic):
+        with served(top / "weed", NAME) as direct, counted(direct) as (endpoint, traffic):
             os.environ.update(environment(endpoint))
             start_ray()
             prepare(run, places)
@@ -38,36 +37,28 @@ def status() -> None:
             _time_status("in a bucket", f"{place}/videos", f"{place}/store", traffic)
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def _make_store(top: Path) -> None:
     """Empty videos, and a store that one video's objects stand for all of."""
-    import pyarrow.parquet as pq
-
     from affect import recipes
+    from affect.corpus.clip import Extracted
     from affect.pipeline import plan
     from affect.pipeline.extract import extract
-    from affect.pipeline.store import Store, encode, probe_key
+    from affect.pipeline.store import Store, probe_key
 
     run, places = recipes.demo(), recipes.demo_places()
     video = next(Path(places.new_videos).glob("*.mp4"))
-    one = Store(str(top / "one"))
+    one, many = Store(str(top / "one")), Store(str(top / "store"))
     extract(run, str(video), one)
-    [probe] = [top / "one" / key for key in one.keys("videos")]
+    [probe] = one.keys("videos")
     clips = {kind: next((top / "one" / kind).rglob("*.parquet")) for kind in run.extracted}
-    (top / "store" / "videos").mkdir(parents=True)
     (top / "videos").mkdir()
-    table, where = pq.read_table(probe), plan.addresses(run)
+    table, where = one.get(probe).table, plan.addresses(run)
     for number in range(NUM_VIDEOS):
         name, mark = f"v{number:05d}.mp4", f"{number:012x}"
         (top / "videos" / name).touch()
         version = str((top / "videos" / name).stat().st_mtime)
         row = table.to_pylist()[0] | {"path": name, "fingerprint": mark}
-        mine = table.from_pylist([row], schema=table.schema).replace_schema_metadata(table.schema.metadata)
-        (top / "store" / probe_key(name, 0, version)).write_bytes(encode(mine))
+        many.put(probe_key(name, 0, version), Extracted(table.from_pylist([row], schema=table.schema)))
         for kind, source in clips.items():
             [key] = plan.unit_keys(kind, where[kind], ("neutral",), name, mark, 1)
             (top / "store" / key).parent.mkdir(parents=True)
@@ -134,9 +125,8 @@ def bucket() -> None:
     run, places = recipes.demo(), recipes.demo_places()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        with served(_made(top / "weed"), NAME) as endpoint:
+        with served(top / "weed", NAME) as endpoint:
             os.environ.update(environment(endpoint))
-            os.environ["AFFECT_CACHE"] = os.environ.get("AFFECT_CACHE") or str(files.cache())
             start_ray()
             prepare(run, places)
             (top / "videos").mkdir()
@@ -167,8 +157,8 @@ def nodes() -> None:
     from affect import recipes
     from affect.pipeline.demo import prepare
 
-    run, places = recipes.demo(), recipes.demo_places()
-    prepare(replace(run, name="demo"), places)
+    places = recipes.demo_places()
+    prepare(recipes.demo(), places)
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         (top / "videos").mkdir()

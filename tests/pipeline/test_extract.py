@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -122,22 +122,38 @@ def test_an_unreadable_video_a_silent_one_and_an_odd_name_harm_no_neighbour(
         assert any(name in line and reason in line for line in said.splitlines()), name
 
 
-def test_a_clip_that_keeps_killing_its_process_is_quarantined(extracted: Micro, tmp_path: Path):
-    """Three attempts were begun and none ended: the next one writes a failure instead of trying."""
-    store, where = Store(str(tmp_path)), plan.addresses(extracted.run)
-    video = videos_of(extracted)[0]
-    shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "videos")
+class AudioStage(NamedTuple):
+    """An actor's work in this process, the row of a clip that it has to do, and where that goes."""
+
+    stage: extraction.Stage
+    attempts: Attempts
+    row: dict[str, Any]
+    store: Store
+    key: str
+
+    def __call__(self, **changes: object) -> dict[str, Any]:
+        """Do the clip."""
+        return self.stage({name: [value] for name, value in (self.row | changes).items()})
+
+
+@pytest.fixture
+def audio_stage(extracted: Micro, tmp_path: Path) -> AudioStage:
+    store, where, video = Store(str(tmp_path / "store")), plan.addresses(extracted.run), videos_of(extracted)[0]
+    shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
     attempts = Attempts(store, "run")
     stage = extraction.Stage("audio", extracted.run, store, where, attempts, tally())
-    key = plan.keys_of(video, extracted.run, where, "audio")[0]
+    row = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
+    row |= {"missing": "audio", "length_s": 2.0, "again": False}
+    return AudioStage(stage, attempts, row, store, plan.keys_of(video, extracted.run, where, "audio")[0])
+
+
+def test_a_clip_that_keeps_killing_its_process_is_quarantined(audio_stage: AudioStage):
+    """Three attempts were begun and none ended: the next one writes a failure instead of trying."""
     for _ in range(3):
-        attempts.begin(key)
-    row: dict = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
-    result = stage(
-        {name: [value] for name, value in {**row, "missing": "audio", "length_s": 2.0, "again": False}.items()}
-    )
+        audio_stage.attempts.begin(audio_stage.key)
+    result = audio_stage()
     assert result["audio_status"] == ["failed"] and "died 3 times" in result["audio_reason"][0]
-    assert store.outcome(key).status == "failed"
+    assert audio_stage.store.outcome(audio_stage.key).status == "failed"
 
 
 def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extracted: Micro, tmp_path: Path):
@@ -156,34 +172,20 @@ def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extr
     assert Store(str(tmp_path / "store")).outcome(key).status == "failed"
 
 
-def test_doing_failed_clips_again_never_loses_what_is_fine(extracted: Micro, tmp_path: Path):
-    store, where = Store(str(tmp_path)), plan.addresses(extracted.run)
-    video = videos_of(extracted)[0]
-    shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "videos")
-    attempts = Attempts(store, "run")
-    stage = extraction.Stage("audio", extracted.run, store, where, attempts, tally())
-    row: dict = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
-    row |= {"missing": "audio", "length_s": 2.0, "again": True}
-    batch = {name: [value] for name, value in row.items()}
-    key = plan.keys_of(video, extracted.run, where, "audio")[0]
+def test_doing_failed_clips_again_never_loses_what_is_fine(audio_stage: AudioStage):
+    store, key = audio_stage.store, audio_stage.key
     store.put(key, Extracted(extraction.SCHEMAS["audio"].empty_table(), "failed", "broken once"))
-    assert stage(batch)["audio_status"] == ["ok"] and store.outcome(key).status == "ok"
+    assert audio_stage(again=True)["audio_status"] == ["ok"] and store.outcome(key).status == "ok"
     for _ in range(3):
-        attempts.begin(key)
-    assert stage(batch)["audio_status"] == ["ok"] and store.outcome(key).status == "ok"
+        audio_stage.attempts.begin(key)
+    assert audio_stage(again=True)["audio_status"] == ["ok"] and store.outcome(key).status == "ok"
 
 
-def test_what_fails_in_the_surroundings_is_not_recorded(extracted: Micro, tmp_path: Path):
+def test_what_fails_in_the_surroundings_is_not_recorded(audio_stage: AudioStage, tmp_path: Path):
     """The video went away after it was probed: an error now, nothing written, done by the next run."""
-    store, where = Store(str(tmp_path / "store")), plan.addresses(extracted.run)
-    video = videos_of(extracted)[0]
-    shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
-    stage = extraction.Stage("audio", extracted.run, store, where, Attempts(store, "run"), tally())
-    row: dict = {"uri": str(tmp_path / "gone.mp4"), "probe_key": video.probe_key, "number": 0}
-    row |= {"prompts": "neutral", "missing": "audio", "length_s": 2.0, "again": False}
-    result = stage({name: [value] for name, value in row.items()})
+    result = audio_stage(uri=str(tmp_path / "gone.mp4"))
     assert result["audio_status"] == ["error"] and "No such file" in result["audio_reason"][0]
-    assert store.keys("audio") == set()
+    assert audio_stage.store.keys("audio") == set()
 
 
 def test_pools_that_cannot_fit_are_an_error_before_anything_starts(extracted: Micro, tmp_path: Path):
