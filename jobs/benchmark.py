@@ -1,6 +1,7 @@
 """Speed as ratios, both sides in one run.
 
     python jobs/benchmark.py PART
+    python jobs/benchmark.py chaos --rounds N --seed S
 
 encoder      crops per second through the frame encoder as shipped / eager float32 in batches of 32; needs torch(vision)
 preparation  boxes to a normalised batch / a loop over frames with PIL that writes and reads JPEG
@@ -25,10 +26,12 @@ status       seconds and calls until the state of a store of 10,000 videos is kn
 bucket       extraction from and to an S3 server on this machine / on its disk
 nodes        extraction on two nodes of a core each / on one
 tune         a search's overhead, trials side by side, ASHA against the whole grid, memory of shared features
+chaos        rounds of kills, full disks, damaged objects and bad buckets: is anything lost?
 corpus       a corpus of Aff-Wild2's size with random features: assembly, and a DCMMOE epoch's data against its steps
 """
 
 import argparse
+import sys
 
 from benchmarks import audio, behavior, extraction, planning, remote, training, tuning
 
@@ -62,5 +65,12 @@ PARTS = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=PARTS)
-    PARTS[parser.parse_args().part]()
+    parser.add_argument("part", choices=[*PARTS, "chaos"])
+    parser.add_argument("--rounds", type=int, default=20, help="kills of chaos")
+    parser.add_argument("--seed", type=int, default=0, help="of chaos")
+    arguments = parser.parse_args()
+    if arguments.part == "chaos":
+        from benchmarks.chaos import chaos  # imports ray, which machines for the models' parts need not have
+
+        sys.exit(0 if chaos(arguments.rounds, arguments.seed) else 1)
+    PARTS[arguments.part]()

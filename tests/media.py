@@ -1,5 +1,6 @@
 """Small generated videos whose frames say their own number and whose sound is a tone of known phase."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -52,6 +53,8 @@ class Film:
     ticks: Sequence[int]
     codec: str = "libx264"
     size: tuple[int, int] = (64, 48)
+    pix_fmt: str = "yuv420p"
+    pixel_aspect: Fraction = Fraction(1)
     options: dict[str, str] = field(default_factory=lambda: {"bf": "0", "g": "12"})
     container: dict[str, str] = field(default_factory=dict)
     time_base: Fraction = Fraction(1, 1000)
@@ -63,13 +66,15 @@ def write(folder: Path, film: Film) -> Path:
     path = folder / film.name
     with av.open(str(path), "w", container_options=film.container) as container:
         video = container.add_stream(film.codec, rate=25, options=film.options)
-        video.width, video.height, video.pix_fmt = *film.size, "yuv420p"
+        video.width, video.height, video.pix_fmt = *film.size, film.pix_fmt
+        video.codec_context.sample_aspect_ratio = film.pixel_aspect
         video.codec_context.time_base = film.time_base
         video.codec_context.gop_size = 12
         layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(film.sound.samples) if film.sound else 1]
         audio = container.add_stream(film.sound.codec, rate=film.sound.rate, layout=layout) if film.sound else None
         for number, tick in enumerate(film.ticks):
-            frame = av.VideoFrame.from_ndarray(picture(number, *film.size), format="rgb24").reformat(format="yuv420p")
+            rgb = av.VideoFrame.from_ndarray(picture(number, *film.size), format="rgb24")
+            frame = rgb.reformat(format=film.pix_fmt)
             frame.pts, frame.time_base = round(tick / 1000 / film.time_base), film.time_base
             container.mux(video.encode(frame))
         container.mux(video.encode())
@@ -94,6 +99,14 @@ def sound_frames(sound: Sound, layout: str, kind: str) -> list[av.AudioFrame]:
         frame.pts = start + round(sound.start_s * sound.rate)
         frames.append(frame)
     return frames
+
+
+def turned(content: bytes, quarter_turns: int) -> bytes:
+    """An MP4 whose display matrix turns the picture clockwise."""
+    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns]
+    matrix = struct.pack(">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
+    at = content.index(b"tkhd") + 44
+    return content[:at] + matrix + content[at + 36 :]
 
 
 def noise(path: Path, codec: str, options: dict[str, str], num_frames: int) -> Path:

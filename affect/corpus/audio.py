@@ -19,6 +19,8 @@ _LEAD_IN_S = 1.0
 _MARGIN_S = 0.1
 # Matroska and FLV round timestamps to milliseconds: a frame this near the end of the one before follows on from it.
 _JITTER_S = 0.01
+MAX_RATE_HZ = 768_000
+"""Most samples a second that are believed."""
 
 
 def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 16_000) -> Int16[ndarray, " samples"]:
@@ -45,6 +47,8 @@ def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 1
         rate_in = stream.codec_context.sample_rate if stream.codec_context else 0
         if not rate_in:
             raise MediaError("its audio cannot be decoded")
+        if rate_in > MAX_RATE_HZ:
+            raise MediaError(f"its audio has {rate_in:,} samples a second, more than {MAX_RATE_HZ:,}")
         if start_s > _LEAD_IN_S:
             container.seek(int((begin_s - _LEAD_IN_S) / float(cast(Any, stream.time_base))), stream=stream)
         step = rate_in // math.gcd(rate_in, rate_hz)  # both rates have a sample at every multiple of it

@@ -3,6 +3,7 @@
 Source: PyAV's documentation; ffmpeg's semantics of packets, discard flags and display matrices.
 """
 
+import errno
 import io
 import itertools
 import math
@@ -33,8 +34,8 @@ _OPTIONS = {
     "format_whitelist": "mov,matroska,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,m4v,h264,hevc,ivf,mxf,nut,dv",
     "protocol_whitelist": "file",
 }
-MAX_PIXELS, MAX_DURATION_S = 1 << 26, 86_400.0
-"""Largest picture (8K is half of it) and longest span of frame times that are believed."""
+MAX_PIXELS, MAX_DURATION_S, MAX_STREAMS = 1 << 26, 86_400.0, 100
+"""Largest picture (8K is half of it), longest span of frame times and most streams that are believed."""
 
 
 class MediaError(ValueError):
@@ -98,7 +99,9 @@ def _container(source: str | RangeFile) -> AbstractContextManager[InputContainer
         raise MediaError("cannot be opened as a video (its index is damaged)") from error
     except av.error.ArgumentError as error:
         raise MediaError("cannot be opened as a video (it is in no format for videos)") from error
-    except (OSError, MemoryError):
+    except (OSError, MemoryError) as error:
+        if isinstance(error, av.error.FFmpegError) and error.errno == errno.EIO:  # of what it read before
+            raise MediaError("cannot be opened as a video (it ends too early)") from error
         raise  # missing, forbidden, out of reach: nothing is wrong with the video
     except av.error.FFmpegError as error:
         raise MediaError(f"cannot be opened as a video ({error.strerror})") from error
@@ -124,6 +127,8 @@ def probe(uri: str, path: str) -> Probe:
     if size == 0:
         raise MediaError("the file is empty")
     with _container(source) as container:
+        if (number := len(container.streams)) > MAX_STREAMS:
+            raise MediaError(f"it has {number} streams, more than {MAX_STREAMS}")
         if not container.streams.video:
             raise MediaError("it has no video stream")
         shape = container.streams.video[0].codec_context
@@ -166,15 +171,19 @@ def _media_data(file: RangeFile) -> list[tuple[int, int]]:
 
 
 def _first_frame(container: InputContainer) -> av.VideoFrame:
-    for packet in container.demux(container.streams.video[0]):
-        try:
-            for frame in packet.decode():
-                return frame
-        except av.error.InvalidDataError:
-            continue
-        except av.error.FFmpegError as error:
-            raise MediaError(f"cannot be decoded ({error.strerror})") from error
-    raise MediaError("not one frame can be decoded")
+    reason = ""
+    try:
+        for packet in container.demux(container.streams.video[0]):
+            try:
+                for frame in packet.decode():
+                    return frame
+            except av.error.DecoderNotFoundError:
+                raise
+            except av.error.FFmpegError as error:  # a later one may be whole
+                reason = f" ({error.strerror})"
+    except av.error.FFmpegError as error:
+        raise MediaError(f"cannot be decoded ({error.strerror})") from error
+    raise MediaError(f"not one frame can be decoded{reason}")
 
 
 def _frame_times(container: InputContainer) -> Float[ndarray, " frames"]:
@@ -233,11 +242,13 @@ def decode(
             head = next(numbered, None)
             if back_s < math.inf and (head is None or head[0] > first):
                 continue
+            shown = first - 1
             for number, frame in itertools.chain([head] if head else [], numbered):
                 if number >= last:
                     return
-                if number < first or (only is not None and number not in only):
-                    continue
+                if number <= shown or (only is not None and number not in only):
+                    continue  # damaged timestamps may go back
+                shown = number
                 picture = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
                 yield number, np.ascontiguousarray(np.rot90(picture, info.rotation // 90)) if info.rotation else picture
             return
@@ -279,5 +290,5 @@ def _frames(container: InputContainer) -> Iterator[av.VideoFrame]:
             return
         try:
             yield from cast(Any, packet.decode())
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:  # decoders have many words for it
             continue

@@ -108,14 +108,14 @@ class FaceClip:
         """
         first, last = clip.frames
         size, max_faces = self._settings.micro_batch, self._settings.max_faces
-        decoded = crowded = 0
+        decoded = crowded = seen = 0
         rows: list[Row] = []
         parts = [schema.FACE.empty_table()]
         frames = ahead(video.decode(clip.uri, clip.probe, first, last), DECODED_AHEAD)
         for numbers, pictures in _batches(frames):
             found, too_many = self._find(numbers, pictures)
             rows += found
-            decoded, crowded = decoded + len(numbers), crowded + too_many
+            decoded, crowded, seen = decoded + len(numbers), crowded + too_many, seen + len(found)
             while len(rows) >= size:
                 parts.append(self._table(clip, rows[:size]))
                 rows = rows[size:]
@@ -129,12 +129,17 @@ class FaceClip:
             reasons.append(f"{last - first - decoded} of {last - first} frames cannot be decoded")
         if crowded:
             reasons.append(f"{crowded} frames show more than {max_faces} faces, the largest are kept")
-        if table.num_rows == 0 and decoded:
+        if spoilt := seen - table.num_rows:
+            reasons.append(f"answers for {spoilt} of {seen} faces are not finite")
+        if seen == 0 and decoded:
             reasons.append("no face found")
         return Extracted(table, "degraded", ", ".join(reasons)) if reasons else Extracted(table)
 
     def _table(self, clip: Clip, rows: list[Row]) -> pa.Table:
-        embedding, expression, affect = self._encode(np.stack([row.crop for row in rows]))
+        answers = self._encode(np.stack([row.crop for row in rows]))
+        finite = np.all([np.isfinite(answer).all(axis=1) for answer in answers], axis=0)
+        rows = [row for row, kept in zip(rows, finite, strict=True) if kept]
+        embedding, expression, affect = (answer[finite] for answer in answers)
         frames = [row.frame for row in rows]
         columns = {
             "frame": frames,

@@ -9,7 +9,9 @@ Where descriptions in words are asked for, their actors are a fourth pool.
 What travels is a small row; frames never enter the object store. An actor decodes its clip's time range itself.
 """
 
+import errno
 import faulthandler
+import sys
 import time
 import traceback
 import uuid
@@ -39,6 +41,8 @@ from affect.pipeline.progress import LOOK_EVERY_S, Meter, say
 from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Store
 
 EXIT_OK, EXIT_NOTHING, EXIT_PARTIAL = 0, 1, 3
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Errors of a store that takes nothing more, from anybody."""
 
 
 @dataclass
@@ -88,6 +92,10 @@ def extractor(kind: Kind, run: Run) -> Callable[[Clip], Extracted]:
     return AudioClip(run.audio)
 
 
+class UnreadError(Exception):
+    """A video that cannot be read now, though nothing may be wrong with it."""
+
+
 class Tally:
     """An actor that counts the seconds of video which each stage has done, and on how many nodes."""
 
@@ -126,16 +134,19 @@ class Stage:
         self, kind: Kind, run: Run, store: Store, where: dict[Kind, str], attempts: Attempts, tally: ActorHandle
     ) -> None:
         """Load the model."""
-        import torch
-
-        torch.set_num_threads(max(1, int(getattr(run, kind).num_cpus)))
         self._kind, self._run, self._store, self._where = kind, run, store, where
         self._attempts, self._tally = attempts, tally
         self._extract = extractor(kind, run)
+        if torch := sys.modules.get("torch"):  # audio does without, and starts two seconds sooner
+            torch.set_num_threads(max(1, int(getattr(run, kind).num_cpus)))
         self._probe = lru_cache(maxsize=8)(lambda key: plan.load_probe(store, key))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do one clip and pass its row on with the outcome."""
+        """Do one clip and pass its row on with the outcome.
+
+        Raises:
+            OSError: the store is full, read-only or forbidden: every other clip's work would be for nothing too.
+        """
         row = {name: values[0] for name, values in batch.items()}
         outcome, seconds = Outcome("ok", "", 0), 0.0
         if self._kind in row["missing"].split(","):
@@ -168,6 +179,8 @@ class Stage:
             self._attempts.end(key)
             return outcome
         except Exception as error:  # the surroundings failed: the clip stays missing and its neighbours go on
+            if isinstance(error, PermissionError) or getattr(error, "errno", None) in _CLOSED:
+                raise
             traceback.print_exc()
             return Outcome("error", f"{type(error).__name__}: {error}", 0)
 
@@ -178,6 +191,8 @@ class Stage:
             return self._extract(clip)
         except MediaError as error:
             return self._failed(str(error))
+        except OSError as error:  # is no word about the store
+            raise UnreadError(str(error)) from error
         finally:
             faulthandler.cancel_dump_traceback_later()
 

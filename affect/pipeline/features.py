@@ -1,6 +1,6 @@
 """What was extracted of a video: clips joined, and who is who."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,11 @@ SCHEMAS: dict[Kind, pa.Schema] = {
     "description": schema.DESCRIPTION,
 }
 """Rows of each kind."""
+NUMBERS: dict[Kind, tuple[str, ...]] = {
+    "face": ("box", "score", "embedding", "valence", "arousal"),
+    "behavior": ("multimodal", "vision", "patches"),
+}
+"""Columns that models read: one number that is not finite would spoil every frame of a window."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,13 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
         FileNotFoundError: a clip has not been extracted.
     """
     tables = {kind: rows.empty_table() for kind, rows in SCHEMAS.items()}
-    found = []
+    found, broken = [], []
     for modality in where:
         tables[modality], parts = load_table(video, run, where, modality, store)
         found += [(modality, part) for part in parts]
-    reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.reason})
+        if spoilt := sum(part.table.num_rows for part in parts) - tables[modality].num_rows:
+            broken.append(f"{modality}: {spoilt} rows are not finite numbers, left out")
+    reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.reason}) + broken
     failed = all(part.status == "failed" for _, part in found)
     faces, table, people = who_is_who(tables["face"], run)
     probe = plan.load_probe(store, video.probe_key)
@@ -88,13 +95,28 @@ def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]
 def load_table(
     video: Video, run: Run, where: Mapping[Modality, str], modality: Modality, store: Store
 ) -> tuple[pa.Table, list[Extracted]]:
-    """Read a modality's rows of all of a video's clips, and the clips.
+    """Read a modality's rows of all of a video's clips, those of finite numbers, and the clips.
 
     Raises:
         FileNotFoundError: a clip has not been extracted.
     """
     parts = [store.get(key) for key in plan.keys_of(video, run, where, modality)]
-    return pa.concat_tables([part.table.replace_schema_metadata() for part in parts]), parts
+    joined = pa.concat_tables([part.table.replace_schema_metadata() for part in parts])
+    return _of_finite_numbers(joined, NUMBERS.get(modality, ())), parts
+
+
+def _of_finite_numbers(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    if all(_is_finite(table[name]) for name in names):
+        return table
+    finite = [all(_is_finite(table[name].slice(row, 1)) for name in names) for row in range(table.num_rows)]
+    return table.filter(pa.array(finite, pa.bool_()))
+
+
+def _is_finite(column: pa.ChunkedArray) -> bool:
+    values = column.combine_chunks()
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    return bool(np.isfinite(values.to_numpy(zero_copy_only=False)).all())
 
 
 def faces_of(table: pa.Table) -> Faces:

@@ -46,6 +46,7 @@ People = Literal["all", "main", "left", "right"]
 SUMMARY = "videos"
 """Name of the table that says how each video ended."""
 _METADATA = b"affect"
+UNANSWERED = "the model's answer is not a finite number"
 
 
 def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
@@ -172,6 +173,8 @@ class Predictor:
         table = pa.concat_tables(tables) if tables else schema.PREDICTIONS.empty_table()
         nobody = "no person: no face is seen long enough" if self._whom == "all" else f"nobody is {self._whom}"
         reasons = features.reasons if people else [nobody, *features.reasons]
+        if unanswered := table["reason"].to_pylist().count(UNANSWERED):
+            reasons = [*reasons, f"{unanswered} frames: {UNANSWERED}"]
         status = "failed" if features.failed else "degraded" if reasons else "ok"
         row = {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
         if features.failed:
@@ -244,32 +247,39 @@ def _table(
     """Rows of a person: the last system's answer is the run's, systems that the run has not are null."""
     seen = {m: series.valid for m, series in track.series.items()}
     valid: ndarray = np.any(list(seen.values()), axis=0)
-    names = np.array(["no " + " or ".join(seen) + " evidence at this frame", ""])
     num = track.num_frames
     nothing = pa.nulls(num, pa.float32())
-    answers = {system: np.clip(answer, -1, 1) for system, answer in answers.items()}
+    # what is not finite stays so, and becomes null
+    answers = {s: np.where(np.isfinite(a), np.clip(a, -1, 1), np.nan) for s, a in answers.items()}
     main = list(answers.values())[-1] if valid.any() else None
+    answered = np.ones(num, dtype=bool) if main is None else ~np.isnan(main).any(axis=1)
+    reasons = np.where(valid, np.where(answered, "", UNANSWERED), "no " + " or ".join(seen) + " evidence at this frame")
     columns: dict[str, Any] = {
         "video": [track.video] * num,
         "person": [track.person] * num,
         "track": [track.name] * num,
         "frame": np.arange(num),
         "time_s": track.time_s,
-        "valence": nothing if main is None else main[:, 0],
-        "arousal": nothing if main is None else main[:, 1],
-        **{f"{name}_spread": pa.array(spread[:, i], from_pandas=True) for i, name in enumerate(("valence", "arousal"))},
-        "valid": valid,
-        "reason": names[valid.astype(int)].tolist(),
+        "valence": nothing if main is None else _nullable(main[:, 0]),
+        "arousal": nothing if main is None else _nullable(main[:, 1]),
+        **{f"{name}_spread": _nullable(spread[:, i]) for i, name in enumerate(("valence", "arousal"))},
+        "valid": valid & answered,
+        "reason": reasons.tolist(),
     }
     for system in SYSTEMS:
         for i, name in enumerate(("valence", "arousal")):
             # a modality that never saw the person has no answer of its own, nor a fusion without any modality
             saw = system in answers and seen.get(cast(Modality, system), valid).any()
-            columns[f"{system}_{name}"] = answers[system][:, i] if saw else nothing
+            columns[f"{system}_{name}"] = _nullable(answers[system][:, i]) if saw else nothing
     for modality in MODALITIES:
         columns[f"{modality}_valid"] = seen.get(modality, pa.nulls(num, pa.bool_()))
-        columns[f"{modality}_trust"] = trust.get(modality, nothing)
+        columns[f"{modality}_trust"] = _nullable(trust[modality]) if modality in trust else nothing
     return pa.table(columns).select(schema.PREDICTIONS.names).cast(schema.PREDICTIONS)
+
+
+def _nullable(values: ndarray) -> pa.Array:
+    """Numbers as they are; what is not finite is none."""
+    return pa.array(values, mask=~np.isfinite(values))
 
 
 def predict(

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 KEY, SECRET, READER = "testkey", "testsecret123", "readerkey"
 LIMIT_S = 60.0
+EXPIRED = 4001
+"""A 400 that says that a token has expired."""
 _HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "date", "server")
 
 
@@ -108,16 +110,23 @@ def _free_ports() -> Iterator[int]:
             return
 
 
+Fault = Callable[[str, str], int | str | None]
+"""What happens to a call (method, path): a status that is answered in the server's place, ``reset`` in mid-body,
+``slow``, or nothing."""
+
+
 @dataclass
 class Traffic:
-    """What went through a proxy.
+    """What goes through a proxy.
 
     Args:
+        fault: what happens to calls from now on.
         calls: by method; a GET that lists is LIST.
         sent: bytes of bodies that the server sent.
         asked: every call as method and path.
     """
 
+    fault: Fault | None = None
     calls: Counter[str] = field(default_factory=Counter)
     sent: int = 0
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -131,23 +140,18 @@ class Traffic:
             self.sent = 0
 
 
-Fault = Callable[[str, str], int | str | None]
-"""What happens to a call (method, path): a status that is answered in the server's place, ``reset`` in mid-body,
-``slow``, or nothing."""
-
-
 @contextmanager
 def counted(endpoint: str, fault: Fault | None = None) -> Iterator[tuple[str, Traffic]]:
     """Put a proxy before a server.
 
     Args:
         endpoint: the server's.
-        fault: what happens to calls.
+        fault: what happens to calls at first.
 
     Yields:
         The proxy's endpoint, and what goes through it.
     """
-    traffic, server = Traffic(), urlsplit(endpoint)
+    traffic, server = Traffic(fault), urlsplit(endpoint)
     local = threading.local()
 
     class Handler(BaseHTTPRequestHandler):
@@ -159,9 +163,9 @@ def counted(endpoint: str, fault: Fault | None = None) -> Iterator[tuple[str, Tr
             with traffic.lock:
                 traffic.calls["LIST" if lists else self.command] += 1
                 traffic.asked.append((self.command, self.path))
-            what = fault(self.command, self.path) if fault else None
+            what = traffic.fault(self.command, self.path) if traffic.fault else None
             if isinstance(what, int):
-                self._answer(what, {"Content-Type": "application/xml"}, _error(what))
+                self._answer(400 if what == EXPIRED else what, {"Content-Type": "application/xml"}, _error(what))
                 return
             if not hasattr(local, "server"):
                 local.server = http.client.HTTPConnection(server.hostname or "", server.port, timeout=LIMIT_S)
@@ -216,5 +220,6 @@ def counted(endpoint: str, fault: Fault | None = None) -> Iterator[tuple[str, Tr
 
 def _error(status: int) -> bytes:
     region = "AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong; expecting 'eu-west-1'"
-    code, said = {403: ("AccessDenied", "no"), 503: ("SlowDown", "later"), 400: region}.get(status, ("Error", "bad"))
+    known = {403: ("AccessDenied", "no"), 503: ("SlowDown", "later"), 400: region, EXPIRED: ("ExpiredToken", "too old")}
+    code, said = known.get(status, ("Error", "bad"))
     return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{said}</Message></Error>'.encode()

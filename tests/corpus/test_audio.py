@@ -1,5 +1,6 @@
 """Sound on the video's own time axis: aligned with the truth, any range like the whole, silence where there is none."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,15 @@ def test_sound_that_cannot_be_decoded_says_so(tmp_path: Path):
     path.write_bytes(path.read_bytes().replace(b"sowt", b"zzzz"))
     with pytest.raises(MediaError, match="audio cannot be decoded"):
         heard(path)
+
+
+def test_a_sample_rate_that_no_recording_has_is_refused(tmp_path: Path):
+    sound = Sound(samples=tone(8_000, 1.0)[None], rate=8_000)
+    path = write(tmp_path, Film(name="a.avi", ticks=TICKS[:25], time_base=Fraction(1, 25), sound=sound))
+    content = path.read_bytes()
+    for per_second in (8_000, 16_000):  # samples, and bytes
+        content = content.replace(per_second.to_bytes(4, "little"), (2_000_000_000).to_bytes(4, "little"))
+    path.write_bytes(content)
+    info = video.probe(str(path), path.name)
+    with pytest.raises(MediaError, match="its audio has 2,000,000,000 samples a second, more than 768,000"):
+        audio.decode(str(path), info, 0.0, 1.0)

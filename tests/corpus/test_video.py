@@ -1,6 +1,5 @@
 """Frames by presentation time: exact times, any range like the whole, and every way a file can be broken."""
 
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from affect import files
 from affect.corpus import video
 from affect.corpus.video import MediaError, Probe
-from tests.media import RED, Film, Sound, number_of, tone, write
+from tests.media import RED, Film, Sound, number_of, tone, turned, write
 
 NUM = 30
 EVEN = [40 * k for k in range(NUM)]
@@ -85,14 +84,6 @@ def test_frames_are_scaled_to_the_size_asked_for(tmp_path: Path):
     uri, info = probed(write(tmp_path, FILMS[0]))
     for number, rgb in video.decode(uri, info, 0, NUM, width=160, height=128):
         assert rgb.shape == (128, 160, 3) and number_of(rgb) == number
-
-
-def turned(content: bytes, quarter_turns: int) -> bytes:
-    """An MP4 whose display matrix turns the picture clockwise."""
-    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns]
-    matrix = struct.pack(">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
-    at = content.index(b"tkhd") + 44
-    return content[:at] + matrix + content[at + 36 :]
 
 
 @pytest.mark.parametrize(("quarter_turns", "corner"), [(0, (3, 3)), (1, (3, -4)), (2, (-4, -4)), (3, (-4, 3))])
@@ -222,6 +213,19 @@ def test_bombs_are_refused_by_name(tmp_path: Path):
     wide.write_bytes(content)
     with pytest.raises(MediaError, match="16000 x 16000 pixels, more than 67,108,864"):
         probed(wide)
+
+
+def test_more_streams_than_a_recording_has_are_refused(tmp_path: Path):
+    path = tmp_path / "many.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(120):
+            container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode())
+    with pytest.raises(MediaError, match="it has 121 streams, more than 100"):
+        probed(path)
 
 
 def test_a_damaged_index_that_asks_for_all_memory_is_the_videos_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,8 +13,8 @@ from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError
 from affect.face.clip import FaceClip
 from affect.pipeline.columns import matrix
-from tests.corpus.test_video import turned
 from tests.face.crossing import add_person, extract, extractor, film, to_bytes, wall
+from tests.media import turned
 
 HEIGHT, WIDTH = 240, 320
 FACE_AT, SCALE = (200.0, 90.0), 0.9
@@ -215,6 +215,24 @@ def test_frames_that_cannot_be_decoded_are_counted(faces: FaceClip, tmp_path: Pa
     assert extracted.status == "degraded" and sound(extracted, 12)
     assert extracted.reason == "2 of 12 frames cannot be decoded"
     assert extracted.table["frame"].to_pylist() == [0, 1, 2, 3, 5, 6, 8, 9, 10, 11]
+
+
+def test_answers_that_are_not_finite_are_left_out_and_counted(
+    faces: FaceClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, encode = walking(tmp_path, "a.mkv"), faces._encode
+
+    def spoilt(crops: ndarray) -> tuple[ndarray, ...]:
+        answers = encode(crops)
+        for row, value in enumerate([np.nan, np.inf, -np.inf]):
+            answers[row][row, 0] = value
+        return answers
+
+    monkeypatch.setattr(faces, "_encode", spoilt)
+    extracted = extract(faces, path)
+    assert extracted.status == "degraded" and extracted.reason == "answers for 6 of 12 faces are not finite"
+    assert extracted.table["frame"].to_pylist() == [3, 4, 5, 6, 7, 11]  # of batches of eight and of four
+    assert np.isfinite(matrix(extracted.table["embedding"])).all()
 
 
 def test_a_clip_of_which_nothing_can_be_decoded_has_failed(faces: FaceClip, tmp_path: Path):

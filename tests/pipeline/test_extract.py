@@ -188,6 +188,33 @@ def test_what_fails_in_the_surroundings_is_not_recorded(audio_stage: AudioStage,
     assert audio_stage.store.keys("audio") == set()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "cannot write 9 bytes (No space left on device)"), PermissionError("s3://b: access is denied (old)")],
+)
+def test_a_store_that_takes_nothing_stops_the_job_and_a_video_that_is_forbidden_does_not(
+    audio_stage: AudioStage, monkeypatch: pytest.MonkeyPatch, error: OSError
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    def forbidden(clip: Clip) -> Extracted:
+        raise PermissionError(13, "Permission denied", clip.uri)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audio_stage.stage, "_extract", forbidden)
+        assert "Permission denied" in audio_stage()["audio_reason"][0]
+    for name in ("has", "put"):
+        with monkeypatch.context() as patch:
+            patch.setattr(audio_stage.store, name, refuse)
+            with pytest.raises(type(error), match=r"No space left|access is denied"):
+                audio_stage()
+    with monkeypatch.context() as patch:
+        patch.setattr(audio_stage.store, "put", lambda *_, **__: (_ for _ in ()).throw(OSError("timed out")))
+        assert audio_stage()["audio_status"] == ["error"]  # the next clip may fare better
+    assert audio_stage.store.keys("audio") == set()
+
+
 def test_pools_that_cannot_fit_are_an_error_before_anything_starts(extracted: Micro, tmp_path: Path):
     run = replace(extracted.run, face=replace(extracted.run.face, num_cpus=8.0))
     with pytest.raises(ValueError, match=r"cluster has 2.*--face.num-cpus"):

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from affect import files
 from affect.pipeline.store import Store
 from tests.conftest import Micro
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_S = 300.0
-NUM_COPIES = 30
+NUM_COPIES = 20
+SLOW = "tests/pipeline/extract_slowly.py"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def cluster(local_ray: str) -> Iterator[Cluster]:
 
 @pytest.fixture
 def videos(micro: Micro, tmp_path: Path) -> str:
-    """Copies of one video: work for a minute and a half."""
+    """Copies of one video: a minute of work for one actor, however fast the machine is."""
     source = next(Path(micro.places.videos).glob("*.mp4"))
     (tmp_path / "videos").mkdir()
     for number in range(NUM_COPIES):
@@ -44,14 +44,16 @@ def videos(micro: Micro, tmp_path: Path) -> str:
     return str(tmp_path / "videos")
 
 
-def start(cluster: Cluster, micro: Micro, videos: str, store: str, *more: str) -> subprocess.Popen[str]:
+def start(
+    cluster: Cluster, micro: Micro, videos: str, store: str, *more: str, job: str = "jobs/extract.py"
+) -> subprocess.Popen[str]:
     """An extraction in clips of two seconds, as a user starts it."""
     weights = ["--face.weights", micro.run.face.weights, "--behavior.weights", micro.run.behavior.weights]
     places = ["--videos", videos, "--store", store, "--grid.clip-s", "2.0"]
     pools = ["--face.min-actors", "1", "--face.max-actors", "2", "--face.num-cpus", "0.3"]
     pools += ["--behavior.num-cpus", "0.3", "--behavior.max-actors", "2", "--audio.num-cpus", "0.2"]
     return subprocess.Popen(
-        [sys.executable, "jobs/extract.py", "demo", *places, *weights, *pools, *more],
+        [sys.executable, job, "demo", *places, *weights, *pools, *more],
         cwd=ROOT,
         env={**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -68,10 +70,6 @@ def wait_for(store: str, kind: str, number: int, process: subprocess.Popen[str])
         time.sleep(0.05)
 
 
-def contents(store: str) -> dict[str, bytes]:
-    return {name: files.read(f"{store}/{name}") for name, _, _ in files.walk(store) if not name.startswith("_")}
-
-
 def finish(process: subprocess.Popen[str]) -> str:
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, said
@@ -79,23 +77,15 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
-def test_a_node_that_comes_in_mid_run_is_used_and_one_that_goes_is_survived(
-    cluster: Cluster, micro: Micro, videos: str, tmp_path: Path
-):
-    store, again = str(tmp_path / "store"), str(tmp_path / "again")
+def test_a_node_that_comes_in_mid_run_is_used(cluster: Cluster, micro: Micro, videos: str, tmp_path: Path):
+    """One that goes in mid-run is among the rounds of ``jobs/benchmark.py chaos``."""
+    store = str(tmp_path / "store")
     cluster.add_node(num_cpus=1)
-    process = start(cluster, micro, videos, store)
+    process = start(cluster, micro, videos, store, job=SLOW)
     wait_for(store, "face", 1, process)
-    second = cluster.add_node(num_cpus=1)  # Ray Data looks for new nodes every 20 s
+    cluster.add_node(num_cpus=1)  # Ray Data looks for new nodes every 20 s
     said = finish(process)
     assert f"units {9 * NUM_COPIES} ok" in said and "on 2 nodes" in said
-    process = start(cluster, micro, f"{videos}/copy0?.mp4", again)
-    wait_for(again, "face", 2, process)
-    cluster.remove_node(second, allow_graceful=False)
-    assert "units 90 ok" in finish(process)
-    first, other = contents(store), contents(again)
-    keys = [key for key in other if not key.startswith("videos/")]
-    assert len(keys) == 90 and all(other[key] == first[key] for key in keys)
 
 
 @pytest.mark.slow

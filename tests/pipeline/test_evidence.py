@@ -1,0 +1,150 @@
+"""Evidence that is spoilt, missing or too much: every answer is finite and in [-1, 1] or null, and says why."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from affect import schema
+from affect.config import MODALITIES, SYSTEMS, Modality
+from affect.corpus.clip import Extracted
+from affect.pipeline import plan
+from affect.pipeline.plan import Video
+from affect.pipeline.predict import Predictor, load_models
+from affect.pipeline.store import Store, read_table
+from tests.conftest import Micro
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """The held-out person's features in a store of their own, to be changed."""
+
+    micro: Micro
+    store: Store
+    video: Video
+    out: Path
+
+    def change(self, modality: Modality, change: Change) -> None:
+        """Change a modality's rows in every clip."""
+        run = self.micro.run
+        for key in plan.keys_of(self.video, run, plan.addresses(run), modality):
+            found = self.store.get(key)
+            self.store.put(key, Extracted(change(found.table), found.status, found.reason))
+
+    def predictor(self, **settings: Any) -> Predictor:
+        models = load_models(self.micro.run, self.micro.places.runs)
+        wanted = {"people": "all", "tracks": None, "hints": {}} | settings
+        return Predictor(self.micro.run, models, {self.video.stem: self.video}, self.store, str(self.out), **wanted)
+
+    def predict(self, predictor: Predictor) -> tuple[dict[str, Any], pa.Table]:
+        """How it ended, and the table, of which everything holds that always holds."""
+        row = {name: values[0] for name, values in predictor({"stem": [self.video.stem]}).items()}
+        table = read_table(f"{self.out}/{self.video.stem}.parquet")
+        assert table.schema.remove_metadata().equals(schema.PREDICTIONS)
+        for name in ("valence", "arousal", *(f"{s}_{d}" for s in SYSTEMS for d in ("valence", "arousal"))):
+            values = table[name].drop_null().to_numpy()
+            assert np.isfinite(values).all() and (np.abs(values) <= 1).all(), name
+        for name in ("valence_spread", "arousal_spread", *(f"{m}_trust" for m in MODALITIES)):
+            assert np.isfinite(table[name].drop_null().to_numpy()).all(), name
+        valid = table["valid"].to_numpy(zero_copy_only=False)
+        assert [bool(reason) for reason in table["reason"].to_pylist()] == (~valid).tolist()
+        return row, table
+
+
+@pytest.fixture
+def spoilt(predicted: str, trained: Micro, tmp_path: Path) -> Spoilt:
+    store = Store(str(tmp_path / "store"))
+    [video] = plan.probe_videos(trained.places.new_videos, Store(trained.places.store), {})
+    where = plan.addresses(trained.run)
+    keys = [video.probe_key, *(key for m in where for key in plan.keys_of(video, trained.run, where, m))]
+    for key in keys:
+        (tmp_path / "store" / key).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Store(trained.places.store).uri_of(key), tmp_path / "store" / key)
+    return Spoilt(trained, store, video, tmp_path / "out")
+
+
+def put_in(name: str, value: float, rows: slice) -> Change:
+    """Put a number into a column of some rows, into one place of each."""
+
+    def change(table: pa.Table) -> pa.Table:
+        found = table.to_pylist()
+        for row in found[rows]:
+            inner = row[name]
+            if isinstance(inner, list):
+                while isinstance(inner[0], list):
+                    inner = inner[0]
+                inner[len(inner) // 2] = value
+            else:
+                row[name] = value
+        return pa.Table.from_pylist(found, schema=table.schema)
+
+    return change
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("modality", "name"),
+    [("face", "embedding"), ("face", "valence"), ("face", "box"), ("behavior", "multimodal"), ("behavior", "patches")],
+)
+def test_a_number_that_is_not_finite_costs_its_own_row_and_is_counted(
+    modality: Modality, name: str, value: float, spoilt: Spoilt
+):
+    spoilt.change(modality, put_in(name, value, slice(0, 1)))
+    row, table = spoilt.predict(spoilt.predictor())
+    assert row["status"] == "degraded" and f"{modality}: 3 rows are not finite numbers, left out" in row["reason"]
+    assert table["valence"].null_count == 0 and table["valid"].to_pylist() == [True] * 50
+    if modality == "face":
+        assert table["face_valid"].to_pylist() == [frame not in (0, 20, 40) for frame in range(50)]
+
+
+def test_without_one_modality_the_others_answer_and_without_any_nobody_does(spoilt: Spoilt):
+    """A name asks for the person, since nobody is seen."""
+    ask = {"tracks": [spoilt.video.stem]}
+    spoilt.change("face", put_in("embedding", np.inf, slice(None)))
+    row, table = spoilt.predict(spoilt.predictor(**ask))
+    assert row["status"] == "degraded" and "face: 50 rows" in row["reason"]
+    assert table["valence"].null_count == 0 and table["face_valence"].null_count == 50
+    assert not any(table["face_valid"].to_pylist())
+    spoilt.change("behavior", put_in("vision", np.nan, slice(None)))
+    spoilt.change("audio", lambda audio: audio.slice(0, 0))
+    row, table = spoilt.predict(spoilt.predictor(**ask))
+    assert row["status"] == "degraded"
+    assert table["valence"].null_count == table["arousal"].null_count == table["dcmmoe_valence"].null_count == 50
+    assert set(table["reason"].to_pylist()) == {"no face or behavior or audio evidence at this frame"}
+
+
+def test_a_model_whose_answers_are_not_finite_has_none(spoilt: Spoilt):
+    predictor = spoilt.predictor()
+    last = predictor._networks["raav"]
+    with torch.no_grad():
+        next(iter(last.parameters())).fill_(torch.nan)
+    row, table = spoilt.predict(predictor)
+    assert row["status"] == "degraded" and "50 frames: the model's answer is not a finite number" in row["reason"]
+    assert table["valence"].null_count == table["raav_valence"].null_count == 50 and not any(table["valid"].to_pylist())
+    assert table["dcmmoe_valence"].null_count == table["face_valence"].null_count == 0
+
+
+def test_fifty_faces_are_fifty_people(spoilt: Spoilt):
+    def crowd(table: pa.Table) -> pa.Table:
+        rows = []
+        for row in table.to_pylist():
+            for face in range(50):
+                left, top = (face % 10) / 10, (face // 10) / 5
+                rows.append(row | {"face": face, "box": [left + 0.01, top + 0.01, left + 0.09, top + 0.19]})
+        return pa.Table.from_pylist(rows, schema=table.schema)
+
+    spoilt.change("face", crowd)
+    row, table = spoilt.predict(spoilt.predictor())
+    assert row["people"] == 50 and table.num_rows == 50 * 50 and table["valence"].null_count == 0
+    assert len(set(table["track"].to_pylist())) == 50
+    alone = replace(spoilt, out=spoilt.out / "main")
+    row, table = alone.predict(alone.predictor(people="main"))
+    assert row["people"] == 1 and table.num_rows == 50
