@@ -18,6 +18,7 @@ finetune     a training step of WavLM-Large on stored states of its frozen layer
 waveforms    share of fine-tuning's time that is spent waiting for Ray Data
 decode       seconds of sound decoded a second
 pipeline     frames per second through the Ray pipeline / the same model calls in a plain loop on the same cores
+protections  share of extraction's time that the store, its checksums, markers and limits take
 experts      DCMMOE's batched experts / a loop over six stacks, one training step at the paper's size; needs torch alone
 step         a training step of both fusions in float32 / in bfloat16 and compiled; needs torch alone
 loader       windows per second into batches / a loader of one dictionary per frame; needs torch alone
@@ -51,6 +52,7 @@ PARTS = {
         audio.waveforms,
         audio.decode,
         extraction.pipeline,
+        extraction.protections,
         training.experts,
         training.step,
         training.loader,

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -202,3 +203,54 @@ def pipeline(copies: int = 2) -> None:
                     plain.put(f"{modality}/{video.stem}/{number:05d}.parquet", made)
         loop = frames / (time.perf_counter() - start)  # models loaded beforehand
     say_ratio(f"pipeline on {cores:g} cores", "frames", through, "plain loop", loop)
+
+
+def protections() -> None:
+    """What the store and the protections take of an extraction's time: presence, markers, limits, checksums, fsync."""
+    import faulthandler
+
+    import ray
+
+    from affect import recipes
+    from affect.pipeline import extract, plan
+    from affect.pipeline.job import start_ray
+    from affect.pipeline.store import Attempts, Store
+
+    home, run = _demo_video().parent, recipes.demo()
+    spent: dict[str, float] = {}
+
+    def timed(owner: Any, name: str) -> None:  # noqa: ANN401 -- a class or a module
+        work = getattr(owner, name)
+
+        def wrapped(*args: Any, **settings: Any) -> Any:  # noqa: ANN401 -- as the work's
+            start = time.perf_counter()
+            try:
+                return work(*args, **settings)
+            finally:
+                spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+
+        setattr(owner, name, wrapped)
+
+    start_ray()
+    tally: Any = ray.remote(num_cpus=0)(extract.Tally).remote()
+    with tempfile.TemporaryDirectory(dir=".") as folder:  # the disk, which /tmp need not be
+        store, where = Store(folder), plan.wanted_addresses(run, describe=False)
+        videos = plan.probe_videos(f"{home}/*1.mp4", store, {})
+        units, _ = plan.missing_units(videos, run, where, store, retry_failed=False)
+        stages = {kind: extract.Stage(kind, run, store, where, Attempts(store, "run"), tally) for kind in where}
+        for name in ("has", "put"):
+            timed(Store, name)
+        for name in ("begin", "end"):
+            timed(Attempts, name)
+        for name in ("dump_traceback_later", "cancel_dump_traceback_later"):
+            timed(faulthandler, name)
+        took: dict[str, float] = {}
+        for kind, stage in stages.items():
+            start = time.perf_counter()
+            for unit in units:
+                row = extract._row(videos[unit.video], unit, run) | {"again": False}
+                assert stage({name: [value] for name, value in row.items()})[f"{kind}_status"] != ["error"]
+            took[kind] = time.perf_counter() - start
+    total, parts = sum(took.values()), ", ".join(f"{name} {1000 * s:.0f}" for name, s in spent.items())
+    print(f"extraction: {total:.1f} s ({', '.join(f'{kind} {s:.1f}' for kind, s in took.items())})")
+    print(f"protections: {sum(spent.values()):.2f} s, {100 * sum(spent.values()) / total:.1f} %; in ms: {parts}")

@@ -1,0 +1,26 @@
+"""The short form of ``jobs/benchmark.py chaos``: kills, full disks, damaged objects and bad buckets lose nothing."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROUNDS, SEED = 20, 0
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_on_bad_days():
+    command = [sys.executable, "jobs/benchmark.py", "chaos", "--rounds", str(ROUNDS), "--seed", str(SEED)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    end = subprocess.run(
+        command, cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    print(end.stdout[end.stdout.find("| fault") :])
+    rows = re.findall(r"^\| (.+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) / (\d+) \| (.+) \|$", end.stdout, re.MULTILINE)
+    assert end.returncode == 0, end.stdout[-5000:] + end.stderr[-2000:]
+    assert {verdict for *_, verdict in rows} == {"fine"}
+    assert len(rows) == 12 and sum(int(row[1]) for row in rows) == ROUNDS + 7
