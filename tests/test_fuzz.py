@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from affect import checkpoint, files
@@ -69,6 +69,9 @@ def look(path: Path) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @LONG
 @given(changes=edits, end=st.floats(0, 2))
+@example(changes=[(0.3176874850201979, b"\x00\x80")], end=1.0)  # GIF's decoder says that it is not permitted
+@example(changes=[(1.0, b"\x00\x00\x00"), (0.72389849964865, b"0")], end=1.0)  # FLV's frames come twice
+@example(changes=[], end=0.25)  # a WebM that ends in its header says that a disk is broken
 def test_a_video_is_read_or_refused(name: str, changes: list[tuple[float, bytes]], end: float):
     with TemporaryDirectory() as folder:
         path = Path(folder) / name

@@ -73,12 +73,12 @@ def cases() -> Iterator[Case]:
     yield Case(film=film("half a header.mp4"), spoilt=lambda b: b[:40], refused="cannot be opened")
     yield Case(film=film("no end.mp4"), spoilt=cut(0.9), refused="cannot be opened")
     for share in (10, 50, 90):
-        stored = film(f"cut at {share}.mkv", options=GROUPS, sound=aac)
+        stored = film(f"mkv cut at {share}.mkv", options=GROUPS, sound=aac)
         yield Case(film=stored, spoilt=cut(share / 100), partial=True)
-        stored = film(f"cut at {share}.mp4", options=GROUPS, container={"movflags": "faststart"})
+        stored = film(f"mp4 cut at {share}.mp4", options=GROUPS, container={"movflags": "faststart"})
         yield Case(film=stored, spoilt=cut(share / 100), partial=True)
-    yield Case(film=film("flipped.mkv", options=GROUPS, sound=aac), spoilt=flipped, partial=True)
-    yield Case(film=film("flipped.mp4", options=GROUPS, sound=aac), spoilt=flipped, partial=True)
+    yield Case(film=film("mkv flipped.mkv", options=GROUPS, sound=aac), spoilt=flipped, partial=True)
+    yield Case(film=film("mp4 flipped.mp4", options=GROUPS, sound=aac), spoilt=flipped, partial=True)
     yield Case(film=film("no sound.mp4"))
     yield Case(film=film("long sound.mp4", sound=heard(seconds=4.0, codec="aac")))
     yield Case(film=film("late sound.mkv", sound=heard(seconds=0.5, start_s=0.5)))
@@ -181,7 +181,7 @@ def test_each_file_ends_in_its_own_way_and_its_neighbours_are_as_if_alone(extrac
 
 
 def test_the_matrix_has_what_it_promises():
-    assert len({case.film.name for case in cases()}) >= 35
+    assert len({Path(case.film.name).stem for case in cases()}) >= 35
 
 
 @pytest.mark.slow
@@ -200,6 +200,6 @@ def test_two_hours_are_read_where_a_clip_is_and_not_held(extracted: Micro, tmp_p
         assert [n for n, _ in shown] == list(range(first, last))
         assert all(number_of(rgb) == n % 256 for n, rgb in shown)
         found = {kind: one(clip) for kind, one in take.items()}
-        assert found["behavior"].table.num_rows == 30 and found["behavior"].status == "ok"
+        assert found["behavior"].table.num_rows == len(clip.segments) and found["behavior"].status == "ok"
         assert found["face"].reason == "no face found" and found["audio"].reason == "no audio stream"
         print(f"clip at {start_s:g} s: {time.monotonic() - start:.1f} s")
