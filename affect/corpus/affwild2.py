@@ -26,7 +26,7 @@ NOT_ANNOTATED = -5.0
 
 Person = Literal["main", "left", "right"]
 _SIDES: tuple[Person, ...] = ("left", "right")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".gif", ".ogv")
+VIDEO_SUFFIXES = tuple(".mp4 .m4v .mov .3gp .mkv .webm .avi .ts .mts .mpg .mpeg .wmv .flv .gif .ogv".split())
 
 
 class LabelError(ValueError):
