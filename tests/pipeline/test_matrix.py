@@ -125,9 +125,11 @@ def watched() -> Iterator[list[float]]:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    yield peaks
-    over.set()
-    thread.join()
+    try:
+        yield peaks
+    finally:
+        over.set()
+        thread.join()
 
 
 def nearest_ms(found: ndarray, wanted: list[int]) -> ndarray:
