@@ -61,7 +61,7 @@ def in_words(uri: str) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: there is no such bucket; a missing object is passed on as it is.
-        PermissionError: access is denied.
+        PermissionError: access is denied, or is no more.
         OSError: no credentials, out of reach, or in another region.
     """
     if "://" not in uri:
@@ -77,6 +77,9 @@ def in_words(uri: str) -> Iterator[None]:
         said = f"access is denied ({' '.join(str(error).split())})"
         raise PermissionError(f"{uri}: {said}; the key, its secret or their rights do not fit") from error
     except OSError as error:
+        if _code(error) == "400":  # of a HEAD, whose answer has no body
+            advice = "credentials that have expired, or a bucket in another region"
+            raise PermissionError(f"{uri}: access is denied ({' '.join(str(error).split())}: {advice})") from error
         if _code(error) not in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
             raise
         raise OSError(f"{uri}: the bucket is in another region ({error}); set AWS_DEFAULT_REGION") from error

@@ -18,7 +18,7 @@ from affect import files, weights
 from affect.corpus import video
 from affect.pipeline import job
 from affect.pipeline.store import read_table
-from jobs.benchmarks.bucket import READER, Traffic, counted, environment, served
+from jobs.benchmarks.bucket import EXPIRED, READER, Traffic, counted, environment, served
 from tests.conftest import Micro
 from tests.media import noise
 
@@ -139,6 +139,16 @@ def test_a_busy_server_is_asked_again_and_a_permission_error_never(bucket: Bucke
         with pytest.raises(PermissionError):
             files.write(f"s3://{NAME}/busy/a", b"x")
         assert traffic.calls.total() == 1
+
+
+def test_credentials_that_expire_are_said_at_once(bucket: Bucket, enter: Callable[..., None]):
+    with counted(bucket.direct, lambda method, path: EXPIRED) as (endpoint, traffic):
+        enter(endpoint)
+        for work in (lambda uri: files.write(uri, b"x"), files.read, files.exists, lambda uri: list(files.walk(uri))):
+            traffic.clear()
+            with pytest.raises(PermissionError, match=r"access is denied \(.*(too old|expired)") as caught:
+                work(f"s3://{NAME}/old/a")
+            assert "\n" not in str(caught.value) and traffic.calls.total() <= 2
 
 
 def test_one_put_an_object_and_what_is_there_is_kept_where_asked(bucket: Bucket, enter: Callable[..., None]):
