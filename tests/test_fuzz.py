@@ -63,7 +63,7 @@ def look(path: Path) -> None:
     numbers = [number for number, _ in video.decode(str(path), info, 0, 20)]
     assert numbers == sorted(set(numbers)) and all(0 <= number < len(info.time_s) for number in numbers)
     if info.has_audio:
-        assert audio.decode(str(path), info, 0.0, 1.0).shape == (16_000,)
+        assert audio.decode(str(path), info, 0.0, 1.0).wave.shape == (16_000,)
 
 
 @pytest.mark.parametrize("name", FORMATS)

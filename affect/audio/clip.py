@@ -32,8 +32,11 @@ class AudioClip:
         if not clip.probe.has_audio:
             return Extracted(empty, "degraded", "no audio stream")
         origin, end = segments[0][1], max(end for _, _, end in segments)
-        wave = audio.decode(clip.uri, clip.probe, origin, end, self._rate_hz)
+        wave, broken, heard = audio.decode(clip.uri, clip.probe, origin, end, self._rate_hz)
+        if broken and not heard:
+            return Extracted(empty, "failed", "its sound cannot be decoded")
         numbers, starts, ends = zip(*segments, strict=True)
         cut = [wave[round((a - origin) * self._rate_hz) : round((b - origin) * self._rate_hz)] for _, a, b in segments]
         columns = {"segment": numbers, "start_s": starts, "end_s": ends, "waveform": cut}
-        return Extracted(pa.table(columns, schema=schema.AUDIO))
+        table = pa.table(columns, schema=schema.AUDIO)
+        return Extracted(table, "degraded", f"{broken} packets of its sound are broken") if broken else Extracted(table)

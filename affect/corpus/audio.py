@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any, NamedTuple, cast
 
 import av
 import av.error
@@ -11,7 +12,7 @@ from av.container import InputContainer
 from jaxtyping import Int16
 from numpy import ndarray
 
-from affect.corpus.video import MediaError, Probe, open_media
+from affect.corpus.video import MediaError, Probe, open_media, packets
 
 # Codecs with overlapping blocks (AAC, MP3) need what precedes a seek point to decode it exactly.
 _LEAD_IN_S = 1.0
@@ -23,8 +24,22 @@ MAX_RATE_HZ = 768_000
 """Most samples a second that are believed."""
 
 
-def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 16_000) -> Int16[ndarray, " samples"]:
-    """Decode ``[start_s, end_s)``, seconds from the video's first frame; silence where the stream has nothing.
+class Sound(NamedTuple):
+    """What a range sounds like.
+
+    Args:
+        wave: samples, the channels averaged; silence where the stream has nothing.
+        broken: packets of the range that cannot be decoded.
+        heard: whether anything of the range was decoded.
+    """
+
+    wave: Int16[ndarray, " samples"]
+    broken: int
+    heard: bool
+
+
+def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 16_000) -> Sound:
+    """Decode ``[start_s, end_s)``, seconds from the video's first frame.
 
     Args:
         uri: the video.
@@ -34,7 +49,7 @@ def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 1
         rate_hz: samples per second of the result.
 
     Returns:
-        ``round((end_s - start_s) * rate_hz)`` samples, the channels averaged.
+        ``round((end_s - start_s) * rate_hz)`` samples, and how much of them is lost.
 
     Raises:
         MediaError: there is no audio stream, or it cannot be decoded.
@@ -50,23 +65,27 @@ def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 1
         if rate_in > MAX_RATE_HZ:
             raise MediaError(f"its audio has {rate_in:,} samples a second, more than {MAX_RATE_HZ:,}")
         if start_s > _LEAD_IN_S:
-            container.seek(int((begin_s - _LEAD_IN_S) / float(cast(Any, stream.time_base))), stream=stream)
+            with suppress(av.error.FFmpegError):  # it cannot be sought in: it is read from its start
+                container.seek(int((begin_s - _LEAD_IN_S) / float(cast(Any, stream.time_base))), stream=stream)
         step = rate_in // math.gcd(rate_in, rate_hz)  # both rates have a sample at every multiple of it
         origin = math.floor((begin_s - _MARGIN_S) * rate_in / step) * step
         source = np.zeros(math.ceil((finish_s + _MARGIN_S) * rate_in) - origin, dtype=np.int16)
-        runs = _runs(_mono(container, rate_in), rate_in, finish_s + _MARGIN_S)
+        broken: list[float] = []
+        runs = _runs(_mono(container, rate_in, broken), rate_in, finish_s + _MARGIN_S)
         if not runs and start_s == 0:
             raise MediaError("its audio cannot be decoded")
+    heard = False
     for at_s, samples in runs:
         at = round(at_s * rate_in) - origin
         first, last = max(0, at), min(len(source), at + len(samples))
         if first < last:
             source[first:last] = samples[first - at : last - at]
+            heard = True
     wave = np.zeros(round((end_s - start_s) * rate_hz), dtype=np.int16)
     skipped = round(begin_s * rate_hz) - origin * rate_hz // rate_in
     resampled = _resample(source, rate_in, rate_hz)[skipped : skipped + len(wave)]
     wave[: len(resampled)] = resampled
-    return wave
+    return Sound(wave, sum(begin_s <= at_s < finish_s for at_s in broken), heard)
 
 
 def _runs(
@@ -89,25 +108,24 @@ def _runs(
     return [(float(np.median(starts)), np.concatenate(parts)) for starts, parts in runs]
 
 
-def _mono(container: InputContainer, rate_hz: int) -> Iterator[tuple[float, Int16[ndarray, " samples"]]]:
-    """Time and samples of each audio frame, channels averaged; a packet whose data are broken gives none."""
-    to_mono = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
-    packets = container.demux(container.streams.audio[0])
-    end_s = 0.0
-    while True:
+def _mono(
+    container: InputContainer, rate_hz: int, broken: list[float]
+) -> Iterator[tuple[float, Int16[ndarray, " samples"]]]:
+    """Time and samples of each audio frame, channels averaged; of a packet whose data are broken its time is kept."""
+    end_s, of, to_mono = 0.0, None, None
+    for packet in packets(container, container.streams.audio[0]):
         try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
-            return  # a truncated file: its sound ends where the data do
-        try:
-            frames = cast(Any, packet.decode())
-        except av.error.FFmpegError:
-            continue
-        for frame in frames:
-            for piece in to_mono.resample(frame):
-                start_s = end_s if piece.pts is None else piece.pts * float(cast(Any, piece.time_base))
-                end_s = start_s + piece.samples / rate_hz
-                yield start_s, piece.to_ndarray().reshape(-1)
+            for frame in cast(Any, packet.decode()):
+                if of != (frame.format.name, frame.layout.name, frame.sample_rate):  # they may change in mid-stream
+                    of = frame.format.name, frame.layout.name, frame.sample_rate
+                    to_mono = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
+                for piece in cast(Any, to_mono).resample(frame):
+                    start_s = end_s if piece.pts is None else piece.pts * float(cast(Any, piece.time_base))
+                    end_s = start_s + piece.samples / rate_hz
+                    yield start_s, piece.to_ndarray().reshape(-1)
+        except (av.error.FFmpegError, ValueError):
+            if packet.pts is not None:
+                broken.append(packet.pts * float(cast(Any, packet.time_base)))
 
 
 def _resample(source: Int16[ndarray, " n"], rate_in: int, rate_out: int) -> Int16[ndarray, " m"]:

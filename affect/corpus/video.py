@@ -7,6 +7,8 @@ import errno
 import io
 import itertools
 import math
+import os
+import stat
 from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
@@ -107,6 +111,33 @@ def _container(source: str | RangeFile) -> AbstractContextManager[InputContainer
         raise MediaError(f"cannot be opened as a video ({error.strerror})") from error
 
 
+def pictures_of(container: InputContainer) -> VideoStream:
+    """The stream of pictures that is meant: of several the one that ffmpeg takes, no cover and no still picture.
+
+    Raises:
+        MediaError: there is none.
+    """
+    found = container.streams.video
+    if not found:
+        raise MediaError("it has no video stream")
+    best = found[0] if len(found) == 1 else container.streams.best("video")
+    return cast(VideoStream, best or found[0])
+
+
+def packets(container: InputContainer, stream: Stream) -> Iterator[av.Packet]:
+    """Packets of a stream, up to where the data end, or cannot be followed any more."""
+    found = container.demux(stream)
+    while True:
+        try:
+            packet = next(found)
+        except IndexError:  # of a stream that appears in mid-file, which PyAV does not know
+            found = container.demux(stream)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        else:
+            yield packet
+
+
 def probe(uri: str, path: str) -> Probe:
     """Read streams and frame times, decoding no more than the first frame.
 
@@ -121,17 +152,18 @@ def probe(uri: str, path: str) -> Probe:
         OSError: it is missing or may not be read.
     """
     source = _source(uri)
+    if isinstance(source, str) and not stat.S_ISREG(os.stat(source).st_mode):
+        raise MediaError("it is no file")
     with open(source, "rb") if isinstance(source, str) else nullcontext(source) as file:
         size = file.seek(0, io.SEEK_END)
         mark = files.fingerprint(file, size, path)
-    if size == 0:
-        raise MediaError("the file is empty")
+        if size == 0:
+            raise MediaError("the file is empty")
+        _check_index(file, size)
     with _container(source) as container:
         if (number := len(container.streams)) > MAX_STREAMS:
             raise MediaError(f"it has {number} streams, more than {MAX_STREAMS}")
-        if not container.streams.video:
-            raise MediaError("it has no video stream")
-        shape = container.streams.video[0].codec_context
+        shape = pictures_of(container).codec_context
         if shape is not None and shape.width * shape.height > MAX_PIXELS:
             raise MediaError(f"its pictures have {shape.width} x {shape.height} pixels, more than {MAX_PIXELS:,}")
         first = _first_frame(container)
@@ -139,7 +171,7 @@ def probe(uri: str, path: str) -> Probe:
         width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
         has_audio = len(container.streams.audio) > 0
     with _container(source) as container:
-        if isinstance(source, RangeFile) and container.streams.video[0].codec_context.name in _INDEXED:
+        if isinstance(source, RangeFile) and pictures_of(container).codec_context.name in _INDEXED:
             source.hollow = _media_data(source)
         times = _frame_times(container)
     start, span = float(times[0]), float(times[-1] - times[0])
@@ -149,53 +181,80 @@ def probe(uri: str, path: str) -> Probe:
 
 
 def _media_data(file: RangeFile) -> list[tuple[int, int]]:
-    """Where the pictures and sounds of an MP4 or MOV are, which its index tells; nothing of other containers.
-
-    Source: ISO/IEC 14496-12, section 4.2: a box is its size, its type, and if the size is 1 its size in eight bytes.
-    """
-    at, before, found = 0, file.tell(), []
-    for _ in range(_MAX_BOXES):
-        file.seek(at)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        size = {0: file.size - at, 1: int.from_bytes(head[8:], "big")}.get(size, size)
-        if at == 0 and head[4:8] != b"ftyp":
-            break
-        if head[4:8] == b"mdat":
-            found.append((at, at + size))
-        at += size
-        if size < 8 or at >= file.size:
-            break
+    """Where the pictures and sounds of an MP4 or MOV are, which its index tells; nothing of other containers."""
+    before = file.tell()
+    found = [(at, end) for kind, at, _, end in _boxes(file, 0, file.size) if kind == b"mdat"]
     file.seek(before)
     return found
 
 
+def _check_index(file: Any, size: int) -> None:  # noqa: ANN401 -- a file
+    """See that an MP4's or MOV's index lists no more samples than the file can have, before it is given memory.
+
+    Raises:
+        MediaError: it does.
+    """
+    inside = [(0, size)]
+    listed = 0
+    while inside:
+        for kind, _, body, end in _boxes(file, *inside.pop()):
+            if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+                inside.append((body, end))
+            elif kind in (b"stsz", b"stz2"):
+                file.seek(body + 8)
+                listed += int.from_bytes(file.read(4), "big")
+    if listed > size:
+        raise MediaError(f"its index lists {listed:,} pictures and sounds, and it has {size:,} bytes")
+
+
+def _boxes(file: Any, at: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:  # noqa: ANN401 -- a file
+    """Boxes of a part of an MP4 or MOV: type, start, start of the body, end; nothing of other containers.
+
+    Source: ISO/IEC 14496-12, section 4.2: a box is its size, its type, and if the size is 1 its size in eight bytes.
+    """
+    whole = at == 0
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        size, body = int.from_bytes(head[:4], "big"), at + 8
+        if size == 1:
+            size, body = int.from_bytes(head[8:], "big"), at + 16
+        if size == 0:
+            size = end - at
+        if size < 8 or (whole and at == 0 and head[4:8] != b"ftyp"):
+            return
+        yield head[4:8], at, body, min(at + size, end)
+        at += size
+        if at >= end:
+            return
+
+
 def _first_frame(container: InputContainer) -> av.VideoFrame:
     reason = ""
-    try:
-        for packet in container.demux(container.streams.video[0]):
-            try:
-                for frame in packet.decode():
-                    return frame
-            except av.error.DecoderNotFoundError:
-                raise
-            except av.error.FFmpegError as error:  # a later one may be whole
-                reason = f" ({error.strerror})"
-    except av.error.FFmpegError as error:
-        raise MediaError(f"cannot be decoded ({error.strerror})") from error
+    for packet in packets(container, _limited(pictures_of(container))):
+        try:
+            for frame in packet.decode():
+                return frame
+        except av.error.DecoderNotFoundError as error:
+            raise MediaError(f"cannot be decoded ({error.strerror})") from error
+        except av.error.FFmpegError as error:  # a later one may be whole
+            reason = f" ({error.strerror})"
     raise MediaError(f"not one frame can be decoded{reason}")
 
 
+def _limited(stream: VideoStream) -> VideoStream:
+    """The same, whose pictures may not grow beyond what is believed; such a one is a broken one."""
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
+
+
 def _frame_times(container: InputContainer) -> Float[ndarray, " frames"]:
-    stream = container.streams.video[0]
+    stream = pictures_of(container)
     stamps = set()
-    try:
-        for packet in container.demux(stream):
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if packet.size and stamp is not None and not packet.is_discard:
-                stamps.add(stamp)
-    except av.error.FFmpegError:
-        pass  # a truncated file: its frames end where the data do
+    for packet in packets(container, stream):
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if packet.size and stamp is not None and not packet.is_discard:
+            stamps.add(stamp)
     if not stamps:
         raise MediaError("its frames carry no timestamps")
     return np.array(sorted(stamps), dtype=np.float64) * float(cast(Any, stream.time_base))
@@ -259,7 +318,7 @@ def _numbered(container: InputContainer, info: Probe, first: int, back_s: float)
 
     AVI has no presentation times: where its frames are stored in another order than shown, they are counted.
     """
-    stream = container.streams.video[0]
+    stream = _limited(pictures_of(container))
     stream.thread_type = "AUTO"
     time_base = float(cast(Any, stream.time_base))
     half = 0.5 * time_base
@@ -268,8 +327,11 @@ def _numbered(container: InputContainer, info: Probe, first: int, back_s: float)
         return
     if back_s < math.inf:
         wanted_s = max(0.0, info.time_s[first] - back_s) + info.start_s
-        container.seek(round(wanted_s / time_base), stream=stream, backward=True)
-    for count, frame in enumerate(_frames(container)):
+        try:
+            container.seek(round(wanted_s / time_base), stream=stream, backward=True)
+        except av.error.FFmpegError:  # it cannot be sought in
+            return
+    for count, frame in enumerate(_frames(container, stream)):
         stamp = frame.pts if frame.pts is not None else frame.dts
         if counted:
             yield count, frame
@@ -280,14 +342,9 @@ def _numbered(container: InputContainer, info: Probe, first: int, back_s: float)
                 yield number, frame
 
 
-def _frames(container: InputContainer) -> Iterator[av.VideoFrame]:
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """Decoded frames in order; a packet whose data are broken gives none."""
-    packets = container.demux(container.streams.video[0])
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
-            return
+    for packet in packets(container, stream):
         try:
             yield from cast(Any, packet.decode())
         except av.error.FFmpegError:  # decoders have many words for it

@@ -106,5 +106,5 @@ def _sound(uri: str, probe: Probe) -> Iterator[Float[ndarray, " samples"]] | Non
 def _pieces(uri: str, probe: Probe) -> Iterator[Float[ndarray, " samples"]]:
     end_s = probe.clock.duration_s
     for start_s in np.arange(0.0, end_s, SOUND_PIECE_S).tolist():
-        samples = audio.decode(uri, probe, start_s, min(start_s + SOUND_PIECE_S, end_s), SAMPLE_RATE)
+        samples = audio.decode(uri, probe, start_s, min(start_s + SOUND_PIECE_S, end_s), SAMPLE_RATE).wave
         yield samples.astype(np.float64) / FULL_SCALE

@@ -25,7 +25,7 @@ def film(name: str, rate: int, *, codec: str = "pcm_s16le", start_s: float = 0.0
 
 def heard(path: Path, start_s: float = 0.0, end_s: float = SECONDS) -> ndarray:
     """A decoded range, as floats."""
-    wave = audio.decode(str(path), video.probe(str(path), path.name), start_s, end_s)
+    wave = audio.decode(str(path), video.probe(str(path), path.name), start_s, end_s).wave
     assert len(wave) == round((end_s - start_s) * RATE)
     return wave.astype(np.float64)
 
@@ -144,7 +144,7 @@ def test_clipped_sound_does_not_wrap_around_and_silence_is_silent(name: str, tmp
 
 def test_a_rate_of_ones_own_is_kept(tmp_path: Path):
     path = write(tmp_path, film("a.mov", 44_100))
-    wave = audio.decode(str(path), video.probe(str(path), path.name), 1.0, 2.0, 8_000)
+    wave = audio.decode(str(path), video.probe(str(path), path.name), 1.0, 2.0, 8_000).wave
     assert len(wave) == 8_000 and np.abs(wave - tone(8_000, SECONDS)[8_000:16_000]).max() <= 4
 
 
