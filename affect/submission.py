@@ -47,12 +47,14 @@ def read_template(text: str, name: str) -> list[Row]:
     header, *lines = text.lstrip("\ufeff").replace("\r\n", "\n").rstrip("\n").split("\n")
     if header.strip() != HEADER:
         raise SubmissionError(f'{name}: the first line is "{header[:60]}", it has to be "{HEADER}"')
+    if not lines:
+        raise SubmissionError(f"{name}: it names no frame")
     rows = []
     for number, line in enumerate(lines, start=2):
         location = line.split(",")[0].strip()
         track, _, image = location.rpartition("/")
         frame = image.removesuffix(".jpg")
-        if not track or not frame.isdecimal() or int(frame) < 1:
+        if not track or not frame.isdecimal() or len(frame) > 9 or int(frame) < 1:
             raise SubmissionError(f'{name}: line {number} is "{line[:60]}", it has to begin with <track>/00001.jpg')
         rows.append(Row(location, track, int(frame) - 1))
     return rows

@@ -68,7 +68,7 @@ def work(args: Evaluate) -> int:
         pages(args.out, predictions)
     say(f"predictions: {files.absolute(args.out)}")
     if args.template:
-        rows = read_template(files.read(args.template).decode(), args.template)
+        rows = read_template(files.read_text(args.template), args.template)
         path = files.join(files.absolute(args.out), "submission.txt")
         files.write(path, fill(rows, predictions.main).encode())
         say(f"submission:  {path}")

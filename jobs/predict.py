@@ -55,8 +55,8 @@ class Predict:
 def work(args: Predict) -> int:
     """Extract, predict, say where the tables are."""
     models = load_models(args.run, args.runs, args.folds)
-    rows = read_template(files.read(args.template).decode(), args.template) if args.template else None
-    tracks = tracks_of(rows) if rows else None
+    rows = read_template(files.read_text(args.template), args.template) if args.template else None
+    tracks, points = tracks_of(rows) if rows else None, hints.read(args.hints)
     store = Store(args.store)
     stems = affwild2.list_videos(args.new_videos)
     only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
@@ -64,8 +64,8 @@ def work(args: Predict) -> int:
         found, probed = forecast.extraction(args.run, args.new_videos, store, tracks or [], only=only)
         return forecast.prediction(found, args.run, probed, models, store, report=args.report).show()
     summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only)
-    points, whom = hints.read(args.hints), args.people
-    outcomes = predict(args.run, summary.videos, models, store, args.out, people=whom, tracks=tracks, hints=points)
+    given = (args.run, summary.videos, models, store, args.out)
+    outcomes = predict(*given, people=args.people, tracks=tracks, hints=points)
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
     if args.report:

@@ -71,13 +71,13 @@ def test_jobs_are_thin(path: Path):
     assert len(path.read_text().splitlines()) <= 90 or path.name == "benchmark.py"
 
 
-def test_exceptions_are_caught_broadly_in_one_place():
+def test_exceptions_are_caught_broadly_only_where_neighbours_have_to_go_on():
     broad = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception"):
                 broad.append(str(path.relative_to(ROOT)))
-    assert broad == ["affect/pipeline/extract.py"]
+    assert broad == ["affect/pipeline/extract.py", "affect/pipeline/plan.py"]
 
 
 def test_the_readme_names_every_file():

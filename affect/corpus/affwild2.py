@@ -8,6 +8,7 @@
 Source: the ABAW challenges' description of the valence-arousal track.
 """
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Literal
@@ -79,10 +80,9 @@ def read_folder(uri: str) -> dict[str, Float[ndarray, "frames 2"]]:
 
 def _read_annotation(uri: str) -> Float[ndarray, "frames 2"]:
     try:
-        text = files.read(uri).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{uri}: no text file (byte {error.start} is not UTF-8)") from error
-    return parse_annotation(text, uri)
+        return parse_annotation(files.read_text(uri), uri)
+    except ValueError as error:
+        raise LabelError(str(error)) from error
 
 
 def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]]]:
@@ -140,8 +140,23 @@ def walk_videos(uri: str) -> list[tuple[str, int, str]]:
         listed = list(files.walk(uri))
         if system.isfile(path):
             return listed
-    pure = [(PurePosixPath(row[0]), row) for row in listed]
-    return [row for path, row in pure if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")]
+    return [row for row in listed if _is_video(row[0]) and _can_be_written(row[0])]
+
+
+def misnamed_videos(uri: str) -> list[str]:
+    """Videos below a folder whose names are not UTF-8, so that no table can hold them: as they can be printed."""
+    place = files.absolute(uri)
+    found = files.walk(place) if "://" not in place and os.path.isdir(place) else ()
+    return [ascii(name)[1:-1] for name, _, _ in found if _is_video(name) and not _can_be_written(name)]
+
+
+def _is_video(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def _can_be_written(name: str) -> bool:
+    return not any("\ud800" <= mark <= "\udfff" for mark in name)
 
 
 def videos_root(uri: str) -> str:

@@ -51,5 +51,9 @@ def parse(text: str, name: str) -> Mapping[str, Points]:
 
 
 def read(uri: str | None) -> Mapping[str, Points]:
-    """Read a hint file, if one is named."""
-    return parse(files.read(uri).decode(), uri) if uri else {}
+    """Read a hint file, if one is named.
+
+    Raises:
+        ValueError: it is no text, or names no points.
+    """
+    return parse(files.read_text(uri), uri) if uri else {}

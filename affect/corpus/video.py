@@ -244,7 +244,8 @@ def _first_frame(container: InputContainer) -> av.VideoFrame:
 
 def _limited(stream: VideoStream) -> VideoStream:
     """The same, whose pictures may not grow beyond what is believed; such a one is a broken one."""
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    if stream.codec_context is not None:  # there is a decoder
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 

@@ -178,7 +178,9 @@ def probe_videos(
         videos.append(
             Video(row["stem"], row["uri"], row["path"], size, row["key"], state.head, state.outcome.reason, asked)
         )
-    return videos
+    reason = "its name is not UTF-8: rename it"
+    unnamed = affwild2.misnamed_videos(root) if only is None else []
+    return videos + [Video(name, files.join(base, name), name, 0, "", None, reason) for name in unnamed]
 
 
 def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
@@ -187,7 +189,7 @@ def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
         found = Extracted(probe_table(video.probe(row["uri"], row["path"])))
     except MediaError as error:
         found = _nothing(str(error))
-    except (OSError, MemoryError) as error:
+    except Exception as error:  # whatever it is, the other videos are probed
         return {"key": row["key"], "error": f"cannot be read ({getattr(error, 'strerror', None) or error})"}
     store.put(row["key"], found)
     return {"key": row["key"], "error": ""}

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ People = Literal["all", "main", "left", "right"]
 SUMMARY = "videos"
 """Name of the table that says how each video ended."""
 _METADATA = b"affect"
+MAX_NAME_BYTES = 200
+"""Of a video's name without its suffix: tables, pages and films are called so, and file systems allow 255."""
 UNANSWERED = "the model's answer is not a finite number"
 
 
@@ -148,6 +151,8 @@ class Predictor:
         row |= {"reason": video.reason, "new_s": 0.0, "took_s": 0.0}
         if video.stem == SUMMARY:
             row["reason"] = f"{SUMMARY}.csv says how videos ended: give the video another name"
+        elif len(os.fsencode(video.stem)) > MAX_NAME_BYTES:
+            row["reason"] = f"its name has more than {MAX_NAME_BYTES} bytes, too many for a table's: rename it"
         elif video.head is not None:
             row |= {"duration_s": video.head.duration_s, **self._predict(video)}
             row["took_s"] = time.monotonic() - start if row["new_s"] else 0.0
@@ -236,9 +241,9 @@ def _known(path: str, mark: str) -> dict[str, Any] | None:
     try:
         note = pq.read_schema(io.BytesIO(files.read(path))).metadata or {}
         known = json.loads(note.get(_METADATA, b"{}"))
-    except (FileNotFoundError, pa.ArrowInvalid, ValueError):
+        return dict(known["outcome"]) if known.get("mark") == mark else None
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):  # none, or none of ours
         return None
-    return known["outcome"] if known.get("mark") == mark else None
 
 
 def _table(
@@ -356,11 +361,23 @@ def predict(
 
 
 def read_outcomes(out: str) -> list[dict[str, Any]]:
-    """How the videos of a folder of predictions ended, from its ``videos.csv``."""
-    content = files.read(files.join(out, f"{SUMMARY}.csv")).decode()
+    """How the videos of a folder of predictions ended, from its ``videos.csv``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is none of ours.
+    """
+    uri = files.join(out, f"{SUMMARY}.csv")
     kinds = {"people": int, "frames": int, "duration_s": float}
-    rows = csv.DictReader(io.StringIO(content, newline=""))
-    return [{name: kinds.get(name, str)(value) for name, value in row.items()} for row in rows]
+    try:
+        found = csv.DictReader(io.StringIO(files.read(uri).decode(), newline=""))
+        rows = [{name: kinds.get(name, str)(row[name]) for name in schema.OUTCOMES.names} for row in found]
+        pa.Table.from_pylist(rows, schema=schema.OUTCOMES)
+    except (csv.Error, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
+        raise ValueError(f"{uri}: no table of outcomes ({error}); delete it and predict again") from error
+    if odd := [row["video"] for row in rows if "/" in row["video"] or row["video"] in ("", ".", "..")]:
+        raise ValueError(f"{uri}: {odd[0]!r} is no name of a video")
+    return rows
 
 
 def _before(out: str, models: Mapping[System, str]) -> list[dict[str, Any]]:
@@ -371,7 +388,7 @@ def _before(out: str, models: Mapping[System, str]) -> list[dict[str, Any]]:
         there = {name for name, _, _ in files.walk(out)}
         rows = read_outcomes(out)
         return [row for row in rows if row["status"] == "failed" or f"{row['video']}.parquet" in there]
-    except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):  # none, or none that can be read
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # none, or none that can be read
         return []
 
 

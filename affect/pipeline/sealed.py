@@ -6,7 +6,7 @@ The same table and note give the same bytes. Parquet has the note in its footer,
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,8 @@ from affect.pipeline.rows import encode_rows
 
 NOTE = b"affect"
 """What the note is called in a file's metadata."""
+NOT_AS_WRITTEN = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading something else than what was written may raise, besides Arrow's own errors."""
 
 
 def to_parquet(table: pa.Table, note: dict[str, Any]) -> bytes:
@@ -29,7 +31,7 @@ def to_parquet(table: pa.Table, note: dict[str, Any]) -> bytes:
         buffer, table.schema, compression="zstd", use_dictionary=repeating, store_schema=True
     ) as writer:
         writer.write_table(table)
-        note = note | _seal([buffer.getbuffer()])
+        note = note | _seal([buffer.getbuffer()]) | _name(table, note)
         writer.add_key_value_metadata({NOTE: json.dumps(note).encode()})
     return buffer.getvalue()
 
@@ -41,16 +43,18 @@ def from_parquet(content: pa.Buffer) -> tuple[pa.Table, dict[str, Any]]:
         ValueError: it is not what was written.
     """
     file = pq.ParquetFile(content)
-    note = json.loads(file.metadata.metadata[NOTE])
+    note = read_note(file.metadata.metadata)
     footer = 8 + int.from_bytes(content.slice(content.size - 8, 4), "little")
     _compare(note, _seal([content.slice(0, content.size - footer)]))
-    return file.read(), note
+    table = file.read()
+    _compare(note, _name(table, note))
+    return table, note
 
 
 def to_arrow(table: pa.Table, note: dict[str, Any], *, by_row: bool) -> bytes:
     """A table as an uncompressed Arrow file of one batch, or of one per row; the checksum is of the batches."""
     table = table.combine_chunks()
-    noted = json.dumps(note | _seal(_parts(table, by_row=by_row))).encode()
+    noted = json.dumps(note | _seal(_parts(table, by_row=by_row)) | _name(table, note)).encode()
     table = table.replace_schema_metadata({NOTE: noted})
     if by_row:
         return encode_rows(table)
@@ -72,11 +76,24 @@ def check_arrow(table: pa.Table) -> None:
     Raises:
         ValueError: they are not what was written.
     """
-    _compare(_note(table), _seal(_parts(table, by_row=False)))
+    table.validate(full=True)  # what points out of its buffer may not be touched
+    _compare(_note(table), _seal(_parts(table, by_row=False)) | _name(table, _note(table)))
 
 
 def _note(table: pa.Table) -> dict[str, Any]:
-    return json.loads(table.schema.metadata[NOTE])
+    return read_note(table.schema.metadata)
+
+
+def read_note(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """The note in a file's metadata.
+
+    Raises:
+        ValueError, or another of :data:`NOT_AS_WRITTEN`: it is none of ours.
+    """
+    note = json.loads(metadata[NOTE])
+    if note.get("status", "ok") not in ("ok", "degraded", "failed") or not isinstance(note.get("reason", ""), str):
+        raise ValueError(f"status {note.get('status')!r} is none")
+    return note
 
 
 def _parts(table: pa.Table, *, by_row: bool) -> Iterable[pa.Buffer]:
@@ -91,8 +108,14 @@ def _seal(parts: Iterable[Any]) -> dict[str, Any]:
     return {"schema": schema.VERSION, "bytes": size, "sha256": digest.hexdigest()}
 
 
+def _name(table: pa.Table, note: dict[str, Any]) -> dict[str, Any]:
+    """Checksum of how a unit ended and of what its columns are called."""
+    told = json.dumps([note.get("status"), note.get("reason"), table.schema.names])
+    return {"told": hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()}
+
+
 def _compare(note: dict[str, Any], found: dict[str, Any]) -> None:
     """Compare with what was noted; earlier versions noted nothing."""
-    for name in ("bytes", "sha256"):
+    for name in {"bytes", "sha256", "told"} & found.keys():
         if note.get(name, found[name]) != found[name]:
             raise ValueError(f"{name} {found[name]}, and {note[name]} were written")

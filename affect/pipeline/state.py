@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from affect import files
 from affect.pipeline import sealed
-from affect.pipeline.store import Outcome, Store
+from affect.pipeline.store import Outcome, Store, told
 
 NUM_THREADS = 32
 _SCHEMA = pa.schema(
@@ -70,7 +70,7 @@ class States:
         self._store, self._uri = store, files.join(store.uri, "_state.parquet")
         self._noted: dict[str, tuple[str, State]] = {}
         self._changed = False
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a note that cannot be read is made anew
+        with suppress(OSError, pa.ArrowException, *sealed.NOT_AS_WRITTEN):  # a note that cannot be read is made anew
             table, _ = sealed.from_parquet(pa.py_buffer(files.read(self._uri)))
             columns = table.select(_SCHEMA.names).to_pydict().values()
             for key, version, status, reason, rows, *head in zip(*columns, strict=True):
@@ -108,10 +108,11 @@ class States:
         outcome, footer = self._store.footer(key)
         if not (key.startswith("videos/") and outcome.rows):
             return State(outcome, None)
-        group = footer.row_group(0)
-        parts = {(part := group.column(i)).path_in_schema.split(".")[0]: part for i in range(group.num_columns)}
-        largest: Any = {name: parts[name].statistics.max for name in ("fingerprint", "time_s", "duration_s")}
-        head = Head(largest["fingerprint"], parts["time_s"].num_values, largest["time_s"], largest["duration_s"])
+        with told(self._store.uri_of(key)):
+            group = footer.row_group(0)
+            parts = {(part := group.column(i)).path_in_schema.split(".")[0]: part for i in range(group.num_columns)}
+            largest: Any = {name: parts[name].statistics.max for name in ("fingerprint", "time_s", "duration_s")}
+            head = Head(largest["fingerprint"], parts["time_s"].num_values, largest["time_s"], largest["duration_s"])
         return State(outcome, head)
 
     def keep(self) -> None:

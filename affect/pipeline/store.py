@@ -12,7 +12,6 @@ them into memory, so that all processes of a node share one copy. Of those named
 
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from affect import files
+from affect import files, schema
 from affect.corpus.clip import Extracted, Status
 from affect.pipeline import sealed
 
@@ -98,8 +97,10 @@ class Store:
         """
         uri = self.uri_of(key)
         source = _mapped(uri) if key.endswith(MAPPED) else pa.py_buffer(files.read(uri))
-        with _told(uri):
+        with told(uri):
             table, note = (sealed.from_arrow if key.endswith(MAPPED) else sealed.from_parquet)(source)
+            if key.startswith("videos/") and table.schema.names != schema.VIDEO.names:
+                raise ValueError("these are no columns of a probe")
         return Extracted(table, note["status"], note["reason"])
 
     def check(self, key: str) -> str:
@@ -107,7 +108,7 @@ class Store:
         try:
             found = self.get(key)
             if key.endswith(MAPPED):
-                with _told(self.uri_of(key)):
+                with told(self.uri_of(key)):
                     sealed.check_arrow(found.table)
         except (ValueError, OSError) as error:
             return str(error)
@@ -128,9 +129,9 @@ class Store:
         tail = files.read_tail(uri, _TAIL)
         if (needed := int.from_bytes(tail[-8:-4], "little") + 8) > len(tail):
             tail = files.read_tail(uri, needed)
-        with _told(uri):
+        with told(uri):
             metadata = pq.read_metadata(pa.BufferReader(tail))
-            note = json.loads(metadata.metadata[sealed.NOTE])
+            note = sealed.read_note(metadata.metadata)
         return Outcome(note["status"], note["reason"], metadata.num_rows), metadata
 
     def keys(self, prefix: str = "") -> set[str]:
@@ -141,7 +142,7 @@ class Store:
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
+def told(uri: str) -> Iterator[None]:
     """Say of an object that cannot be read which one it is.
 
     Raises:
@@ -149,7 +150,7 @@ def _told(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # of what is in memory
+    except (pa.ArrowException, OSError, *sealed.NOT_AS_WRITTEN) as error:  # of what is in memory
         said = " ".join(str(error).split())
         raise ValueError(
             f"{uri}: damaged ({said}); delete it (extract.py --verify lists all such) and run again"
@@ -192,7 +193,13 @@ def slug(path: str) -> str:
 
 
 def unit_key(modality: str, address: str, path: str, fingerprint: str, clip: int) -> str:
-    """Key of a clip's object."""
+    """Key of a clip's object.
+
+    Raises:
+        ValueError: that is no fingerprint, which would lead elsewhere.
+    """
+    if not re.fullmatch("[0-9a-f]{12}", fingerprint):
+        raise ValueError(f"the probe of {path} is damaged: its fingerprint is {fingerprint[:40]!r}; delete videos/")
     return f"{modality}/{address}/{slug(path)}-{fingerprint}/{clip:05d}.parquet"
 
 
