@@ -146,3 +146,17 @@ def test_a_bucket_shows_what_others_wrote_after_it_was_listed(monkeypatch: pytes
     finally:
         files.resolve.cache_clear()
         server.stop()
+
+
+def test_links_that_lead_back_or_nowhere_are_no_files(tmp_path: Path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.mp4").write_bytes(b"a")
+    for name, target in (("self.mp4", "self.mp4"), ("gone.mp4", "nowhere"), ("again", "."), ("deep/up", "..")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "linked").symlink_to("deep/a.mp4")
+    assert [name for name, _, _ in files.walk(str(tmp_path))] == ["deep/a.mp4", "linked"]
+
+
+def test_what_a_link_that_leads_nowhere_is_called_can_be_written(tmp_path: Path):
+    (tmp_path / "a").symlink_to("nowhere")
+    assert files.write(str(tmp_path / "a"), b"x", replace=False) and files.read(str(tmp_path / "a")) == b"x"

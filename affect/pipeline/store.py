@@ -199,7 +199,9 @@ def unit_key(modality: str, address: str, path: str, fingerprint: str, clip: int
         ValueError: that is no fingerprint, which would lead elsewhere.
     """
     if not re.fullmatch("[0-9a-f]{12}", fingerprint):
-        raise ValueError(f"the probe of {path} is damaged: its fingerprint is {fingerprint[:40]!r}; delete videos/")
+        raise ValueError(
+            f"the probe of {path} is damaged: its fingerprint is {fingerprint[:40]!r}; delete STORE/videos"
+        )
     return f"{modality}/{address}/{slug(path)}-{fingerprint}/{clip:05d}.parquet"
 
 

@@ -1,5 +1,6 @@
 """Label files and names of tracks: what is read, what is refused, and which person of which video a track is."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,10 @@ def test_one_video_may_be_named_alone(tmp_path: Path):
 def test_a_place_that_cannot_be_listed_says_why(names: list[str], message: str, tmp_path: Path):
     with pytest.raises(ValueError, match=message):
         list_videos(touch(tmp_path / "videos", *names))
+
+
+def test_videos_whose_names_are_no_text_are_told_apart(tmp_path: Path):
+    for name in (b"fine.mp4", b"caf\xe9.mp4", b"caf\xe9.txt"):
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(b"x")
+    assert affwild2.list_videos(str(tmp_path)) == {"fine": "fine.mp4"}
+    assert affwild2.misnamed_videos(str(tmp_path)) == ["caf\\udce9.mp4"]

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy import ndarray
@@ -180,3 +181,39 @@ def test_a_sample_rate_that_no_recording_has_is_refused(tmp_path: Path):
     info = video.probe(str(path), path.name)
     with pytest.raises(MediaError, match="its audio has 2,000,000,000 samples a second, more than 768,000"):
         audio.decode(str(path), info, 0.0, 1.0)
+
+
+def test_sound_whose_channels_and_rate_change_is_heard_throughout(tmp_path: Path):
+    parts = []
+    for number, (rate, channels) in enumerate([(48_000, 2), (48_000, 1), (32_000, 1)]):
+        samples = np.repeat(tone(rate, 1.0)[None], channels, axis=0)
+        sound = Sound(samples=samples, rate=rate, codec="mp2", start_s=float(number))
+        ticks = [1000 * number + tick for tick in TICKS[:25]]
+        made = Film(name=f"{number}.ts", ticks=ticks, time_base=Fraction(1, 90_000), sound=sound)
+        parts.append(write(tmp_path, made).read_bytes())
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    wave = heard(tmp_path / "a.ts", 0.0, 3.0)
+    assert all(np.abs(wave[at : at + RATE // 4]).max() > 4000 for at in (RATE // 2, 3 * RATE // 2, 5 * RATE // 2))
+
+
+def test_sound_that_begins_late_is_found_from_anywhere(tmp_path: Path):
+    """Matroska cannot be sought in by a stream that has nothing there yet."""
+    sound = Sound(samples=tone(RATE, 5.0)[None], rate=RATE, codec="aac", start_s=100.0)
+    path = write(tmp_path, Film(name="a.mkv", ticks=[1000 * k for k in range(130)], sound=sound))
+    assert np.abs(heard(path, 60.0, 99.0)).max() == 0 and np.abs(heard(path, 60.0, 122.0)[41 * RATE :]).max() > 4000
+    assert np.abs(heard(path, 0.0, 60.0)).max() == 0
+
+
+def test_broken_packets_are_counted_where_they_are(tmp_path: Path):
+    path = write(tmp_path, film("a.mkv", RATE, codec="aac"))
+    with av.open(str(path)) as container:
+        pieces = [(float(p.pts * p.time_base), bytes(p)) for p in container.demux(audio=0) if p.size]
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for at_s, piece in pieces:
+        if 3.0 <= at_s < 5.0:
+            content = content.replace(piece, rng.bytes(len(piece)))
+    path.write_bytes(content)
+    info = video.probe(str(path), path.name)
+    found = [audio.decode(str(path), info, start_s, start_s + 2.0) for start_s in (0.0, 3.0, 5.5)]
+    assert found[0].broken == 0 and found[1].broken > 10 and found[2].broken == 0
+    assert np.abs(found[2].wave).max() > 4000

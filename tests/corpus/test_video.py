@@ -1,7 +1,10 @@
 """Frames by presentation time: exact times, any range like the whole, and every way a file can be broken."""
 
+import os
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from affect import files
 from affect.corpus import video
 from affect.corpus.video import MediaError, Probe
-from tests.media import RED, Film, Sound, number_of, tone, turned, write
+from tests.media import RED, Film, Sound, number_of, picture, tone, turned, write
 
 NUM = 30
 EVEN = [40 * k for k in range(NUM)]
@@ -237,3 +240,67 @@ def test_a_damaged_index_that_asks_for_all_memory_is_the_videos_fault(tmp_path: 
     monkeypatch.setattr(av, "open", refuse)
     with pytest.raises(MediaError, match="its index is damaged"):
         probed(path)
+
+
+def test_a_pipe_is_no_video_and_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="it is no file"):
+        probed(tmp_path / "a.mp4")
+
+
+def test_an_index_of_more_samples_than_bytes_is_refused_before_it_is_given_memory(tmp_path: Path):
+    path = write(tmp_path, Film(name="a.mp4", ticks=EVEN[:3]))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"stsz") + 12
+    content[at : at + 4] = (40_000_000).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match=r"its index lists 40,000,000 pictures and sounds, and it has [\d,]+ bytes"):
+        probed(path)
+
+
+def joined(path: Path, *films: Film) -> Path:
+    """Transport streams one after the other."""
+    path.write_bytes(b"".join(write(path.parent, film).read_bytes() for film in films))
+    return path
+
+
+def test_pictures_that_grow_beyond_what_is_believed_are_broken_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small = Film(name="small.ts", ticks=EVEN[:10], time_base=Fraction(1, 90_000))
+    large = Film(name="large.ts", ticks=[400 + t for t in EVEN[:10]], size=(640, 480), time_base=Fraction(1, 90_000))
+    path = joined(tmp_path / "a.ts", small, large)
+    assert {rgb.shape for _, rgb in video.decode(*probed(path), 0, 99)} == {(48, 64, 3), (480, 640, 3)}
+    monkeypatch.setattr(video, "MAX_PIXELS", 10_000)
+    shown = list(video.decode(*probed(path), 0, 99))
+    assert {rgb.shape for _, rgb in shown} == {(48, 64, 3)} and len(shown) >= 8
+
+
+def test_a_cover_before_the_film_is_not_the_film(tmp_path: Path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        cover, film = (container.add_stream(codec, rate=25) for codec in ("mjpeg", "libx264"))
+        for stream, kind in ((cover, "yuvj420p"), (film, "yuv420p")):
+            stream.width, stream.height, stream.pix_fmt = 64, 48, kind
+        for number in range(NUM):
+            rgb = av.VideoFrame.from_ndarray(picture(number, 64, 48), format="rgb24")
+            for stream in (cover, film) if number == 0 else (film,):
+                frame = rgb.reformat(format=stream.pix_fmt)
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+        container.mux([*cover.encode(), *film.encode()])
+    assert numbers(path) == list(range(NUM))
+
+
+def test_a_stream_that_appears_in_mid_file_ends_nothing():
+    """PyAV raises an IndexError for each of its packets."""
+
+    class Container:
+        left: ClassVar = [1, 2, None, None, 3]
+
+        def demux(self, stream: object) -> Iterator[int]:
+            while self.left:
+                found = self.left.pop(0)
+                if found is None:
+                    raise IndexError("list index out of range")
+                yield found
+
+    assert list(video.packets.__wrapped__(Container(), None)) == [1, 2, 3]  # as it is without a check of types

@@ -16,8 +16,8 @@ from affect.config import MODALITIES, SYSTEMS, Modality
 from affect.corpus.clip import Extracted
 from affect.pipeline import plan
 from affect.pipeline.plan import Video
-from affect.pipeline.predict import Predictor, load_models
-from affect.pipeline.store import Store, read_table
+from affect.pipeline.predict import Predictor, load_models, read_outcomes
+from affect.pipeline.store import Store, encode, read_table
 from tests.conftest import Micro
 
 Change = Callable[[pa.Table], pa.Table]
@@ -149,3 +149,33 @@ def test_fifty_faces_are_fifty_people(spoilt: Spoilt):
     alone = replace(spoilt, out=spoilt.out / "main")
     row, table = alone.predict(alone.predictor(people="main"))
     assert row["people"] == 1 and table.num_rows == 50
+
+
+def test_a_table_that_is_none_of_ours_is_made_again(spoilt: Spoilt):
+    predictor = spoilt.predictor()
+    spoilt.predict(predictor)
+    path = spoilt.out / f"{spoilt.video.stem}.parquet"
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[-8:-4], "little")
+    for content in (b"", whole[: -8 - size] + bytes(size) + whole[-8:], encode(pa.table({"x": [1]}))):
+        path.write_bytes(content)
+        spoilt.predict(predictor)
+        assert path.read_bytes() == whole
+    assert predictor({"stem": [spoilt.video.stem]})["new_s"] == [0.0]  # known now
+
+
+def test_a_name_that_is_too_long_for_a_table_costs_its_own_video(spoilt: Spoilt):
+    long = replace(spoilt.video, stem="x" * 251)
+    predictor = replace(spoilt, video=long).predictor()
+    row = {name: values[0] for name, values in predictor({"stem": [long.stem]}).items()}
+    assert row["status"] == "failed" and "more than 200 bytes" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["../../holiday,failed,0,0,0,x", "a,failed,99999999999999999999,0,0,x", "a,failed,one,0,0,x", "a", "x" * 200_000],
+)
+def test_outcomes_that_are_none_of_ours_are_refused(row: str, tmp_path: Path):
+    (tmp_path / "videos.csv").write_text("video,status,people,frames,duration_s,reason\n" + row)
+    with pytest.raises(ValueError, match=r"videos\.csv"):
+        read_outcomes(str(tmp_path))

@@ -1,5 +1,6 @@
 """Objects are whole or absent, and the same content gives the same bytes."""
 
+import io
 import os
 import subprocess
 from collections.abc import Iterator
@@ -198,3 +199,48 @@ def test_what_is_kept_says_how_it_ended(tmp_path: Path, again: bool):
     found = store.put("face/a.parquet", Extracted(TABLE, "failed", "x"), replace=again)
     assert found.status == ("failed" if again else "ok") == store.outcome("face/a.parquet").status
     assert [path.name for path in (tmp_path / "face").iterdir()] == ["a.parquet"]
+
+
+NOTES = [b"{}", b"[]", b"null", b'{"status": "fine", "reason": ""}', b'{"status": "ok", "reason": 1}', b"[" * 100_000]
+
+
+@pytest.mark.parametrize("note", NOTES, ids=lambda note: note[:20].decode())
+@pytest.mark.parametrize("key", KEYS)
+def test_a_note_that_is_none_of_ours_is_damage(note: bytes, key: str, tmp_path: Path):
+    store, table = Store(str(tmp_path)), pa.table({"x": [1.0]}).replace_schema_metadata({b"affect": note})
+    files.write(store.uri_of(key), encode(table) if key.endswith(".parquet") else _arrow(table))
+    assert "damaged" in store.check(key)
+    with pytest.raises(ValueError, match="damaged"):
+        store.get(key)
+    if key.endswith(".parquet"):
+        with pytest.raises(ValueError, match="damaged"):
+            States(store).of("face", [key])
+
+
+def _arrow(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+def test_damage_that_points_out_of_a_buffer_ends_nothing(tmp_path: Path):
+    """A flipped bit in the offsets of a text, which once ended the process."""
+    store, table = Store(str(tmp_path)), pa.table({"x": np.arange(30.0), "y": [f"row {n % 7}" for n in range(30)]})
+    for key in KEYS[1:]:
+        store.put(key, Extracted(table))
+        whole = (tmp_path / key).read_bytes()
+        for at in range(0, len(whole), 7):
+            (tmp_path / key).write_bytes(whole[:at] + bytes([whole[at] ^ 128]) + whole[at + 1 :])
+            if not store.check(key):
+                assert store.get(key).table.replace_schema_metadata().equals(table)
+
+
+def test_a_probe_of_other_columns_and_one_that_leads_elsewhere_are_damaged(tmp_path: Path):
+    store = Store(str(tmp_path))
+    store.put("videos/a.parquet", Extracted(pa.table({"x": [1.0]})))
+    assert "no columns of a probe" in store.check("videos/a.parquet")
+    with pytest.raises(ValueError, match="damaged"):
+        States(store).of("videos", ["videos/a.parquet"])
+    with pytest.raises(ValueError, match="fingerprint"):
+        unit_key("face", "0" * 16, "a.mp4", "x/../../../../..", 0)
