@@ -101,7 +101,7 @@ class Store:
             table, note = (sealed.from_arrow if key.endswith(MAPPED) else sealed.from_parquet)(source)
             if key.startswith("videos/") and table.schema.names != schema.VIDEO.names:
                 raise ValueError("these are no columns of a probe")
-        return Extracted(table, note["status"], note["reason"])
+            return Extracted(table, note["status"], note["reason"])
 
     def check(self, key: str) -> str:
         """Read an object back, all of it: what is wrong with it, nothing if it is whole."""
@@ -132,7 +132,7 @@ class Store:
         with told(uri):
             metadata = pq.read_metadata(pa.BufferReader(tail))
             note = sealed.read_note(metadata.metadata)
-        return Outcome(note["status"], note["reason"], metadata.num_rows), metadata
+            return Outcome(note["status"], note["reason"], metadata.num_rows), metadata
 
     def keys(self, prefix: str = "") -> set[str]:
         """Keys of the objects below a prefix, by listing; of all but notes if it is empty."""
@@ -199,9 +199,7 @@ def unit_key(modality: str, address: str, path: str, fingerprint: str, clip: int
         ValueError: that is no fingerprint, which would lead elsewhere.
     """
     if not re.fullmatch("[0-9a-f]{12}", fingerprint):
-        raise ValueError(
-            f"the probe of {path} is damaged: its fingerprint is {fingerprint[:40]!r}; delete STORE/videos"
-        )
+        raise ValueError(f"the probe of {path} is damaged (fingerprint {fingerprint[:40]!r}): delete STORE/videos")
     return f"{modality}/{address}/{slug(path)}-{fingerprint}/{clip:05d}.parquet"
 
 
