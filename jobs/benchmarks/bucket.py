@@ -2,7 +2,7 @@
 
 import http.client
 import json
-import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -97,7 +97,7 @@ def _create(endpoint: str, bucket: str, server: subprocess.Popen[bytes], log: Pa
 def _free_ports() -> Iterator[int]:
     """Ports below 50,000: the server takes 10,000 above each for its own calls."""
     found = 0
-    for port in range(20_000 + os.getpid() % 20_000, 50_000):
+    for port in range(20_000 + secrets.randbelow(20_000), 50_000):  # others may look for some at the same time
         with socket.socket() as one, socket.socket() as two:
             try:
                 one.bind(("127.0.0.1", port))

@@ -140,7 +140,6 @@ class Ground:
     Args:
         top: folder for all of it.
         nodes: of the Ray.
-        direct: endpoint of the bucket.
         traffic: what goes through the proxy before it.
     """
 
@@ -176,16 +175,7 @@ class Ground:
         demo = recipes.demo(str(self.top))
         words = ["--videos", videos or self.places.videos, "--store", self.store(name), "--grid.clip-s", "2.0"]
         words += ["--systems", "face", "audio", "--face.weights", demo.face.weights]
-        words += [
-            "--face.num-cpus",
-            "0.3",
-            "--face.min-actors",
-            "1",
-            "--face.max-actors",
-            "2",
-            "--audio.num-cpus",
-            "0.2",
-        ]
+        words += "--face.num-cpus 0.3 --face.min-actors 1 --face.max-actors 2 --audio.num-cpus 0.2".split()
         process = CONTEXT.Process(target=_drive, args=("extract", [*words, *more], self._log(name), traps))
         process.start()
         return process
@@ -227,6 +217,12 @@ class Ground:
                 return
             time.sleep(0.05)
 
+    def mend(self) -> None:
+        """Put nodes in the place of those that are gone."""
+        for node in [node for node in self.nodes.worker_nodes if not node.remaining_processes_alive()]:
+            self.nodes.remove_node(node, allow_graceful=False)
+            self.nodes.add_node(num_cpus=1)
+
     def judge(self, name: str, allowed: int, wrong: str = "") -> Round:
         """Compare a round's store with the undisturbed one."""
         found = self.contents(self.store(name))
@@ -242,8 +238,12 @@ def actor(ground: Ground, process: BaseProcess, rng: Generator) -> int:
 
 
 def worker(ground: Ground, process: BaseProcess, rng: Generator) -> int:
-    """Kill any other process that runs Ray's tasks and actors, or waits for some; no clip is lost."""
-    return 0 * _kill(rng, [pid for pid, title in _of_ray(ground) if not _is_stage(title)])
+    """Kill any other process that runs Ray's tasks and actors, or waits for some; no clip is lost.
+
+    A node does not outlive its agents: theirs is :func:`raylet`'s part.
+    """
+    others = [pid for pid, title in _of_ray(ground) if not _is_stage(title) and b"Agent" not in title]
+    return 0 * _kill(rng, others)
 
 
 def raylet(ground: Ground, process: BaseProcess, rng: Generator) -> int:
@@ -465,6 +465,7 @@ def chaos(rounds: int, seed: int) -> bool:
         for number, (fault, once) in enumerate(todo):
             start, name = time.monotonic(), f"round{number:03d}"
             found = once(place, name, np.random.default_rng([seed, number]))
+            place.mend()
             ended.setdefault(fault, []).append(found)
             took = time.monotonic() - start
             print(f"{number + 1} of {len(todo)}, {fault}: {'fine' if found.fine else found}, {took:.0f} s", flush=True)
