@@ -16,9 +16,8 @@ ROUNDS, SEED = 15, 0
 def test_nothing_is_lost_on_bad_days(tmp_path: Path):
     command = [sys.executable, "jobs/benchmark.py", "chaos", "--rounds", str(ROUNDS), "--seed", str(SEED)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    end = subprocess.run(
-        command, cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
+    environment["PYTHONPATH"] = str(ROOT)
+    end = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=3000)
     (tmp_path / "rounds.txt").write_text(end.stdout)
     rows = re.findall(r"^\| (.+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) / (\d+) \| (.+) \|$", end.stdout, re.MULTILINE)
     assert end.returncode == 0, end.stdout[-5000:] + end.stderr[-2000:]

@@ -160,3 +160,13 @@ def test_links_that_lead_back_or_nowhere_are_no_files(tmp_path: Path):
 def test_what_a_link_that_leads_nowhere_is_called_can_be_written(tmp_path: Path):
     (tmp_path / "a").symlink_to("nowhere")
     assert files.write(str(tmp_path / "a"), b"x", replace=False) and files.read(str(tmp_path / "a")) == b"x"
+
+
+def test_links_that_go_round_through_two_folders_are_followed_once(tmp_path: Path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.mp4").write_bytes(b"x")
+    (tmp_path / "a" / "to_b").symlink_to("../b")
+    (tmp_path / "b" / "to_a").symlink_to("../a")
+    found = [name for name, _, _ in files.walk(str(tmp_path))]
+    assert found == ["a/a.mp4", "a/to_b/b.mp4", "b/b.mp4", "b/to_a/a.mp4"]

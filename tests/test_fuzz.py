@@ -166,8 +166,8 @@ def _manifest(text: str, name: str) -> None:
 
 
 @SHORT
-@given(path=st.text(max_size=80), clip=st.integers(0, 99))
+@given(path=st.text(st.characters(codec="utf-8"), max_size=80), clip=st.integers(0, 99))
 def test_no_name_leads_out_of_the_store(path: str, clip: int):
-    for key in (unit_key("face", "0" * 16, path, "f" * 12, clip), probe_key(path.replace("\ud800", ""), 1, "1")):
+    for key in (unit_key("face", "0" * 16, path, "f" * 12, clip), probe_key(path, 1, "1")):
         place = Path(files.join("/store", key))
         assert place == place.resolve() and place.is_relative_to("/store") and len(place.name) < 100

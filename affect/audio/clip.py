@@ -39,4 +39,4 @@ class AudioClip:
         cut = [wave[round((a - origin) * self._rate_hz) : round((b - origin) * self._rate_hz)] for _, a, b in segments]
         columns = {"segment": numbers, "start_s": starts, "end_s": ends, "waveform": cut}
         table = pa.table(columns, schema=schema.AUDIO)
-        return Extracted(table, "degraded", f"{broken} packets of its sound are broken") if broken else Extracted(table)
+        return Extracted(table, "degraded", f"broken packets of its sound: {broken}") if broken else Extracted(table)

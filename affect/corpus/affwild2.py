@@ -8,7 +8,6 @@
 Source: the ABAW challenges' description of the valence-arousal track.
 """
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Literal
@@ -118,7 +117,9 @@ def list_videos(uri: str) -> dict[str, str]:
             raise ValueError(f"{uri}: {found[stem]} and {name} have the same stem, tracks could not tell them apart")
         found[stem] = name
     if not found:
-        raise ValueError(f"{uri}: no video in it (looked for {', '.join(VIDEO_SUFFIXES)})")
+        misnamed = misnamed_videos(uri)
+        looked = f"{misnamed[0]} is no UTF-8: rename it" if misnamed else f"looked for {', '.join(VIDEO_SUFFIXES)}"
+        raise ValueError(f"{uri}: no video in it ({looked})")
     return found
 
 
@@ -128,6 +129,19 @@ def walk_videos(uri: str) -> list[tuple[str, int, str]]:
     Raises:
         ValueError: the place is missing.
     """
+    return [row for row in _walk(uri) if _can_be_written(row[0])]
+
+
+def misnamed_videos(uri: str) -> list[str]:
+    """Videos whose names are not UTF-8, so that no table can hold them: as they can be printed.
+
+    Raises:
+        ValueError: the place is missing.
+    """
+    return [] if "://" in uri else [ascii(name)[1:-1] for name, _, _ in _walk(uri) if not _can_be_written(name)]
+
+
+def _walk(uri: str) -> list[tuple[str, int, str]]:
     if _is_pattern(uri):
         system, pattern = files.resolve(files.absolute(uri))
         root, found = videos_root(uri), set(system.glob(pattern))
@@ -140,14 +154,7 @@ def walk_videos(uri: str) -> list[tuple[str, int, str]]:
         listed = list(files.walk(uri))
         if system.isfile(path):
             return listed
-    return [row for row in listed if _is_video(row[0]) and _can_be_written(row[0])]
-
-
-def misnamed_videos(uri: str) -> list[str]:
-    """Videos below a folder whose names are not UTF-8, so that no table can hold them: as they can be printed."""
-    place = files.absolute(uri)
-    found = files.walk(place) if "://" not in place and os.path.isdir(place) else ()
-    return [ascii(name)[1:-1] for name, _, _ in found if _is_video(name) and not _can_be_written(name)]
+    return [row for row in listed if _is_video(row[0])]
 
 
 def _is_video(name: str) -> bool:

@@ -32,7 +32,7 @@ from affect.timeline import Timestamps
 _SEEK_BACK_S = (0.0, 3.0)
 _INDEXED = ("h264", "hevc", "mpeg4", "mjpeg")
 """Codecs whose packets in MP4 and MOV are passed on as the index says, without a look at their data."""
-_MAX_BOXES = 64
+_MAX_BOXES = 256
 _OPTIONS = {
     # a playlist may name any file or host, a pattern any picture: videos are read, and nothing that they point at
     "format_whitelist": "mov,matroska,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,m4v,h264,hevc,ivf,mxf,nut,dv",
@@ -103,16 +103,14 @@ def _container(source: str | RangeFile) -> AbstractContextManager[InputContainer
         raise MediaError("cannot be opened as a video (its index is damaged)") from error
     except av.error.ArgumentError as error:
         raise MediaError("cannot be opened as a video (it is in no format for videos)") from error
-    except (OSError, MemoryError) as error:
-        if isinstance(error, av.error.FFmpegError) and error.errno == errno.EIO:  # of what it read before
-            raise MediaError("cannot be opened as a video (it ends too early)") from error
+    except (OSError, MemoryError):
         raise  # missing, forbidden, out of reach: nothing is wrong with the video
     except av.error.FFmpegError as error:
         raise MediaError(f"cannot be opened as a video ({error.strerror})") from error
 
 
 def pictures_of(container: InputContainer) -> VideoStream:
-    """The stream of pictures that is meant: of several the one that ffmpeg takes, no cover and no still picture.
+    """The stream of pictures that is meant: of several the one that ffmpeg takes, which is no cover before a film.
 
     Raises:
         MediaError: there is none.
@@ -125,17 +123,25 @@ def pictures_of(container: InputContainer) -> VideoStream:
 
 
 def packets(container: InputContainer, stream: Stream) -> Iterator[av.Packet]:
-    """Packets of a stream, up to where the data end, or cannot be followed any more."""
-    found = container.demux(stream)
-    while True:
+    """Packets of a stream, up to where the data end, or cannot be followed any more; the last one is empty."""
+    for _ in range(2):
         try:
-            packet = next(found)
-        except IndexError:  # of a stream that appears in mid-file, which PyAV does not know
-            found = container.demux(stream)
-        except (StopIteration, av.error.FFmpegError):
-            return
-        else:
-            yield packet
+            yield from container.demux(stream)
+        except IndexError:  # at the end, where a stream appeared in mid-file: the empty one is still to come
+            continue
+        except av.error.FFmpegError:
+            pass
+        return
+
+
+def _whole(source: str | RangeFile) -> AbstractContextManager[InputContainer]:
+    """A file whose beginning and end could be read: an error of reading is the file's own, which ends too early."""
+    try:
+        return _container(source)
+    except OSError as error:
+        if isinstance(error, av.error.FFmpegError) and error.errno == errno.EIO:
+            raise MediaError("cannot be opened as a video (it ends too early)") from error
+        raise
 
 
 def probe(uri: str, path: str) -> Probe:
@@ -160,7 +166,7 @@ def probe(uri: str, path: str) -> Probe:
         if size == 0:
             raise MediaError("the file is empty")
         _check_index(file, size)
-    with _container(source) as container:
+    with _whole(source) as container:
         if (number := len(container.streams)) > MAX_STREAMS:
             raise MediaError(f"it has {number} streams, more than {MAX_STREAMS}")
         shape = pictures_of(container).codec_context
@@ -170,7 +176,7 @@ def probe(uri: str, path: str) -> Probe:
         rotation = round(first.rotation / 90) * 90 % 360
         width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
         has_audio = len(container.streams.audio) > 0
-    with _container(source) as container:
+    with _whole(source) as container:
         if isinstance(source, RangeFile) and pictures_of(container).codec_context.name in _INDEXED:
             source.hollow = _media_data(source)
         times = _frame_times(container)
@@ -190,6 +196,8 @@ def _media_data(file: RangeFile) -> list[tuple[int, int]]:
 
 def _check_index(file: Any, size: int) -> None:  # noqa: ANN401 -- a file
     """See that an MP4's or MOV's index lists no more samples than the file can have, before it is given memory.
+
+    Fragments, which list their own, are not looked at.
 
     Raises:
         MediaError: it lists more than one a bit; sound in old MOVs counts more than one a byte.
@@ -221,7 +229,7 @@ def _boxes(file: Any, at: int, end: int) -> Iterator[tuple[bytes, int, int, int]
             size, body = int.from_bytes(head[8:], "big"), at + 16
         if size == 0:
             size = end - at
-        if size < 8 or (whole and at == 0 and head[4:8] != b"ftyp"):
+        if size < 8 or (whole and at == 0 and head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide")):
             return
         yield head[4:8], at, body, min(at + size, end)
         at += size

@@ -224,13 +224,13 @@ def _two(rows: pa.Table, valence: str, arousal: str) -> Float[ndarray, "frames 2
 
 
 def _filled(tracks: Mapping[str, ndarray], mean: Sequence[float]) -> dict[str, ndarray]:
-    """Tracks without any answer get the training mean, as in a submission."""
-    return {name: np.where(np.isnan(values).all(), np.array(mean), values) for name, values in tracks.items()}
+    """Frames without an answer get the training mean, as in a submission."""
+    return {name: np.where(np.isnan(values), np.array(mean), values) for name, values in tracks.items()}
 
 
 def _unseen(tracks: Mapping[str, ndarray]) -> list[str]:
-    """Names of tracks without any answer."""
-    return sorted(name for name, values in tracks.items() if np.isnan(values).all())
+    """Names of tracks of which frames have no answer."""
+    return sorted(name for name, values in tracks.items() if np.isnan(values).any())
 
 
 def _answers_of(model: Model, judged: Mapping[str, Judged], suffix: str) -> Answers:

@@ -17,6 +17,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -41,7 +42,7 @@ from affect.pipeline.progress import LOOK_EVERY_S, Meter, say
 from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Store
 
 EXIT_OK, EXIT_NOTHING, EXIT_PARTIAL = 0, 1, 3
-_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """Errors of a store that takes nothing more, from anybody."""
 
 
@@ -182,7 +183,7 @@ class Stage:
             if isinstance(error, PermissionError) or getattr(error, "errno", None) in _CLOSED:
                 raise
             traceback.print_exc()
-            return Outcome("error", f"{type(error).__name__}: {error}", 0)
+            return Outcome("error", _named(error.__cause__ if isinstance(error, UnreadError) else error), 0)
 
     def _try(self, clip: Clip, limit_s: float) -> Extracted:
         """Do a clip; a process that takes too long over it ends itself, whatever hangs, and says where it was."""
@@ -269,13 +270,18 @@ def extract(
                 meter.advance(row["length_s"], f"{failed} failed" if failed else "")
         summary.num_nodes = _ask(tally.num_nodes) or 0
     finally:
-        attempts.close()
         ray.kill(tally)
+        with suppress(OSError):  # a store that is closed says so by itself
+            attempts.close()
     busy = max(seconds / plan.actors(run, kind, len(units)) for kind, seconds in work.items())
     for kind in kinds:
         speed.note(store.uri, kind, where[kind], parts[kind], work[kind], time.monotonic() - start - busy)
     plan.missing_units(probed, run, where, store, retry_failed=False)  # notes how units ended, for the next command
     return summary
+
+
+def _named(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _ask(method: Any) -> Any:  # noqa: ANN401 -- an actor's

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from affect.pipeline.state import Head, State, States
 from affect.pipeline.store import Outcome, Store, probe_key, unit_key
 from affect.timeline import TIME_TOLERANCE_S
 
+MISNAMED = "its name is not UTF-8: rename it"
 PATIENCE, MIN_PATIENCE_S = 400.0, 600.0
 """Seconds of work that a second of video may take before what works on it counts as stuck, and the least."""
 
@@ -178,9 +180,8 @@ def probe_videos(
         videos.append(
             Video(row["stem"], row["uri"], row["path"], size, row["key"], state.head, state.outcome.reason, asked)
         )
-    reason = "its name is not UTF-8: rename it"
     unnamed = affwild2.misnamed_videos(root) if only is None else []
-    return videos + [Video(name, files.join(base, name), name, 0, "", None, reason) for name in unnamed]
+    return videos + [Video(PurePosixPath(n).name, files.join(base, n), n, 0, "", None, MISNAMED) for n in unnamed]
 
 
 def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:

@@ -371,7 +371,10 @@ def read_outcomes(out: str) -> list[dict[str, Any]]:
     kinds = {"people": int, "frames": int, "duration_s": float}
     try:
         found = csv.DictReader(io.StringIO(files.read(uri).decode(), newline=""))
-        rows = [{name: kinds.get(name, str)(row[name]) for name in schema.OUTCOMES.names} for row in found]
+        told = [[row[name] for name in schema.OUTCOMES.names] for row in found]
+        if any(value is None for row in told for value in row):
+            raise ValueError("a row is cut off")
+        rows = [{n: kinds.get(n, str)(v) for n, v in zip(schema.OUTCOMES.names, row, strict=True)} for row in told]
         pa.Table.from_pylist(rows, schema=schema.OUTCOMES)
     except (csv.Error, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
         raise ValueError(f"{uri}: no table of outcomes ({error}); delete it and predict again") from error
@@ -388,7 +391,7 @@ def _before(out: str, models: Mapping[System, str]) -> list[dict[str, Any]]:
         there = {name for name, _, _ in files.walk(out)}
         rows = read_outcomes(out)
         return [row for row in rows if row["status"] == "failed" or f"{row['video']}.parquet" in there]
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # none, or none that can be read
+    except (FileNotFoundError, IsADirectoryError, ValueError, AttributeError, TypeError, KeyError):  # none of ours
         return []
 
 

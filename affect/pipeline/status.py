@@ -17,7 +17,7 @@ from affect.pipeline import plan
 from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extractor
 from affect.pipeline.progress import say
 from affect.pipeline.state import State, States
-from affect.pipeline.store import Store, probe_key
+from affect.pipeline.store import Outcome, Store, probe_key
 
 MAX_REASONS, MAX_NAMED = 12, 3
 """Reasons that are said, and videos that are named for each."""
@@ -45,6 +45,9 @@ def status(run: Run, videos: str, store: Store, tracks: list[str], *, describe: 
     states = States(store)
     probes = {stem: probe_key(path, *sizes[path]) for stem, path in sorted(names.items())}
     probed = states.of("videos", probes.values())
+    misnamed = State(Outcome("failed", plan.MISNAMED, 0), None)
+    for path in affwild2.misnamed_videos(videos):
+        _count(misnamed, counts["videos"], reasons, "", path)
     usable = {}
     for stem, key in probes.items():
         _count(probed.get(key), counts["videos"], reasons, "", stem)

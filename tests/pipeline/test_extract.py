@@ -114,11 +114,15 @@ def test_an_unreadable_video_a_silent_one_and_an_odd_name_harm_no_neighbour(
     (videos / "empty.mp4").write_bytes(b"")
     (videos / "text.mp4").write_text("this is no video")
     (videos / "cut.mp4").write_bytes(good.read_bytes()[:4000])
+    (videos / "below").mkdir()
+    Path(os.fsdecode(os.fsencode(videos) + b"/below/caf\xe9.mp4")).write_bytes(b"x")
     store = Store(str(tmp_path / "store"))
     summary = extract(extracted.run, str(videos), store)
     said = capsys.readouterr().out
     assert summary.exit_code == 3 and summary.done == {"ok": 9}
-    for name, reason in (("empty.mp4", "empty"), ("text.mp4", "cannot be opened"), ("cut.mp4", "cannot be opened")):
+    reasons = {"empty.mp4": "empty", "text.mp4": "cannot be opened", "cut.mp4": "cannot be opened"}
+    assert not any("/" in video.stem for video in summary.videos)  # outcomes are tables that are called so
+    for name, reason in (reasons | {"below/caf\\udce9.mp4": "not UTF-8"}).items():
         assert any(name in line and reason in line for line in said.splitlines()), name
 
 

@@ -168,7 +168,6 @@ def test_each_file_ends_in_its_own_way_and_its_neighbours_are_as_if_alone(extrac
         for kind in extracted.run.extracted:
             for key in plan.keys_of(entry, extracted.run, where, kind):
                 found = store.get(key)
-                assert found.status in ("ok", "degraded", "failed")
                 assert (found.status == "ok") == (not found.reason), (entry.path, kind, found.status, found.reason)
                 if kind == "audio" and not case.partial:
                     assert found.status == ("ok" if case.film.sound else "degraded"), (entry.path, found.reason)
@@ -183,12 +182,12 @@ def test_each_file_ends_in_its_own_way_and_its_neighbours_are_as_if_alone(extrac
 
 
 def test_the_matrix_has_what_it_promises():
-    assert len({Path(case.film.name).stem for case in cases()}) >= 35
+    assert len({Path(case.film.name).stem for case in cases()}) == 39  # and one without pictures
 
 
 @pytest.mark.slow
-def test_two_hours_are_read_where_a_clip_is_and_not_held(extracted: Micro, tmp_path: Path):
-    """Clips at the beginning, in the middle and at the end of a recording, by number and by memory."""
+def test_two_hours_are_read_where_a_clip_is(extracted: Micro, tmp_path: Path):
+    """Clips at the beginning, in the middle and at the end of a recording, frame by frame."""
     seconds = 7200
     path = write(tmp_path, film("long.mp4", ticks=[1000 * k for k in range(seconds)], options={"g": "60", "bf": "0"}))
     probe = video.probe(str(path), path.name)

@@ -16,7 +16,7 @@ from tests.conftest import Micro
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_S = 300.0
-NUM_COPIES = 20
+NUM_COPIES = 25
 SLOW = "tests/pipeline/extract_slowly.py"
 
 
