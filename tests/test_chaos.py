@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROUNDS, SEED = 15, 0
+ROUNDS, SEED = 10, 0
 
 
 @pytest.mark.slow

@@ -2,10 +2,8 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -225,33 +223,6 @@ def test_pools_that_cannot_fit_are_an_error_before_anything_starts(extracted: Mi
     run = replace(extracted.run, face=replace(extracted.run.face, num_cpus=8.0))
     with pytest.raises(ValueError, match=r"cluster has 2.*--face.num-cpus"):
         extract(run, extracted.places.videos, Store(str(tmp_path)))
-
-
-@pytest.mark.slow
-def test_a_killed_driver_resumes_to_the_same_bytes(extracted: Micro, local_ray: str, tmp_path: Path):
-    """kill -9 in mid-extraction, then the same command, against the store that nothing disturbed."""
-    store = tmp_path / "store"
-    command = [sys.executable, str(ROOT / "tests" / "pipeline" / "extract_micro.py"), str(extracted.root), str(store)]
-    environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
-    driver = subprocess.Popen(command, env=environment)
-    features = ("videos", "face", "behavior", "audio")
-    # another test may have extracted the held-out video03 into the same store
-    undisturbed = {
-        name: content
-        for name, content in objects(extracted.places.store).items()
-        if name.split("/")[0] in features and "/video03-" not in name
-    }
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        done = len(objects(str(store))) if store.exists() else 0
-        if done >= 5:
-            break
-        time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    assert 5 <= len(objects(str(store))) < len(undisturbed), "the kill came too late to mean anything"
-    assert subprocess.run(command, env=environment, check=False).returncode == 0
-    assert objects(str(store)) == undisturbed
 
 
 def test_a_cluster_that_may_grow_is_no_reason_to_refuse_a_job(extracted: Micro, monkeypatch: pytest.MonkeyPatch):
