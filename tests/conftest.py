@@ -24,7 +24,9 @@ from affect.recipes import Places
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[str]:
     """A local Ray of two CPUs; its address."""
-    context = ray.init(num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
+    context = ray.init(
+        "local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
+    )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     yield context.address_info["gcs_address"]
     ray.shutdown()
