@@ -139,7 +139,11 @@ def ended(runs: Path) -> dict[str, str]:
     """Last report of every trial that Ray Tune knows to be over."""
     found = {}
     for state in sorted(runs.glob("tune/killed/experiment_state-*.json"))[-1:]:
-        for text, _ in json.loads(state.read_text())["trial_data"]:
+        try:
+            told = json.loads(state.read_text())["trial_data"]
+        except json.JSONDecodeError:  # it is being written, in place
+            continue
+        for text, _ in told:
             trial = json.loads(text)
             if trial["status"] == "TERMINATED":
                 found[trial["trial_id"]] = trial["experiment_tag"]
