@@ -183,7 +183,8 @@ class Stage:
             if isinstance(error, PermissionError) or getattr(error, "errno", None) in _CLOSED:
                 raise
             traceback.print_exc()
-            return Outcome("error", _named(error.__cause__ if isinstance(error, UnreadError) else error), 0)
+            cause = error.__cause__ if isinstance(error, UnreadError) else error
+            return Outcome("error", f"{type(cause).__name__}: {cause}", 0)
 
     def _try(self, clip: Clip, limit_s: float) -> Extracted:
         """Do a clip; a process that takes too long over it ends itself, whatever hangs, and says where it was."""
@@ -278,10 +279,6 @@ def extract(
         speed.note(store.uri, kind, where[kind], parts[kind], work[kind], time.monotonic() - start - busy)
     plan.missing_units(probed, run, where, store, retry_failed=False)  # notes how units ended, for the next command
     return summary
-
-
-def _named(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _ask(method: Any) -> Any:  # noqa: ANN401 -- an actor's

@@ -67,7 +67,7 @@ def to_arrow(table: pa.Table, note: dict[str, Any], *, by_row: bool) -> bytes:
 def from_arrow(source: Any) -> tuple[pa.Table, dict[str, Any]]:  # noqa: ANN401 -- pyarrow has no common type
     """Read it, or map it into memory, and its note; the checksum is not looked at."""
     table = pa.ipc.open_file(source).read_all()
-    return table, _note(table)
+    return table, read_note(table.schema.metadata)
 
 
 def check_arrow(table: pa.Table) -> None:
@@ -77,11 +77,8 @@ def check_arrow(table: pa.Table) -> None:
         ValueError: they are not what was written.
     """
     table.validate(full=True)  # what points out of its buffer may not be touched
-    _compare(_note(table), _seal(_parts(table, by_row=False)) | _name(table, _note(table)))
-
-
-def _note(table: pa.Table) -> dict[str, Any]:
-    return read_note(table.schema.metadata)
+    note = read_note(table.schema.metadata)
+    _compare(note, _seal(_parts(table, by_row=False)) | _name(table, note))
 
 
 def read_note(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
