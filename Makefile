@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: demo test test-all lint
+.PHONY: demo test test-all test-isa lint
 
 demo: .venv/installed
 	$(BIN)/python jobs/demo.py
@@ -15,6 +15,9 @@ test: .venv/yolo
 test-all: .venv/yolo
 	command -v chromium > /dev/null || { apt-get -q update && apt-get -qy install chromium; } || true # else the report is not tried in a browser
 	$(BIN)/python -m pytest
+
+test-isa: .venv/installed
+	$(BIN)/python tests/isa.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

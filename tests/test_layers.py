@@ -8,6 +8,8 @@ from torch import Tensor
 
 from affect.layers import AttentionLayer, Projection, RegressionHead, attend, gated_softmax, sinusoids
 
+pytestmark = pytest.mark.numeric
+
 
 def norm(x: Tensor) -> Tensor:
     return (x - x.mean()) / torch.sqrt(((x - x.mean()) ** 2).mean() + 1e-5)

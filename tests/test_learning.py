@@ -18,6 +18,8 @@ from affect.layers import Output
 from affect.learning import Keeper
 from tests.processes import spawn
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 
 

@@ -10,11 +10,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WavLMConfig, WavLMModel
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMPositionalConvEmbedding
 from transformers.utils.logging import disable_progress_bar
 
 from affect import config, weights
-from affect.layers import Output, gated_softmax
+from affect.layers import Output, convolve_groups, gated_softmax
 from affect.weights import WeightsError
 
 _KINDS = ("wavlm", "ser")
@@ -126,6 +126,14 @@ class Attention(WavLMAttention):
         return self.out_proj(out.transpose(1, 2).reshape(batch, length, width)), None
 
 
+class PositionalConvolution(WavLMPositionalConvEmbedding):
+    """WavLM's own convolutional positions, in float32 on a CPU (see :func:`affect.layers.convolve_groups`)."""
+
+    def forward(self, hidden_states: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        """As transformers has it."""
+        return convolve_groups(super().forward, hidden_states, self.conv.bias.dtype)
+
+
 class WavlmRegressor(nn.Module):
     """Valence and arousal of each second of a segment from its waveform.
 
@@ -158,6 +166,7 @@ class WavlmRegressor(nn.Module):
         layers = self.backbone.encoder.layers
         for layer in layers:
             layer.attention.__class__ = Attention  # the names of the state stay
+        self.backbone.encoder.pos_conv_embed.__class__ = PositionalConvolution
         self._num_frozen = len(layers) - min(settings.trained_layers, len(layers))
         layers[self._num_frozen :].requires_grad_(True)
         width = self.backbone.config.hidden_size

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from affect import config
-from affect.layers import Output, Projection, RegressionHead
+from affect.layers import Output, Projection, RegressionHead, convolve_groups
 
 # Range of the step size that a block starts with, and its floor (mamba_ssm.Mamba's defaults).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -145,7 +145,8 @@ class MambaBlock(nn.Module):
     def forward(self, u: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
         """Add to each point what the points up to it say."""
         x, z = self.in_proj(self.norm(u)).chunk(2, dim=-1)
-        x = F.silu(self.conv1d(x.mT)[..., : u.shape[1]].mT)  # the tail of the convolution would see the future
+        x = convolve_groups(self.conv1d, x.mT, self.conv1d.weight.dtype)
+        x = F.silu(x[..., : u.shape[1]].mT)  # the tail of the convolution would see the future
         r, b, c = self.x_proj(x).split([self.rank, self.state, self.state], dim=-1)
         dt = F.softplus(self.dt_proj(r))
         # Under autocast these are of several types, which the kernel refuses; the recurrence runs in the weights' own.
@@ -189,7 +190,8 @@ class Mamba(nn.Module):
         Returns:
             Prediction and embedding of each segment.
         """
-        u = self.project(x.masked_fill(padding[..., None], 0))  # (B, T, H)
+        # The stream that the blocks add to is as wide as the weights under autocast too, as in mamba-ssm.
+        u = self.project(x.masked_fill(padding[..., None], 0)).to(self.norm.weight.dtype)  # (B, T, H)
         for block in self.blocks:
             u = block(u)
         h = self.norm(u)

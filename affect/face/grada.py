@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from affect import files
 from affect.config import EXPRESSIONS, Face, GradaShape
 from affect.face.crop import normalise
-from affect.layers import fill
+from affect.layers import convolve_groups, fill
 
 
 class Encoded(NamedTuple):
@@ -33,6 +33,14 @@ class Encoded(NamedTuple):
     embedding: Tensor
     expression: Tensor
     affect: Tensor
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """torch's own, in float32 on a CPU (see :func:`affect.layers.convolve_groups`)."""
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """Convolve each channel by itself."""
+        return convolve_groups(super().forward, input, self.weight.dtype)
 
 
 class Grada(nn.Module):
@@ -60,6 +68,9 @@ class Grada(nn.Module):
         ]
         self.shape = shape
         trunk = EfficientNet(stages, dropout=shape.dropout)
+        for module in trunk.modules():
+            if isinstance(module, nn.Conv2d) and module.groups > 1:
+                module.__class__ = DepthwiseConv2d  # the names of the state stay
         self.trunk = nn.Sequential(trunk.features, trunk.avgpool, nn.Flatten())
         self.embedding = nn.Sequential(
             nn.Dropout(shape.dropout),

@@ -24,6 +24,8 @@ from affect.audio.wavlm import (
 from affect.tiny import make_wavlm
 from affect.weights import WeightsError
 
+pytestmark = pytest.mark.numeric
+
 SETTINGS = config.Wavlm(trained_layers=1, pooling_hidden=8, hidden=12)
 FULL = 64_000
 

@@ -13,6 +13,8 @@ from affect import config
 from affect.behavior import mamba
 from affect.behavior.mamba import Mamba, MambaBlock, selective_scan
 
+pytestmark = pytest.mark.numeric
+
 SMALL = config.Mamba(hidden=20, layers=2, state=3, kernel=4, head_hidden=7)
 VISION = config.Mamba(states="vision", layers=4, hidden=128, kernel=3, dropout=0.1)
 

@@ -18,6 +18,8 @@ from affect.behavior.qwen import Qwen, States
 from affect.config import Behavior
 from affect.weights import WeightsError
 
+pytestmark = pytest.mark.numeric
+
 WIDTH = 64
 TEXTS = list(PROMPTS.values())
 NAIVE = 1e-5

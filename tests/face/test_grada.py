@@ -15,6 +15,8 @@ from affect.face.crop import normalise
 from affect.face.grada import Encoder, Grada, load_trunk
 from affect.layers import fill
 
+pytestmark = pytest.mark.numeric
+
 TINY = GradaShape(width=0.1, depth=0.1, embedding=8, crop_px=32)
 
 

@@ -9,6 +9,8 @@ from affect import config
 from affect.face.transformer import FaceTransformer
 from affect.layers import AttentionLayer, sinusoids
 
+pytestmark = pytest.mark.numeric
+
 SMALL = config.FaceTransformer(hidden=16, layers=2, heads=4)
 
 

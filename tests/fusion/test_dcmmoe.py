@@ -12,6 +12,8 @@ from affect import config
 from affect.fusion.dcmmoe import DCMMOE
 from affect.layers import ExpertNorm, FusionOutput, sinusoids
 
+pytestmark = pytest.mark.numeric
+
 SMALL = config.Dcmmoe(hidden=16, layers=2, heads=4)
 WIDTHS = {"face": 10, "behavior": 7, "audio": 9}
 PAIRS = list(permutations(range(3), 2))

@@ -11,6 +11,8 @@ from torch.nn import functional
 from affect import config
 from affect.fusion.raav import RAAV
 
+pytestmark = pytest.mark.numeric
+
 SMALL = config.Raav(hidden=16, heads=4, feedforward=24, latents=3)
 WIDTHS = {"face": 10, "behavior": 7, "audio": 9}
 Inputs = dict[str, Tensor]

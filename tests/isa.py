@@ -1,0 +1,47 @@
+"""Run the numeric tests under each instruction set that this processor has: ``make test-isa``.
+
+oneDNN and ATen pick their kernels by the processor; both can be told to do as an older one would, each run tells both.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ONEDNN = {
+    "AVX2": "avx2",
+    "AVX512_CORE": "avx512bw",
+    "AVX512_CORE_BF16": "avx512_bf16",
+    "AVX512_CORE_AMX": "amx_bf16",
+}
+"""Values of ONEDNN_MAX_CPU_ISA, with what a processor's flags say of each."""
+ATEN = {"default": "", "avx2": "avx2", "avx512": "avx512bw"}
+"""The same of ATEN_CPU_CAPABILITY."""
+
+
+def main() -> int:
+    """Print a line per pair of instruction sets; returns 1 if a test fails under any."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    onednn, aten = ([name for name, flag in names.items() if not flag or flag in flags] for names in (ONEDNN, ATEN))
+    failed = 0
+    for first, second in itertools.zip_longest(onednn, aten):
+        variables = {"ONEDNN_MAX_CPU_ISA": first or (onednn or ["ALL"])[-1], "ATEN_CPU_CAPABILITY": second or aten[-1]}
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-m", "numeric and not slow", *sys.argv[1:]],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+        )
+        failed += run.returncode != 0
+        said = run.stdout.strip().splitlines()
+        names = " ".join(f"{variable}={name}" for variable, name in variables.items())
+        print(f"{names}: {said[-1] if said else run.stderr[-500:]}", flush=True)
+        if run.returncode:
+            print(run.stdout[-20_000:], flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
