@@ -64,7 +64,9 @@ def mamba(_: Path) -> tuple[nn.Module, tuple[Tensor, ...]]:
 def grada(_: Path) -> tuple[nn.Module, tuple[Tensor, ...]]:
     model = Grada(config.GradaShape(width=0.25, depth=0.5, embedding=16, crop_px=64))
     crops = torch.randn(6, 3, 64, 64)
-    model.train()(crops)  # statistics of its own, without which a random network says nearly a constant
+    with torch.no_grad():
+        for _ in range(50):
+            model.train()(crops)  # statistics of its own, without which a random network says nearly a constant
     return model, (crops,)
 
 
