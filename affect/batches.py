@@ -139,8 +139,8 @@ class Task(ABC):
         gold: Float[Tensor, "B T targets"],
         prediction: Float[Tensor, "B T outputs"],
         annotated: Bool[Tensor, "B T"],
-    ) -> Float[Tensor, ""] | None:
-        """Loss of a whole batch: the hybrid CCC loss; None if nothing in it is annotated."""
+    ) -> Float[Tensor, ""]:
+        """Loss of a whole batch: the hybrid CCC loss; any constant if nothing in it is annotated."""
         return hybrid_loss(gold, prediction, annotated, self.settings.loss)
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:

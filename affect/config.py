@@ -71,33 +71,47 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
-    """How many Ray actors a stage of the extraction has, and what each of them holds. Never part of an address."""
+    """How many Ray actors do one kind of work, and what each of them holds. Never part of an address."""
 
     num_cpus: float = 1.0
     """CPUs of one actor; fractions are allowed."""
     num_gpus: float = 0.0
-    """GPUs of one actor; fractions are allowed."""
+    """GPUs of one actor: a part of one, or whole ones."""
     min_actors: int = 1
     """Actors started at once."""
     max_actors: int = 1
-    """Actors that the stage may grow to."""
-    limit_s: float = 0.0
-    """Seconds that a clip may take before its actor ends itself as one that hangs; 0: 400 per second, at least 600."""
+    """Actors that the pool may grow to, where the cluster has room."""
     node_label: str = ""
     """KEY=VALUE: actors are placed on nodes that ``ray start --labels KEY=VALUE`` started, on any node if empty."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_positive(self, "num_cpus", "min_actors")
+        whole = self.num_gpus <= 1 or self.num_gpus == int(self.num_gpus)
         _check(self, self.num_gpus >= 0, f"num_gpus is {self.num_gpus}, it cannot be negative")
+        _check(
+            self, whole, f"num_gpus is {self.num_gpus}, above 1 it has to be a whole number: cards are not shared so"
+        )
         _check(self, self.max_actors >= self.min_actors, f"max_actors {self.max_actors} < min_actors {self.min_actors}")
-        _check(self, self.limit_s >= 0, f"limit_s is {self.limit_s}, it cannot be negative")
         fits = not self.node_label or (self.node_label.count("=") == 1 and all(self.node_label.split("=")))
         _check(self, fits, f"node_label is {self.node_label!r}, it has to be KEY=VALUE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Face(Pool):
+class Stage(Pool):
+    """A stage of the extraction, which does clips."""
+
+    limit_s: float = 0.0
+    """Seconds that a clip may take before its actor ends itself as one that hangs; 0: 400 per second, at least 600."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        Pool.__post_init__(self)
+        _check(self, self.limit_s >= 0, f"limit_s is {self.limit_s}, it cannot be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Face(Stage):
     """Extraction of faces: detector, mouth mesh and GRADA embedding."""
 
     weights: str = "grada"
@@ -139,7 +153,7 @@ class Face(Pool):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Behavior(Pool):
+class Behavior(Stage):
     """Extraction of vision-language states: one prefill per segment."""
 
     weights: str = "Qwen/Qwen3-VL-4B-Instruct"
@@ -171,7 +185,7 @@ class Behavior(Pool):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Description(Pool):
+class Description(Stage):
     """What the vision-language model writes about each segment; the rest is as in :class:`Behavior`."""
 
     max_tokens: int = 160
@@ -184,7 +198,7 @@ class Description(Pool):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Audio(Pool):
+class Audio(Stage):
     """Extraction of waveforms, one per segment."""
 
     sample_rate_hz: int = 16_000
@@ -406,8 +420,8 @@ class Wavlm:
     weights: str = "3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes"
     """Hub id or folder of the backbone: WavLM, or a speech-emotion model that wraps it, as the paper's does, which is
     WavLM-Large trained on MSP-Podcast."""
-    revision: str = "main"
-    """Revision of the hub id."""
+    revision: str = "00d0e12ba9bf957f5aeea36e8663c8c61cb50ac9"
+    """Commit, tag or branch of the hub id; only a commit always means the same numbers."""
     trained_layers: int = 4
     """Top encoder layers that are trained; everything below is frozen."""
     cached: bool = False
@@ -589,6 +603,8 @@ class Run:
     """Second fusion."""
     workers: Workers = field(default_factory=Workers)
     """Where training runs."""
+    inference: Pool = field(default_factory=lambda: Pool(max_actors=1000))
+    """Actors that run trained models: prediction, evaluation, and the audio model's frozen layers."""
 
     def __post_init__(self) -> None:
         """Check what settings ask of each other."""
@@ -776,6 +792,22 @@ def setting(owner: Any, path: str) -> Any:  # noqa: ANN401 -- a dataclass of set
     return value
 
 
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 -- a dataclass, or what JSON makes of one
+    """Settings by dotted path.
+
+    Args:
+        settings: a dataclass, or a mapping with the same names.
+        prefix: path of the whole, empty for none.
+    """
+    parts = settings
+    if dataclasses.is_dataclass(settings):
+        parts = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    if not isinstance(parts, Mapping):
+        return {prefix: settings}
+    dot = "." if prefix else ""
+    return {p: v for name, part in parts.items() for p, v in flat(part, f"{prefix}{dot}{name}").items()}
+
+
 def with_settings(owner: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- the same kind of dataclass
     """Settings with some changed, all at once: what they ask of each other is seen of the whole.
 
@@ -820,16 +852,16 @@ def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and pla
     """Sixteen hex digits that change whenever a setting changes that could change a number.
 
     Args:
-        parts: dataclasses and JSON values. The fields of :class:`Pool` are left out of its subclasses.
+        parts: dataclasses and JSON values. The fields of :class:`Stage` are left out of its subclasses.
 
     Returns:
         The first 16 digits of the sha256 of the parts as canonical JSON.
     """
-    pool = {f.name for f in dataclasses.fields(Pool)}
+    pool = {f.name for f in dataclasses.fields(Stage)}
 
     def plain(part: Any) -> Any:  # noqa: ANN401
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
-            skipped = pool if isinstance(part, Pool) else set()
+            skipped = pool if isinstance(part, Stage) else set()
             names = (f.name for f in dataclasses.fields(part) if f.name not in skipped)
             return {"": type(part).__name__, **{name: plain(getattr(part, name)) for name in names}}
         if isinstance(part, (tuple, list)):

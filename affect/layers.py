@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 
@@ -31,9 +31,7 @@ class FusionOutput(NamedTuple):
 
 
 def sinusoids(length: int, like: Float[Tensor, "*batch H"]) -> Float[Tensor, "{length} H"]:
-    """Fixed positions of a sequence.
-
-        P[t, 2i] = sin(t / 10000^(2i / H)),   P[t, 2i + 1] = cos(t / 10000^(2i / H))
+    """Fixed positions of a sequence, counted in steps from 0: :func:`sinusoids_at`.
 
     Args:
         length: T, points of the sequence; position 0 is the window's first.
@@ -41,13 +39,28 @@ def sinusoids(length: int, like: Float[Tensor, "*batch H"]) -> Float[Tensor, "{l
 
     Returns:
         P.
+    """
+    return sinusoids_at(torch.arange(length, device=like.device), like)
+
+
+def sinusoids_at(position: Shaped[Tensor, "*points"], like: Float[Tensor, "*batch H"]) -> Float[Tensor, "*points H"]:
+    """Fixed positions of points anywhere.
+
+        P[2i] = sin(t / 10000^(2i / H)),   P[2i + 1] = cos(t / 10000^(2i / H))
+
+    Args:
+        position: t of each point, in steps or in seconds.
+        like: any tensor of the width and type that is wanted; H is even.
+
+    Returns:
+        P.
 
     Source: Attention Is All You Need (arXiv 1706.03762), section 3.5.
     """
     width = like.shape[-1]
-    frequency = torch.exp(torch.arange(0, width, 2, device=like.device) * (-math.log(10_000.0) / width))
-    angle = torch.arange(length, device=like.device)[:, None] * frequency  # (T, H / 2)
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(like.dtype)  # (T, H)
+    frequency = torch.exp(torch.arange(0, width, 2, device=position.device) * (-math.log(10_000.0) / width))
+    angle = position[..., None] * frequency  # (..., H / 2)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).to(like.dtype)  # (..., H)
 
 
 def gated_softmax(scores: Float[Tensor, "*batch E"], allowed: Bool[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:

@@ -11,6 +11,7 @@ Training that was killed goes on from its last checkpoint and ends as it would h
 import copy
 import ctypes
 import itertools
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -216,6 +217,24 @@ def _check(task: Task, samples: Sequence[Any], training: Sequence[Any], developm
             )
 
 
+class _OnHost:
+    """Numbers on their way from a device to this process, which goes on until it reads them."""
+
+    def __init__(self, values: Tensor) -> None:
+        """Queue the copy."""
+        self._values = values.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.Event() if values.is_cuda else None
+        if self._copied:
+            self._copied.record()
+
+    def read(self) -> list[float]:
+        """Wait for the copy alone, not for what was queued after it."""
+        if self._copied:
+            self._copied.synchronize()
+        numbers: list[float] = self._values.tolist()
+        return numbers
+
+
 class _Training:
     """A model, its optimiser, and where they are: what a checkpoint holds."""
 
@@ -279,10 +298,9 @@ class _Training:
         todo = batches[self.steps :]
         shares = [_share(batch, self.rank, self.processes) for batch in todo]
         for batch, share in zip(todo, loader(self.task, shares, self.device), strict=True):
-            loss = self._loss(trained, share, len(batch[self.rank :: self.processes]), number)
-            self._step(loss, batch)
+            loss = self._step(*self._loss(trained, share, len(batch[self.rank :: self.processes]), number), batch)
             self.steps += 1
-            on_step(Step(number, self.steps, len(batches), None if loss is None else float(loss.detach())))
+            on_step(Step(number, self.steps, len(batches), loss))
             if keeper and self.steps % keeper.every == 0 and self.steps < len(batches):
                 self.save(keeper)
         if not self.losses and not self.skipped:
@@ -296,8 +314,8 @@ class _Training:
         assert self.trained is not None
         return self.trained
 
-    def _loss(self, trained: nn.Module, share: Batch, num_own: int, epoch: int) -> Tensor | None:
-        """Loss over the whole batch, of which this process computes its share."""
+    def _loss(self, trained: nn.Module, share: Batch, num_own: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """Loss over the whole batch, of which this process computes its share, and how many points it is of."""
         seed = checkpoint.seed_of(checkpoint.STEP, self.settings.seed, epoch, self.steps, self.rank)
         torch.manual_seed(seed)  # dropout; each process has its own
         np.random.seed(seed % 2**32)  # transformers' SpecAugment draws from numpy
@@ -307,20 +325,26 @@ class _Training:
         with autocast(self.settings, self.device):
             prediction = self.task.forward(trained, share).prediction
         prediction = gather_with_gradient(prediction)
-        return self.task.loss(gather(share.gold), prediction, gather(share.annotated))
+        annotated = gather(share.annotated)
+        return self.task.loss(gather(share.gold), prediction, annotated), annotated.sum()
 
-    def _step(self, loss: Tensor | None, batch: Sequence[Any]) -> None:
-        """Follow the gradient, unless there is none."""
-        if loss is None:
-            return
-        if not torch.isfinite(loss):
-            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-            if self.in_a_row == MAX_NAN_STEPS:
-                raise FloatingPointError(f"loss {loss.item()} {MAX_NAN_STEPS} steps in a row, last on {_names(batch)}")
-            return
-        self.in_a_row = 0
+    def _step(self, loss: Tensor, count: Tensor, batch: Sequence[Any]) -> float | None:
+        """Follow the gradient, unless there is none; returns the loss, None if nothing in the batch is annotated.
+
+        Whether there is one is looked at when the backward pass has been queued: a GPU computes it meanwhile.
+        """
+        told = _OnHost(torch.stack([loss.detach().double(), count.double()]))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        value, num_points = told.read()
+        if not num_points:
+            return None
+        if not math.isfinite(value):
+            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+            if self.in_a_row == MAX_NAN_STEPS:
+                raise FloatingPointError(f"loss {value} {MAX_NAN_STEPS} steps in a row, last on {_names(batch)}")
+            return value
+        self.in_a_row = 0
         self.scaler.unscale_(self.optimizer)
         if self.settings.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
@@ -331,10 +355,11 @@ class _Training:
             self.skipped += 1
             if self.scaler.get_scale() < 1:
                 raise FloatingPointError(f"gradients are finite at no scale, last on {_names(batch)}")
-            return
+            return value
         if self.average:
             self.average.update_parameters(self.model)
-        self.losses.append(float(loss.detach()))
+        self.losses.append(value)
+        return value
 
     def close_epoch(self, ccc: Float[ndarray, " 3"]) -> None:
         """Note an epoch that was judged, and keep its weights if they are the best."""

@@ -146,15 +146,22 @@ def _keep(folder: Path, blocks: dict[int, bytes]) -> None:
     except OSError:  # a full or read-only disk: the bucket is asked again
         shutil.rmtree(folder, ignore_errors=True)
     if random.random() * TIDY_EVERY < len(blocks):
-        with suppress(OSError):  # another process tidies
+        with suppress(OSError):  # the folder went away
             _tidy(folder.parent)
 
 
 def _tidy(top: Path) -> None:
-    """Where there is too much, delete the files that were used longest ago until half of the limit is free."""
+    """Where there is too much, delete the files that were used longest ago until half of the limit is free.
+
+    Other processes write and tidy meanwhile: what vanishes under its hands is passed over.
+    """
     found = []
     for folder in top.iterdir():
-        sizes = [entry.stat() for entry in folder.iterdir()]
+        sizes = []
+        with suppress(OSError):  # it was tidied away, or is no folder
+            for entry in folder.iterdir():
+                with suppress(FileNotFoundError):  # a temporary file that has its name by now
+                    sizes.append(entry.stat())
         found.append((max((s.st_mtime for s in sizes), default=0.0), sum(s.st_size for s in sizes), folder))
     total = sum(size for _, size, _ in found)
     if total <= LIMIT:

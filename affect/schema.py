@@ -11,6 +11,10 @@ from affect.config import MODALITIES, SYSTEMS
 
 VERSION = 4
 """Part of every address: a change of meaning makes old objects invisible instead of wrong."""
+PROBE_VERSION = 2
+"""The same of probes, part of their keys."""
+MODEL_VERSION = 2
+"""The same of trained models and of what they say, part of their addresses."""
 
 _FLOATS = pa.list_(pa.float32())
 _HALVES = pa.list_(pa.float16())
@@ -20,6 +24,7 @@ VIDEO = pa.schema(
         ("path", pa.string()),  # relative to the folder or bucket of videos
         ("bytes", pa.int64()),
         ("fingerprint", pa.string()),  # of path, size, first and last MiB
+        ("content", pa.string()),  # of size, first and last MiB: one video under any name
         ("width", pa.int32()),  # of the picture as shown, rotation applied
         ("height", pa.int32()),
         ("rotation", pa.int32()),  # degrees that a decoded frame is turned, counter-clockwise, to be upright
@@ -112,11 +117,7 @@ TRACK = {
         [
             ("frame", pa.int32()),
             ("valid", pa.bool_()),  # the face was found in this very frame
-            ("bridged", pa.bool_()),  # not found, but before and after, a short time apart: the box is interpolated
-            ("box", _FLOATS),  # as in FACE; null where the person is not in the picture
             ("embedding", _FLOATS),  # at a frame without a face the nearest one's; empty in a track without any
-            ("valence", pa.float32()),  # the encoder's own, before any temporal model
-            ("arousal", pa.float32()),
             ("lip_area", pa.float32()),  # null without a mesh
         ]
     ),

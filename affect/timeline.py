@@ -263,6 +263,17 @@ def block_positions(num_frames: int, num_blocks: int, fps: float, *, full: bool)
     return np.clip(position - 0.5, 0, num_blocks - 1)
 
 
+def block_positions_at(time_s: Float[ndarray, " frames"], fps: float, num_blocks: int) -> Float[ndarray, " frames"]:
+    """The same of frames that lie anywhere in a segment: ``clamp(t + .5 / fps - .5, 0, n - 1)``.
+
+    Args:
+        time_s: t, each frame's time from the segment's start.
+        fps: mean frames per second.
+        num_blocks: n, blocks of a second each from the segment's start.
+    """
+    return np.clip(time_s + 0.5 / fps - 0.5, 0, num_blocks - 1)
+
+
 def interpolate_blocks(
     blocks: Float[ndarray, "K D"], positions: Float[ndarray, " frames"]
 ) -> Float[ndarray, "frames D"]:

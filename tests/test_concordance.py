@@ -1,6 +1,7 @@
 """Lin's coefficient against paper, torchmetrics and its own laws."""
 
 import itertools
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -131,10 +132,16 @@ def test_windows_without_annotation_are_left_out_of_the_mean():
     annotated[1] = False
     first = hybrid_loss(gold, predicted, annotated, settings)
     alone = hybrid_loss(gold[:1], predicted[:1], annotated[:1], settings)
-    assert both is not None and first is not None and alone is not None
     assert first == pytest.approx(alone.item()) and first != pytest.approx(both.item())
-    annotated[:] = False
-    assert hybrid_loss(gold, predicted, annotated, settings) is None
+
+
+@pytest.mark.parametrize("over", ["window", "batch"])
+def test_a_batch_without_annotation_has_a_loss_without_a_gradient(over: Literal["window", "batch"]):
+    gold, predicted = torch.full((2, 25, 2), torch.nan), torch.randn(2, 25, 2, requires_grad=True)
+    settings = Loss(ccc_over=over, error_weight=1.0, min_points=4)
+    loss = hybrid_loss(gold, predicted, torch.zeros(2, 25, dtype=torch.bool), settings)
+    loss.backward()
+    assert loss.isfinite() and predicted.grad is not None and not predicted.grad.any()
 
 
 def test_the_hybrid_loss_of_a_batch_is_its_equation():

@@ -23,6 +23,7 @@ from affect.config import (
     Raav,
     Run,
     Speaking,
+    Stage,
     System,
     Wavlm,
     Workers,
@@ -45,6 +46,8 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (Grid, {"clip_s": 61.0}),
     *zeros(Pool, "num_cpus", "min_actors"),
     (Pool, {"num_gpus": -0.5}),
+    (Pool, {"num_gpus": 1.5}),
+    (Stage, {"limit_s": -1.0}),
     (Pool, {"min_actors": 3, "max_actors": 2}),
     *zeros(Face, "max_faces", "crop_px", "micro_batch", "num_cpus"),
     *[(Face, {name: value}) for name in ("min_confidence", "box_growth") for value in (-0.1, 1.0, NAN)],
@@ -94,7 +97,7 @@ def test_defaults_are_in_range_and_cannot_be_changed(kind: type):
 
 def test_an_address_ignores_how_many_actors_compute_it():
     pool = {"num_cpus": 4.0, "num_gpus": 1.0, "min_actors": 2, "max_actors": 8, "limit_s": 9.0, "node_label": "a=b"}
-    assert {f.name for f in fields(Pool)} == set(pool)
+    assert {f.name for f in fields(Stage)} == set(pool)
     for settings in (Face(), Behavior(), Audio(), Run(name="a")):
         changed = replace(settings, face=Face(**pool)) if isinstance(settings, Run) else replace(settings, **pool)
         assert address(settings) == address(changed)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from affect import checkpoint, learning
 from affect.batches import Batch, Example, Outputs, Task, Window
-from affect.concordance import Moments, ccc
+from affect.concordance import Moments, ccc, hybrid_loss
 from affect.config import Fit, Loss
 from affect.layers import Output
 from affect.learning import Keeper
@@ -350,3 +350,30 @@ def test_a_compiled_model_learns_what_it_learns_as_it_is():
     tasks = [LinearTask(replace(settings, compile=on)) for on in (False, True)]
     plain, compiled = (learning.fit(task, items(6, 0), items(3, 1), device=CPU).model.map.weight for task in tasks)
     assert compiled.detach().numpy() == pytest.approx(plain.detach().numpy(), abs=1e-9)
+
+
+def test_a_step_looks_at_its_loss_after_the_backward_pass_has_been_queued(monkeypatch: pytest.MonkeyPatch):
+    """A GPU computes gradients while the host reads the loss; nothing reads a number before."""
+    order: list[str] = []
+    read, backward = learning._OnHost.read, Tensor.backward
+
+    def noted_read(self: learning._OnHost) -> list[float]:
+        order.append("read")
+        return read(self)
+
+    def noted_backward(self: Tensor, *args: object, **settings: object) -> None:
+        order.append("backward")
+        backward(self, *args, **settings)
+
+    monkeypatch.setattr(learning._OnHost, "read", noted_read)
+    monkeypatch.setattr(Tensor, "backward", noted_backward)
+    learning.fit(LinearTask(replace(FIT, max_epochs=1)), items(6, 0), items(3, 1), device=CPU)
+    assert len(order) > 2 and order == ["backward", "read"] * (len(order) // 2)
+
+
+@pytest.mark.parametrize("over", ["batch", "window"])
+def test_a_loss_looks_at_no_number_on_its_way(over: Literal["batch", "window"]):
+    """On a device without numbers every look is an error: on a GPU it would be a wait."""
+    gold, predicted = (torch.empty(3, 10, 2, device="meta", requires_grad=i == 1) for i in range(2))
+    annotated = torch.empty(3, 10, dtype=torch.bool, device="meta")
+    hybrid_loss(gold, predicted, annotated, Loss(ccc_over=over, error_weight=0.1, min_points=4)).backward()

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A room may import what stands above it in this list, and rooms on one line never meet.
 LAYERS = [
-    {"torchvision_cpu"},
+    {"torchvision_cpu", "device"},
     {"config"},
     {"schema", "files", "recipes"},
     {"timeline", "concordance", "weights", "ranges", "spaces"},

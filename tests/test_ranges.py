@@ -1,5 +1,6 @@
 """Files in buckets by range: what is asked for, and how often."""
 
+import os
 import random
 from collections.abc import Iterator
 from fractions import Fraction
@@ -83,6 +84,30 @@ def test_the_cache_is_bounded_and_what_was_used_longest_ago_goes(
     RangeFile(put(bytes(BLOCK), "19.bin"))  # was just replaced, so nothing of it is known
     RangeFile(put(bytes(BLOCK), "19.bin")).read()
     assert len(asked) == before + 1
+
+
+def test_what_vanishes_while_the_cache_is_tidied_is_passed_over(
+    asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """A temporary file of another process has its name before its size is asked for; the bound holds all the same."""
+    for number in range(6):
+        RangeFile(put(bytes(BLOCK), f"{number}.bin")).read()
+    folders = list((tmp_path / "cache" / "ranges").iterdir())
+    for folder in folders:
+        (folder / "._tmp.0").write_bytes(b"")
+    stat = Path.stat
+
+    def vanished(path: Path, **settings: bool) -> os.stat_result:
+        if path.name.startswith("._tmp."):
+            path.unlink(missing_ok=True)
+        return stat(path, **settings)
+
+    monkeypatch.setattr(Path, "stat", vanished)
+    monkeypatch.setattr(ranges, "LIMIT", 4 * BLOCK)
+    ranges._tidy(tmp_path / "cache" / "ranges")
+    monkeypatch.undo()
+    kept = [path for path in (tmp_path / "cache" / "ranges").rglob("*") if path.is_file()]
+    assert len(folders) == 6 and sum(path.stat().st_size for path in kept) <= 2 * BLOCK
 
 
 def test_a_cache_that_cannot_be_written_to_is_done_without(

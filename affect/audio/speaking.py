@@ -132,22 +132,18 @@ def verdicts(
         ranges: frames ``[f0, f1)`` of each segment.
         settings: the rule.
         everyone: as in :func:`mouth_open`.
-        frame_shift: frames that the mesh is looked up late, 0 or more; the published tables have 1. What would lie past
-            the end is closed and without a mesh.
-
-    Raises:
-        ValueError: the shift is negative.
+        frame_shift: frames that the mesh table lies late: a segment reads the frames ``[f0 - shift, f1 - shift)``.
+            The published tables put 1-based frame k at 0-based index k, which is 1. What lies outside of the track is
+            closed and without a mesh.
 
     Differs: the authors' code applies the verdict in training only; here it holds in every split.
     """
-    if frame_shift < 0:
-        raise ValueError(f"frame_shift is {frame_shift}, it cannot be negative")
     seen = ~np.isnan(lip_area)
     is_open = smooth(mouth_open(lip_area, settings, everyone), fps, settings)
     result = []
-    for first, end in ranges + frame_shift:
-        frames = max(1, int(end - first))
-        open_s, coverage = float(is_open[first:end].sum() / fps), float(seen[first:end].sum() / frames)
+    for first, end in ranges:
+        frames, read = max(1, int(end - first)), slice(*np.clip([first - frame_shift, end - frame_shift], 0, len(seen)))
+        open_s, coverage = float(is_open[read].sum() / fps), float(seen[read].sum() / frames)
         reasons = []
         if coverage < settings.min_coverage:
             reasons.append(f"mouth seen in {coverage:.0%} of the frames")

@@ -196,6 +196,11 @@ class WavlmRegressor(nn.Module):
         embedding = self.embed(pooled)  # (B, K, H)
         return Output(self.predict(embedding), embedding)
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The backbone's configuration as JSON has it: the model can be built from it without pretrained weights."""
+        return dict(json.loads(self.backbone.config.to_json_string()))
+
     def trunk(self, waveform: Float[Tensor, "B samples"], num_samples: Int[Tensor, " B"]) -> Float[Tensor, "B S D"]:
         """States after the last frozen layer, 0 past the true length: what of the model never changes in training.
 
@@ -272,6 +277,11 @@ def shape_of(name: str, revision: str) -> Path:
     return weights.described(said["ssl_type"], "main", "wavlm")
 
 
+def sizes_of(name: str, revision: str) -> WavLMConfig:
+    """The sizes of a checkpoint's WavLM: as :func:`shape_of`, read."""
+    return WavLMConfig.from_pretrained(shape_of(name, revision))
+
+
 def load_backbone(name: str, revision: str) -> WavLMModel:
     """Load WavLM from a checkpoint, plain or inside a speech-emotion model.
 
@@ -287,11 +297,11 @@ def load_backbone(name: str, revision: str) -> WavLMModel:
         WeightsError: the checkpoint cannot be had, is damaged, or holds no WavLM or not all of it.
     """
     disable_progress_bar()
-    shape, folder = shape_of(name, revision), weights.checkpoint(name, revision, *_KINDS)
+    shape, folder = sizes_of(name, revision), weights.checkpoint(name, revision, *_KINDS)
     try:
         loaded = WavLMModel.from_pretrained(
             folder,
-            config=WavLMConfig.from_pretrained(shape),
+            config=shape,
             dtype=torch.float32,
             use_safetensors=True,
             key_mapping={_WRAPPED: ""},

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from affect import weights
 from affect.config import Behavior
+from affect.device import at_hand
 from affect.weights import WeightsError
 
 PATCH_PX = 32
@@ -117,10 +118,13 @@ class Checkpoint:
     Args:
         settings: weights, revision and sizes.
         prompts: what it will be asked.
+        device: ``cuda`` or ``cpu``; the one at hand if not given.
         max_written: tokens that it may write; with 0 it is loaded without the head that makes words.
     """
 
-    def __init__(self, settings: Behavior, prompts: Sequence[str], *, max_written: int = 0) -> None:
+    def __init__(
+        self, settings: Behavior, prompts: Sequence[str], device: str | None = None, *, max_written: int = 0
+    ) -> None:
         """Load processor and weights (safetensors only).
 
         Raises:
@@ -132,8 +136,8 @@ class Checkpoint:
 
         disable_progress_bar()
         folder, self.processor = check(settings, prompts, max_written)
-        cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda" if cuda else "cpu")
+        self.device = torch.device(device or at_hand())
+        cuda = self.device.type == "cuda"
         self._side = torch.cuda.Stream() if cuda else None
         kind: Any = AutoModelForImageTextToText if max_written else AutoModel
         try:

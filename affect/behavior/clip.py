@@ -25,12 +25,13 @@ class BehaviorClip:
 
     Args:
         settings: weights, frames, sizes.
+        device: ``cuda`` or ``cpu``; the one at hand if not given.
     """
 
-    def __init__(self, settings: Behavior) -> None:
+    def __init__(self, settings: Behavior, device: str | None = None) -> None:
         """Load the model."""
         self._settings = settings
-        self._model = Qwen(settings, list(PROMPTS.values()))
+        self._model = Qwen(settings, list(PROMPTS.values()), device)
 
     def __call__(self, clip: Clip) -> Extracted:
         """Extract a clip.
@@ -39,7 +40,7 @@ class BehaviorClip:
             MediaError: the video cannot be opened.
         """
         rows: list[dict[str, object]] = []
-        num_shown, broken = 0, []
+        num_shown, broken, fewer = 0, [], []
         for segments, asked in ahead(self._asked(clip), BATCHES_AHEAD):
             for segment, pictures, answers in zip(segments, asked.shown, self._model.states(asked), strict=True):
                 num_shown += len(pictures.time_s)
@@ -47,11 +48,20 @@ class BehaviorClip:
                 rows += [row for row in own if row]
                 if None in own:
                     broken.append(segment.number)
+                if any(states.micro_batch < len(segments) for states in answers):
+                    fewer.append(segment.number)
         reasons = []
         if broken:
             reasons = [f"states of {len(broken)} of {len(clip.segments)} segments are not finite: {_some(broken)}"]
         table = pa.Table.from_pylist(rows, schema=schema.BEHAVIOR)
-        return extracted(table, clip, self._settings, num_shown, reasons)
+        found = extracted(table, clip, self._settings, num_shown, reasons)
+        if not fewer:
+            return found
+        note = (
+            f"{len(fewer)} of {len(clip.segments)} segments were computed fewer at once than micro_batch for lack of "
+            f"memory, which changes last digits: {_some(fewer)}"
+        )
+        return found._replace(reason="; ".join(filter(None, [found.reason, note])))
 
     def _asked(self, clip: Clip) -> Iterator[tuple[list[Segment], Asked]]:
         """Micro-batches of segments as the model reads them."""

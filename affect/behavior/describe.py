@@ -22,14 +22,15 @@ class DescriptionClip:
     Args:
         behavior: weights, frames, sizes.
         settings: how long a text may be.
+        device: ``cuda`` or ``cpu``; the one at hand if not given.
     """
 
-    def __init__(self, behavior: Behavior, settings: Description) -> None:
+    def __init__(self, behavior: Behavior, settings: Description, device: str | None = None) -> None:
         """Load the model with the head that makes words."""
         from transformers import GenerationConfig
 
         self._behavior = behavior
-        self._checkpoint = Checkpoint(behavior, list(PROMPTS.values()), max_written=settings.max_tokens)
+        self._checkpoint = Checkpoint(behavior, list(PROMPTS.values()), device, max_written=settings.max_tokens)
         tokenizer = self._checkpoint.processor.tokenizer
         pad, end = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
         self._how = GenerationConfig(

@@ -66,11 +66,12 @@ class Qwen:
     Args:
         settings: weights, revision and sizes.
         prompts: every text that it will be asked.
+        device: ``cuda`` or ``cpu``; the one at hand if not given.
     """
 
-    def __init__(self, settings: Behavior, prompts: Sequence[str]) -> None:
+    def __init__(self, settings: Behavior, prompts: Sequence[str], device: str | None = None) -> None:
         """Load the base model, without the head that makes words."""
-        self._checkpoint = Checkpoint(settings, prompts)
+        self._checkpoint = Checkpoint(settings, prompts, device)
         self._model = self._checkpoint.model
         # transformers renamed the argument from `past_key_values` to `cache` between 5.17 and 5.24.
         names = inspect.signature(self._model.forward).parameters

@@ -23,6 +23,8 @@ Split = Literal["train", "development", "held_out"]
 FOLDERS: dict[Split, str] = {"train": "Train_Set", "development": "Validation_Set"}
 HEADER = "valence,arousal"
 NOT_ANNOTATED = -5.0
+MAX_UNEVEN, MAX_UNEVEN_SHARE, MAX_UNEVEN_FACTOR = 100, 0.01, 1.5
+"""Rows that an annotation may have more or fewer than its video has frames, as a number, a share and a factor."""
 
 Person = Literal["main", "left", "right"]
 _SIDES: tuple[Person, ...] = ("left", "right")
@@ -49,6 +51,8 @@ def parse_annotation(text: str, name: str) -> Float[ndarray, "frames 2"]:
     header, *rows = text.replace("\r\n", "\n").rstrip("\n").split("\n")
     if header.strip() != HEADER:
         raise LabelError(f'{name}: the first line is "{header[:60]}", it has to be "{HEADER}"')
+    if not rows:
+        raise LabelError(f"{name}: it has a header and no rows, a row is a frame")
     values = np.empty((len(rows), 2))
     for number, row in enumerate(rows, start=1):
         try:
@@ -95,6 +99,34 @@ def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]
     if both:
         raise LabelError(f"{labels}: track {both[0]} is in Train_Set and in Validation_Set")
     return splits
+
+
+def check_length(name: str, num_rows: int, num_frames: int, duration_s: float) -> str:
+    """See that annotation and video belong together: the real corpus has 2 rows more to 49 fewer than frames.
+
+    Args:
+        name: of the track.
+        num_rows: rows of its annotation.
+        num_frames: frames of its video.
+        duration_s: length of its video.
+
+    Returns:
+        A warning if they differ by more than 1 % or 100; nothing otherwise.
+
+    Raises:
+        LabelError: they differ by more than both, or one is half as many again as the other.
+    """
+    more = abs(num_rows - num_frames)
+    if more <= min(MAX_UNEVEN, MAX_UNEVEN_SHARE * num_frames):
+        return ""
+    said = f"track {name}: {num_rows:,} label rows, but its video has {num_frames:,} frames"
+    factor = max(num_rows, num_frames) / max(1, min(num_rows, num_frames))
+    if factor < MAX_UNEVEN_FACTOR and more <= max(MAX_UNEVEN, MAX_UNEVEN_SHARE * num_frames):
+        return said
+    rate = num_rows / duration_s
+    if factor >= MAX_UNEVEN_FACTOR:
+        said += f", as many rows as seconds x {rate:.3g}: are these {rate:.3g} ratings a second, not one a frame?"
+    raise LabelError(f"{said}; an annotation has a row for every frame")
 
 
 def track_names(splits: Mapping[Split, Mapping[str, ndarray]]) -> list[str]:

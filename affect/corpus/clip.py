@@ -50,7 +50,7 @@ class Extracted(NamedTuple):
     Args:
         table: rows of the modality's schema, perhaps none.
         status: ``ok``, ``degraded`` (less than there should be) or ``failed`` (nothing usable).
-        reason: why not ``ok``, empty otherwise.
+        reason: why not ``ok``, or what else has to be known of it; mostly empty.
     """
 
     table: pa.Table

@@ -125,10 +125,7 @@ class Track:
         time_s: presentation time of every frame.
         gold: annotations, NaN where there is none.
         face_valid: whether the person's face was found.
-        bridged: not found, but before and after, a short time apart.
-        box: the face, left, top, right, bottom as shares of the picture; NaN where it is neither found nor bridged.
         face_embedding: GRADA's; at a frame without a face the nearest one's, 0 in a track without any.
-        face_affect: GRADA's own valence and arousal, filled likewise.
         lip_area: inner-lip area, NaN without a mesh.
         segments: the segments.
         series: what trained unimodal models say, by modality.
@@ -142,10 +139,7 @@ class Track:
     time_s: Float[ndarray, " frames"]
     gold: Float[ndarray, "frames 2"]
     face_valid: Bool[ndarray, " frames"]
-    bridged: Bool[ndarray, " frames"]
-    box: Float[ndarray, "frames 4"]
     face_embedding: Float[ndarray, "frames D"]
-    face_affect: Float[ndarray, "frames 2"]
     lip_area: Float[ndarray, " frames"]
     segments: Segments
     series: Mapping[Modality, Series] = field(default_factory=dict)

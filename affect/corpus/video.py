@@ -54,6 +54,7 @@ class Probe:
         path: relative to the folder or bucket of videos.
         bytes: size.
         fingerprint: of path, size, first and last MiB.
+        content: of size, first and last MiB: one video under any name.
         width: of the picture as shown.
         height: of the picture as shown.
         rotation: degrees counter-clockwise that make a decoded frame upright, a multiple of 90.
@@ -65,6 +66,7 @@ class Probe:
     path: str
     bytes: int
     fingerprint: str
+    content: str
     width: int
     height: int
     rotation: int
@@ -162,7 +164,7 @@ def probe(uri: str, path: str) -> Probe:
         raise MediaError("it is no file")
     with open(source, "rb") if isinstance(source, str) else nullcontext(source) as file:
         size = file.seek(0, io.SEEK_END)
-        mark = files.fingerprint(file, size, path)
+        mark, content = files.fingerprint(file, size, path), files.fingerprint(file, size, "")
         if size == 0:
             raise MediaError("the file is empty")
         _check_index(file, size)
@@ -183,7 +185,7 @@ def probe(uri: str, path: str) -> Probe:
     start, span = float(times[0]), float(times[-1] - times[0])
     if span > MAX_DURATION_S:
         raise MediaError(f"its frames span {span / 3600:,.0f} hours, more than {MAX_DURATION_S / 3600:.0f}")
-    return Probe(path, size, mark, width, height, rotation, has_audio, start, times - start)
+    return Probe(path, size, mark, content, width, height, rotation, has_audio, start, times - start)
 
 
 def _media_data(file: RangeFile) -> list[tuple[int, int]]:

@@ -45,12 +45,13 @@ class Finder:
 
     Args:
         settings: detector, thresholds, sizes.
+        device: as in :class:`FaceClip`.
     """
 
-    def __init__(self, settings: Face) -> None:
+    def __init__(self, settings: Face, device: str | None = None) -> None:
         """Load detector and mesh."""
         self._settings = settings
-        self._detect = detect.load(settings)
+        self._detect = detect.load(settings, device)
         self._mesh = Mesher(settings)
 
     def __call__(self, numbers: Sequence[int], pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> tuple[list[Row], int]:
@@ -92,13 +93,14 @@ class FaceClip:
 
     Args:
         settings: weights, thresholds, sizes.
+        device: ``cuda`` or ``cpu``; the one at hand if not given.
     """
 
-    def __init__(self, settings: Face) -> None:
+    def __init__(self, settings: Face, device: str | None = None) -> None:
         """Load detector, mesh and encoder."""
         self._settings = settings
-        self._find = Finder(settings)
-        self._encode = Encoder(weights.folder(settings.weights), settings)
+        self._find = Finder(settings, device)
+        self._encode = Encoder(weights.folder(settings.weights), settings, device)
 
     def __call__(self, clip: Clip) -> Extracted:
         """Extract a clip.

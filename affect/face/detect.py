@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from affect import files, weights
 from affect.config import Face
+from affect.device import at_hand
 
 YOLO_SIDE_PX = 640
 """Pictures are scaled to this longest side for YOLO, as its checkpoints were trained."""
@@ -34,14 +35,14 @@ Detector = Callable[[Sequence[ndarray]], list[Boxes]]
 """Finds the faces of RGB pictures (H, W, 3), each by itself."""
 
 
-def load(settings: Face) -> Detector:
-    """Load the detector that the settings name.
+def load(settings: Face, device: str | None = None) -> Detector:
+    """Load the detector that the settings name, an Ultralytics model to a device: the one at hand if not given.
 
     Raises:
         WeightsError: its weights cannot be had, or Ultralytics is not installed.
         ValueError: the checkpoint does not know the class.
     """
-    return Yolo(settings) if settings.detector == "yolo" else Mediapipe(settings)
+    return Yolo(settings, device) if settings.detector == "yolo" else Mediapipe(settings)
 
 
 class Mediapipe:
@@ -90,7 +91,7 @@ class Yolo:
     Source: paper, section 3.2; Ultralytics' documentation of ``predict``.
     """
 
-    def __init__(self, settings: Face) -> None:
+    def __init__(self, settings: Face, device: str | None = None) -> None:
         """Load the checkpoint; a ``.pt`` file is unpickled by Ultralytics, so it has to be named by its path."""
         path = weights.here(settings.yolo_weights)
         if not path.is_file():
@@ -103,13 +104,11 @@ class Yolo:
             from ultralytics import YOLO
         except ImportError as error:
             raise weights.WeightsError("detector yolo: pip install 'affect[yolo]' (AGPL-3.0) first") from error
-        import torch
-
         try:
             self._model = YOLO(path)
         except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise weights.WeightsError(f"{path} is no Ultralytics checkpoint: {error}") from error
-        self._device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        self._device = device or at_hand()
         self._confidence = settings.min_confidence
         names = self._model.names
         classes = [number for number, name in names.items() if name == settings.yolo_class]

@@ -23,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from affect import files
 from affect.config import EXPRESSIONS, Face, GradaShape
+from affect.device import at_hand
 from affect.face.crop import normalise
 from affect.layers import convolve_groups, fill
 
@@ -137,7 +138,7 @@ def fold(model: Grada) -> Grada:
 
 
 class Encoder:
-    """A loaded GRADA that turns uint8 crops into numbers, in micro-batches, on the device at hand.
+    """A loaded GRADA that turns uint8 crops into numbers, in micro-batches.
 
     In bfloat16 on a GPU, in float32 on a CPU. Channels lie last in memory and batch normalisation is folded into
     the convolutions; on a CPU both together halve the time.
@@ -145,11 +146,12 @@ class Encoder:
     Args:
         folder: the checkpoint.
         settings: crop size and micro-batch.
+        device: ``cuda`` or ``cpu``; the one at hand if not given.
     """
 
-    def __init__(self, folder: Path, settings: Face) -> None:
+    def __init__(self, folder: Path, settings: Face, device: str | None = None) -> None:
         """Load the weights."""
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(device or at_hand())
         model = fold(load(folder))
         if model.shape.crop_px != settings.crop_px:
             raise ValueError(

@@ -5,9 +5,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from affect import config
-from affect.layers import FusionOutput, gated_softmax, sinusoids
+from affect.config import Modality
+from affect.layers import FusionOutput, gated_softmax, sinusoids_at
 
-VISUAL = ("face", "behavior")
+VISUAL: tuple[Modality, Modality] = ("face", "behavior")
 
 
 class ReliabilityGate(nn.Module):
@@ -117,7 +118,9 @@ class RAAV(nn.Module):
         y     = Transformer layer(s) over the frames, pre-norm, GELU
         e     = GELU(W_1 LN(y));   v, a = W_2 Drop(e)
 
-    e is the embedding. With ``positions``, sinusoids counted from the segment's start are added to z and to tok.
+    e is the embedding. Where nothing visual is valid the voice has no frame to change, and v, a say nothing. With
+    ``positions``, sinusoids of the seconds from the segment's start are added to z and to tok: a frame's own, and the
+    middle of each block of a second.
 
     Source: paper (arXiv 2603.13056), reliability-aware audio-visual fusion.
     Differs: the paper's frames and tokens carry no positions, so that the model cannot tell when a block lies: that is
@@ -161,6 +164,7 @@ class RAAV(nn.Module):
         visual_valid: Bool[Tensor, "B 2 T"],
         audio_valid: Bool[Tensor, "B K"],
         padding: Bool[Tensor, "B T"],
+        time_s: Float[Tensor, "B T"] | None = None,
     ) -> FusionOutput:
         """Fuse a batch of segments.
 
@@ -171,6 +175,7 @@ class RAAV(nn.Module):
             visual_valid: true where face (0) and behaviour (1) have evidence.
             audio_valid: false for blocks that were rejected or are missing.
             padding: true for frames that only fill the segment; each segment has at least one that does not.
+            time_s: seconds of each frame from the segment's start; only positions read them.
 
         Returns:
             Prediction, embedding and the weights of face and behaviour at each frame.
@@ -180,8 +185,10 @@ class RAAV(nn.Module):
         z, gates = self.gate(x.masked_fill(~valid[..., None], 0), valid)  # (B, T, H), (B, T, 2)
         tokens = self.project["audio"](audio)  # (B, K, H)
         if self.positions:
-            z = z + sinusoids(z.shape[1], like=z)
-            tokens = tokens + sinusoids(tokens.shape[1], like=tokens)
+            assert time_s is not None
+            z = z + sinusoids_at(time_s, like=z)
+            block_s = torch.arange(tokens.shape[1], device=tokens.device) + 0.5
+            tokens = tokens + sinusoids_at(block_s, like=tokens)
         y = self.bottleneck(z, tokens, audio_valid).masked_fill(~valid.any(dim=-1, keepdim=True), 0)
         for layer in self.layers:
             y = layer(y, src_key_padding_mask=padding)

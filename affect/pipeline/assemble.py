@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -26,13 +25,12 @@ from affect.face.tracks import Person, at, choose
 from affect.pipeline import plan
 from affect.pipeline.columns import array, matrix
 from affect.pipeline.features import Features, load_features
+from affect.pipeline.graph import each
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
+from affect.pipeline.state import States
 from affect.pipeline.store import Store, slug
 from affect.pipeline.tracks import BASE, SILENCE, Part, TrackRef, to_tables
-
-MAX_MISSING_SHARE = 0.05
-"""Share of label rows that the video may lack at its end before label and video cannot belong together."""
 
 
 def make_track(
@@ -56,7 +54,7 @@ def make_track(
         hints: points that lie on the person, which then override ``person``.
 
     Raises:
-        ValueError: the label has far more rows than the video has frames, or the hints lie on nobody.
+        ValueError: the hints lie on nobody.
     """
     probe = features.probe
     hints = hints if "face" in run.extracted else ()
@@ -64,8 +62,6 @@ def make_track(
     if hints and chosen is None:
         raise ValueError(f"track {name}: its hints lie on nobody that is seen in {video.uri}")
     num = len(probe.time_s) if gold is None else len(gold)
-    if num - len(probe.time_s) > max(2, MAX_MISSING_SHARE * num):
-        raise ValueError(f"track {name}: {num} label rows, but {video.uri} has {len(probe.time_s)} frames")
     time_s = _extend(probe.time_s, num)
     face = _face(features, chosen, num)
     clock = timeline.Timestamps(probe.time_s)
@@ -84,13 +80,9 @@ def _extend(time_s: Float[ndarray, " frames"], num: int) -> Float[ndarray, " num
 
 def _face(features: Features, person: Person | None, num: int) -> dict[str, Any]:
     """The face's part of a track, of as many frames as it has; a frame without a face takes the nearest one's."""
-    valid, bridged = np.zeros(num, dtype=bool), np.zeros(num, dtype=bool)
-    box, lip_area = np.full((num, 4), np.nan), np.full(num, np.nan)
-    embedding, affect = np.zeros((num, matrix(features.face_table["embedding"]).shape[1])), np.zeros((num, 2))
+    valid, lip_area = np.zeros(num, dtype=bool), np.full(num, np.nan)
+    embedding = np.zeros((num, matrix(features.face_table["embedding"]).shape[1]))
     if person is not None:
-        inside = person.frame < num
-        box[person.frame[inside]] = person.box[inside]
-        bridged[person.frame[inside]] = person.bridged[inside]
         rows = person.rows[features.faces.frame[person.rows] < num]
         table, frames = features.face_table.take(rows), features.faces.frame[rows]
         valid[frames] = True
@@ -98,15 +90,7 @@ def _face(features: Features, person: Person | None, num: int) -> dict[str, Any]
         if len(rows):
             nearest = np.searchsorted(frames, timeline.nearest_valid(valid))
             embedding = matrix(table["embedding"])[nearest]
-            affect = np.stack([array(table["valence"]), array(table["arousal"])], axis=1)[nearest]
-    return {
-        "face_valid": valid,
-        "bridged": bridged,
-        "box": box,
-        "face_embedding": embedding,
-        "face_affect": affect,
-        "lip_area": lip_area,
-    }
+    return {"face_valid": valid, "face_embedding": embedding, "lip_area": lip_area}
 
 
 def _segments(
@@ -201,6 +185,8 @@ def assemble(
     tell_unknown(hints or {}, names)
     stems = {video.stem for video in videos}  # a broken video is still whose name it is
     usable = {video.stem: video for video in videos if video.head}
+    ended = _ended(usable, run, where, store)
+    uneven = []
     present = store.keys("tracks") | store.keys("waveforms")
     refs: list[TrackRef] = []
     rows: list[dict[str, Any]] = []
@@ -210,25 +196,32 @@ def assemble(
             try:
                 video = usable[affwild2.video_of(name, stems)]
                 person = affwild2.person_of(name, video.stem, names, stems)
-                keys = _keys(name, person, video, gold, run, where, store, list((hints or {}).get(name, ())))
+                assert video.head is not None
+                if warning := affwild2.check_length(name, len(gold), video.head.num_frames, video.head.duration_s):
+                    say(f"warning: {warning}")
+                uneven += [name] * (len(gold) != video.head.num_frames)
+                if video.stem not in ended:
+                    raise FileNotFoundError(video.stem)
+                keys = _keys(name, person, video, gold, run, ended[video.stem], list((hints or {}).get(name, ())))
             except (affwild2.LabelError, KeyError, FileNotFoundError) as error:
                 say(f"left out: {_why(name, error)}")
                 continue
-            refs.append(TrackRef(name, split, video.stem, person, keys))
+            refs.append(TrackRef(name, split, video.stem, person, keys, video.head.content))
             if missing := {part: key for part, key in keys.items() if key not in present}:
                 rows.append({"name": name, "person": person, "video": video.stem})
                 todo[name] = (gold, missing)
+    if uneven:
+        say(
+            f"assemble: {len(uneven)} tracks have not as many label rows as frames, as {uneven[0]}: what is more is cut"
+        )
     if unlabelled := len(usable.keys() - {ref.video for ref in refs}):
         say(f"assemble: {unlabelled} videos have no label and are left out")
     failed = {}
     if rows:
         say(f"assemble: {len(rows)} of {len(refs)} tracks to do")
         shared = {video.stem: video for video in usable.values() if video.stem in {row["video"] for row in rows}}
-        done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(
-            partial(_assemble, videos=shared, todo=todo, hints=hints or {}, run=run, where=where, store=store),
-            num_cpus=0.5,
-        )
-        failed = {row["name"]: row["reason"] for row in done.iter_rows() if row["reason"]}
+        work = partial(_assemble, videos=shared, todo=todo, hints=hints or {}, run=run, where=where, store=store)
+        failed = {row["name"]: row["reason"] for row in each(rows, work, 0.5) if row["reason"]}
     for name, reason in failed.items():
         say(f"left out: track {name}: {reason}")
     refs = [ref for ref in refs if ref.name not in failed]
@@ -243,25 +236,38 @@ def tell_unknown(hints: Mapping[str, Points], names: Sequence[str]) -> None:
         say(f"hints: there is no track {', '.join(unknown)}")
 
 
+def _ended(
+    videos: Mapping[str, Video], run: Run, where: Mapping[Modality, str], store: Store
+) -> dict[str, dict[Modality, list[tuple[str, str]]]]:
+    """Keys of each video's clips and how they ended, by stem and modality; without videos of which a clip is missing.
+
+    Nothing is read of clips whose end has been noted before.
+    """
+    states = States(store)
+    ended: dict[str, dict[Modality, list[tuple[str, str]]]] = {stem: {} for stem in videos}
+    for modality in where:
+        keys = {stem: plan.keys_of(video, run, where, modality) for stem, video in videos.items()}
+        there = states.of(modality, [key for own in keys.values() for key in own])
+        for stem, own in keys.items():
+            if all(key in there for key in own):
+                ended[stem][modality] = [(key, str(there[key].outcome)) for key in own]
+    states.keep()
+    return {stem: found for stem, found in ended.items() if len(found) == len(where)}
+
+
 def _keys(
     name: str,
     person: str,
     video: Video,
     gold: ndarray,
     run: Run,
-    where: Mapping[Modality, str],
-    store: Store,
+    found: Mapping[Modality, list[tuple[str, str]]],
     hints: list[tuple[int, float, float]],
 ) -> dict[Part, str]:
-    """Keys of a track's parts, each from all that decides its numbers.
-
-    Raises:
-        FileNotFoundError: a clip has not been extracted.
-    """
+    """Keys of a track's parts, each from all that decides its numbers: how its video's clips ended, too."""
     mark = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
     assert video.head is not None
     base = address(schema.VERSION, name, video.head.fingerprint, run.grid, run.wavlm.blocks, mark)
-    found = {m: [(key, str(store.outcome(key))) for key in plan.keys_of(video, run, where, m)] for m in where}
     folder = f"tracks/{slug(name)}-{base}"
     keys: dict[Part, str] = {part: f"{folder}/{part}.arrow" for part in BASE}
     face = address(person, hints, run.tracking, found.get("face"))

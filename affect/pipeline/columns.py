@@ -34,14 +34,6 @@ def ragged(
     return pa.ListArray.from_arrays(offsets, flat, mask=None if valid is None else pa.array(~valid))
 
 
-def boxes(column: pa.ChunkedArray) -> Float[ndarray, "frames 4"]:
-    """A column of boxes, null as NaN."""
-    valid = column.is_valid().to_numpy(zero_copy_only=False)
-    box = np.full((len(column), 4), np.nan)
-    box[valid] = matrix(column.drop_null(), 4)
-    return box
-
-
 def array(column: pa.ChunkedArray) -> ndarray:
     """A column of numbers without nulls."""
     return column.to_numpy()

@@ -22,8 +22,9 @@ from affect.config import EXPRESSIONS, EncoderRun, Workers, address
 from affect.corpus.images import ImageError, Images, read_manifest
 from affect.face import grada
 from affect.learning import Keeper
+from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.progress import say
-from affect.pipeline.stream import check_room, in_batches, in_order, to_batch, to_row
+from affect.pipeline.stream import in_batches, in_order, to_batch, to_row
 from affect.pipeline.workers import Observer, device_of, on_workers
 from affect.tasks.encoder import GradaTask
 
@@ -106,7 +107,7 @@ def train_encoder(
         ValueError: a person of one set is in another, nothing can be learned or selected, or the workers leave no CPU
             to read pictures with.
     """
-    check_room(run.workers)
+    check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
     sets = {"training": training, "development": development, "held out": held_out}
     _check_people(sets)
     known = {item.dataset for item in training}
@@ -184,7 +185,10 @@ def judge(task: GradaTask, model: nn.Module, items: Sequence[Images], device: to
     moments = [concordance.merge(parts) for parts in units.values()]
     score = concordance.score(moments) if any(part.count for part in moments) else None
     f1 = _macro_f1(gold[:, 2], predicted[:, 2:].argmax(axis=1))
-    affect_loss, expression_loss = (float("nan") if loss is None else float(loss) for loss in losses)
+    labelled = ~np.isnan(gold[:, [0, 2]]).all(axis=0)
+    affect_loss, expression_loss = (
+        float(loss) if there else np.nan for loss, there in zip(losses, labelled, strict=True)
+    )
     return Judged(affect_loss, expression_loss, f1, score)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from affect import files
+from affect import files, timeline
 from affect.config import Run
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
@@ -28,7 +28,7 @@ from affect.pipeline.models import Model, all_models
 from affect.pipeline.progress import say
 from affect.pipeline.results import Answers, Truth
 from affect.pipeline.store import Store, encode_csv, read_table
-from affect.pipeline.tracks import load_track
+from affect.pipeline.tracks import TrackRef, load_track
 
 MAX_VIDEOS_SHOWN = 20
 """Videos that are shown one by one; a table holds them all."""
@@ -62,18 +62,22 @@ def score_predictions(out: str, labels: str | None) -> Evaluation:
         labels: folder of annotations; None for none.
 
     Raises:
-        ValueError: there are no predictions, or not of a track that is annotated.
+        ValueError: there are no predictions, not of a track that is annotated, or of another number of frames.
     """
-    found, videos, note = _read_predictions(out)
+    found, videos, lengths, note = _read_predictions(out)
     mean = note["training_mean"]
     for track in _unseen(found[-1].tracks):
         say(f"warning: nothing is known of track {track}: it is given the training mean {mean[0]:.3f}, {mean[1]:.3f}")
     answers = [replace(a, tracks=_filled(a.tracks, mean)) for a in found]
-    gold = affwild2.read_folder(labels) if labels else {}
+    gold = read_labels(labels) if labels else {}
     if missing := sorted(gold.keys() - videos.keys()):
         raise ValueError(
             f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
         )
+    for name, values in gold.items():
+        frames = found[-1].tracks[name]
+        if warning := affwild2.check_length(name, len(values), len(frames), lengths[name]):
+            say(f"warning: {warning}")
     truth = Truth(gold, videos)
     return Evaluation(f"predictions of {out} on {labels}", answers, truth, answers[-1].tracks, {})
 
@@ -111,11 +115,10 @@ def score_models(
         store: the same.
         hints: the same.
     """
-    golds = _read_labels(labels)
-    stems = affwild2.list_videos(videos)
-    probed = plan.probe_videos(videos, store, plan.prompts_of(stems, golds))
+    golds = read_labels(labels)
+    probed = plan.probe_videos(videos, store, plan.wanted(run, videos, golds).prompts)
     refs = assemble(run, probed, {"held_out": golds}, store, hints)
-    split, who = _known(models, [ref.keys["frames"] for ref in refs])
+    split, who = _known(models, refs)
     judged = judge(run, models, refs, store)
     titles = [model.title for model in models]
     answers = [
@@ -131,18 +134,25 @@ def score_models(
     return Evaluation(f"models of {folders} on {labels}, {who}", answers, truth, {}, time_s, split)
 
 
-def _read_labels(labels: str) -> dict[str, ndarray]:
+def read_labels(labels: str) -> dict[str, ndarray]:
     """Annotations of the development set, or of the only set that there is."""
     if files.exists(files.join(labels, affwild2.FOLDERS["development"])):
         return affwild2.read_splits(labels)["development"]
     return affwild2.read_folder(labels)
 
 
-def _known(models: Sequence[Model], tracks: Sequence[str]) -> tuple[Split, str]:
-    """What the models know of tracks: whether any was trained or selected on one of them."""
-    if any(set(model.learned_from) & set(tracks) for model in models):
+def _known(models: Sequence[Model], refs: Sequence[TrackRef]) -> tuple[Split, str]:
+    """What the models know of tracks: whether any was trained or selected on a person of one of their videos.
+
+    ``main`` may be anybody of a video, so that it stands for the others too. Models of earlier versions know the keys
+    of their tracks alone.
+    """
+    tracks = {ref.source for ref in refs} | {ref.keys["frames"] for ref in refs}
+    tracks |= {f"{ref.content}/main" for ref in refs}
+    tracks |= {f"{ref.content}/{side}" for ref in refs if ref.person == "main" for side in ("left", "right")}
+    if any(set(model.learned_from) & tracks for model in models):
         return "train", "of which some were TRAINED ON: no measure of anything"
-    if any(set(model.selected_on) & set(tracks) for model in models):
+    if any(set(model.selected_on) & tracks for model in models):
         return "development", "on which epochs were selected"
     return "held_out", "which nothing was trained or selected on"
 
@@ -189,12 +199,12 @@ def _print(table: Table, console: Console) -> None:
     console.print(table)
 
 
-def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, Any]]:
+def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, float], dict[str, Any]]:
     """What jobs/predict.py wrote.
 
     Returns:
-        The answers of each system, NaN in a track that it has no evidence of; the video of each track; the note about
-        the run.
+        The answers of each system, NaN in a track that it has no evidence of; the video of each track and its length in
+        seconds; the note about the run.
 
     Raises:
         ValueError: there is none.
@@ -204,7 +214,7 @@ def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str
     except FileNotFoundError:
         raise ValueError(f"{out}: no predictions; run jobs/predict.py first") from None
     tracks: dict[str, dict[str, ndarray]] = {system: {} for system in note["models"]}
-    videos = {}
+    videos, lengths = {}, {}
     for name, _, _ in files.walk(out):
         if not name.endswith(".parquet"):
             continue
@@ -212,10 +222,11 @@ def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str
         for track in rows["track"].unique().to_pylist():
             own = rows.filter(rows["track"].to_numpy(zero_copy_only=False) == track)
             videos[track] = own["video"][0].as_py()
+            lengths[track] = timeline.Timestamps(own["time_s"].to_numpy()).duration_s
             for system, answered in tracks.items():
                 answered[track] = _two(own, f"{system}_valence", f"{system}_arousal")
     systems = [Answers(s, tuple(note["modalities"][s]), found) for s, found in tracks.items()]
-    return systems, videos, note
+    return systems, videos, lengths, note
 
 
 def _two(rows: pa.Table, valence: str, arousal: str) -> Float[ndarray, "frames 2"]:

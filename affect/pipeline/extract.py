@@ -14,9 +14,8 @@ import faulthandler
 import sys
 import time
 import traceback
-import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,15 +29,15 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from affect import weights
-from affect.config import Behavior, Kind, Pool, Run
-from affect.corpus import affwild2
+from affect.config import Behavior, Kind, Run
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
 from affect.pipeline import plan, speed
-from affect.pipeline.cluster import WAIT_FOR_NODES_S
+from affect.pipeline.cluster import WAIT_FOR_NODES_S, actors, device, labels_of, nodes, share_of
 from affect.pipeline.features import SCHEMAS
 from affect.pipeline.plan import Unit, Video
 from affect.pipeline.progress import LOOK_EVERY_S, Meter, say
+from affect.pipeline.state import State
 from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Store
 
 EXIT_OK, EXIT_NOTHING, EXIT_PARTIAL = 0, 1, 3
@@ -74,20 +73,20 @@ class Summary:
         return EXIT_PARTIAL if both["failed"] + both["error"] or unusable else EXIT_OK
 
 
-def extractor(kind: Kind, run: Run) -> Callable[[Clip], Extracted]:
-    """Load what turns clips into rows of a kind."""
+def extractor(kind: Kind, run: Run, on: str) -> Callable[[Clip], Extracted]:
+    """Load what turns clips into rows of a kind, on a device: ``cuda`` or ``cpu``."""
     if kind == "face":
         from affect.face.clip import FaceClip
 
-        return FaceClip(run.face)
+        return FaceClip(run.face, on)
     if kind == "behavior":
         from affect.behavior.clip import BehaviorClip
 
-        return BehaviorClip(run.behavior)
+        return BehaviorClip(run.behavior, on)
     if kind == "description":
         from affect.behavior.describe import DescriptionClip
 
-        return DescriptionClip(run.behavior, run.description)
+        return DescriptionClip(run.behavior, run.description, on)
     from affect.audio.clip import AudioClip
 
     return AudioClip(run.audio)
@@ -137,7 +136,7 @@ class Stage:
         """Load the model."""
         self._kind, self._run, self._store, self._where = kind, run, store, where
         self._attempts, self._tally = attempts, tally
-        self._extract = extractor(kind, run)
+        self._extract = extractor(kind, run, device())
         if torch := sys.modules.get("torch"):  # audio does without, and starts two seconds sooner
             torch.set_num_threads(max(1, int(getattr(run, kind).num_cpus)))
         self._probe = lru_cache(maxsize=8)(lambda key: plan.load_probe(store, key))
@@ -167,7 +166,7 @@ class Stage:
             wanted = (self._kind, self._where[self._kind], prompts, probe.path, probe.fingerprint)
             key = plan.unit_keys(*wanted, number + 1)[-1]
             if self._store.has(key):  # another job on the same store was faster, or it failed before
-                known = self._store.outcome(key)
+                known = State.of(self._store, key).outcome
                 if known.status != "failed" or not row["again"]:
                     return known
             limit_s = plan.limit_s(getattr(self._run, self._kind), row["length_s"])
@@ -229,8 +228,7 @@ def extract(
     Raises:
         ValueError: no video, weights that cannot be had, or pools that do not fit the cluster.
     """
-    asked = plan.prompts_of(affwild2.list_videos(videos), tracks or [], run.behavior.ask)
-    where = plan.wanted_addresses(run, describe=describe)
+    asked, where = plan.wanted(run, videos, tracks or [], describe=describe)
     probed = plan.probe_videos(videos, store, asked, only=only, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
     summary = Summary(probed)
@@ -252,7 +250,7 @@ def extract(
     lengths = [plan.seconds(probed[unit.video], unit, run) for unit in units]
     total = sum(lengths)
     say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(kinds)}")
-    attempts = Attempts(store, uuid.uuid4().hex[:12])
+    attempts = Attempts.new(store)
     tally: Any = ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
     parts: dict[str, float] = {
         kind: sum(length for unit, length in zip(units, lengths, strict=True) if kind in unit.missing) for kind in kinds
@@ -274,7 +272,7 @@ def extract(
         ray.kill(tally)
         with suppress(OSError):  # a store that is closed says so by itself
             attempts.close()
-    busy = max(seconds / plan.actors(run, kind, len(units)) for kind, seconds in work.items())
+    busy = max(seconds / actors(getattr(run, kind), len(units)) for kind, seconds in work.items())
     for kind in kinds:
         speed.note(store.uri, kind, where[kind], parts[kind], work[kind], time.monotonic() - start - busy)
     plan.missing_units(probed, run, where, store, retry_failed=False)  # notes how units ended, for the next command
@@ -309,11 +307,11 @@ def _fetch_weights(run: Run, kinds: Collection[Kind]) -> None:
 
     if "face" in kinds:
         weights.file(run.face.landmarker)
-    pools: list[Pool] = [getattr(run, kind) for kind in ("behavior", "description") if kind in kinds]
+    shares = [share_of(kind, getattr(run, kind)) for kind in ("behavior", "description") if kind in kinds]
     places = [
-        NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        for node in ray.nodes()
-        if node["Alive"] and any(_fits(pool, node) for pool in pools)
+        NodeAffinitySchedulingStrategy(node.id, soft=False)
+        for node in nodes()
+        if any(node.fits(share) for share in shares)
     ]
     check: Any = ray.remote(num_cpus=0, max_retries=0)(_check_weights)
     wanted = (run.behavior, list(PROMPTS.values()), run.description.max_tokens if "description" in kinds else 0)
@@ -324,13 +322,6 @@ def _check_weights(settings: Behavior, prompts: list[str], max_written: int) -> 
     from affect.behavior import checkpoint
 
     checkpoint.check(settings, prompts, max_written)
-
-
-def _fits(pool: Pool, node: Mapping[str, Any]) -> bool:
-    there = node["Resources"]
-    return (
-        plan.has_label(node, pool) and there.get("CPU", 0.0) >= pool.num_cpus and there.get("GPU", 0.0) >= pool.num_gpus
-    )
 
 
 def _stream(
@@ -362,7 +353,7 @@ def _stream(
             batch_size=1,
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
-            label_selector=plan.labels_of(pool),
+            label_selector=labels_of(pool),
             compute=ActorPoolStrategy(min_size=min(pool.min_actors, len(rows)), max_size=pool.max_actors),
         )
     return stream

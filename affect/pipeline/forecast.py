@@ -13,7 +13,7 @@ from affect.config import Kind, Pool, Run, System, address
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.pipeline import plan, speed
-from affect.pipeline.cluster import room
+from affect.pipeline.cluster import actors, room
 from affect.pipeline.extract import EXIT_OK
 from affect.pipeline.models import Model, load_model, read_run, run_name, settings_address
 from affect.pipeline.plan import Video
@@ -91,10 +91,9 @@ def extraction(
     Returns:
         The forecast and the videos, which are probed for it.
     """
-    asked = plan.prompts_of(affwild2.list_videos(videos), tracks, run.behavior.ask)
-    where = plan.wanted_addresses(run, describe=describe)
-    wanted = None if only is None else list(only)
-    probed = plan.probe_videos(videos, store, asked, only=wanted, retry_failed=retry_failed)
+    asked, where = plan.wanted(run, videos, tracks, describe=describe)
+    chosen = None if only is None else list(only)
+    probed = plan.probe_videos(videos, store, asked, only=chosen, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
     found = Forecast()
     usable = [entry for entry in probed if entry.head]
@@ -116,7 +115,7 @@ def extraction(
         pool: Pool = getattr(run, kind)
         known = speed.measured(store.uri, kind, where[kind])
         rate = known.work_s / known.amount if known else ASSUMED_S[kind][pool.num_gpus > 0]
-        num = plan.actors(run, kind, len(units))
+        num = actors(pool, len(units))
         start_s = max(start_s, known.start_s if known else ASSUMED_START_S)
         busy = max(busy, to_do * rate / num)
         cpu_hours += to_do * rate * pool.num_cpus / 3600
@@ -256,7 +255,7 @@ def prediction(
             found.lines.append(f"plan: {what}: not timed yet")
             found.add(None)
             continue
-        num = max(1, run.workers.num_workers) if what == "predict" else at_once(len(probed))
+        num = actors(run.inference, len(probed)) if what == "predict" else at_once(len(probed))
         took = known.start_s + length * known.work_s / known.amount / num
         found.lines.append(f"plan: {what}: {duration(took)} if none is there yet, measured in {known.runs} runs")
         found.add(took)

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from ray.data import ActorPoolStrategy
 from torch import nn
 
 from affect import batches, files, schema
 from affect.config import MODALITIES, Modality, Run
 from affect.corpus.track import Blocks, Series, Track
 from affect.pipeline import plan
+from affect.pipeline.cluster import device
 from affect.pipeline.columns import matrix, rows_of
+from affect.pipeline.graph import pool
 from affect.pipeline.models import Model, embed, load_model
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode, read_table, slug
@@ -59,7 +59,7 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
     """What every model says of every track; what has been said before is read.
 
     Args:
-        run: the run, for its workers.
+        run: the run, for its actors.
         models: from :func:`usable`.
         refs: assembled tracks.
         store: where they are.
@@ -77,23 +77,10 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
         for model in models:
             model.network(torch.device("cpu"))  # damaged weights are said here in one line, and not by every actor
         say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions with each modality taken away too")
-        _run(run, todo, models, refs, store)
+        with Meter("evaluate", float(len(todo)), "tracks") as meter:
+            for _ in pool(todo, Judge, (list(models), list(refs), store), run.inference):
+                meter.advance(1.0)
     return {model.address: {ref.name: read_judged(model, ref) for ref in refs} for model in models}
-
-
-def _run(run: Run, todo: list[dict[str, Any]], models: Sequence[Model], refs: Sequence[TrackRef], store: Store) -> None:
-    stream = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
-        Judge,
-        fn_constructor_args=(list(models), list(refs), store),
-        batch_size=1,
-        num_cpus=min(1.0, run.workers.num_cpus),
-        num_gpus=1 if run.workers.use_gpu else None,
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, run.workers.num_workers)),
-    )
-    stream.context.enable_progress_bars = False
-    with Meter("evaluate", float(len(todo)), "tracks") as meter:
-        for _ in stream.iter_rows():
-            meter.advance(1.0)
 
 
 class Judge:
@@ -114,10 +101,9 @@ class Judge:
             runs = model.uri.removesuffix(f"/{model.system}/{model.address}")
             for modality, mark in model.upstream.items():
                 known.setdefault(mark, load_model(files.join(runs, modality, mark)))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._known, self._device = known, device
+        self._known, self._device = known, torch.device(device())
         self._tasks: dict[str, TrackTask] = {mark: model.task() for mark, model in known.items()}
-        self._networks: dict[str, nn.Module] = {mark: model.network(device) for mark, model in known.items()}
+        self._networks: dict[str, nn.Module] = {mark: model.network(self._device) for mark, model in known.items()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Write what all models say of one track."""

@@ -8,7 +8,7 @@ STORE/embedded/<model>/<track>-<address:16>/{frames,blocks}.arrow    what a unim
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -48,10 +48,12 @@ class Model:
         widths: widths of what it reads, by modality.
         upstream: addresses of the models that embed new tracks for it, by modality.
         folds: in how many folds its training tracks were embedded; 0: by models that were trained on them.
-        learned_from: keys of the tracks that it was trained on, labels included; what its upstream saw, too.
-        selected_on: keys of the tracks that its epoch was selected on.
+        learned_from: the people that it was trained on, as :attr:`affect.pipeline.tracks.TrackRef.source` names them;
+            what its upstream saw, too.
+        selected_on: those that its epoch was selected on.
         training_mean: valence and arousal, mean of the training annotations.
         best: epoch, CCC valence, arousal and mean on the development tracks it was selected on.
+        backbone: sizes of the audio model's WavLM; none of other models, and of audio models of earlier versions.
     """
 
     system: System
@@ -68,6 +70,7 @@ class Model:
     selected_on: list[str]
     training_mean: list[float]
     best: dict[str, int | float]
+    backbone: dict[str, Any] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -98,7 +101,7 @@ class Model:
         """
         path = files.join(self.uri, "model.safetensors")
         try:
-            return load_weights(self.task().build(), files.read(path)).to(device)
+            return load_weights(self.task().shell(self.backbone), files.read(path)).to(device)
         except ValueError as error:
             raise ValueError(f"{path} does not hold the model of its model.json: {error}") from error
 

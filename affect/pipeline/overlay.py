@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -28,6 +27,7 @@ from affect.pipeline import plan
 from affect.pipeline.features import load_table, who_is_who
 from affect.pipeline.film import Cast
 from affect.pipeline.film import film as film_people
+from affect.pipeline.graph import each
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode_csv, slug
@@ -65,11 +65,9 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
     people: list[dict[str, Any]] = []
     segments: list[dict[str, Any]] = []
     if rows:
-        done = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(
-            partial(_overlay, videos=usable, run=run, where=where, store=store, out=out), num_cpus=0.5
-        )
+        work = partial(_overlay, videos=usable, run=run, where=where, store=store, out=out)
         with Meter("overlay", float(len(rows)), "videos") as meter:
-            for row in done.iter_rows():
+            for row in each(rows, work, 0.5):
                 if row["reason"]:
                     say(f"{row['stem']}: {row['reason']}; not drawn")
                 people += json.loads(row["people"])

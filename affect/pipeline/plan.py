@@ -1,23 +1,21 @@
 """From a folder of videos to clips of work: probe, cut, find what is missing, longest first."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import ray
-import ray.data
 
 from affect import files, schema, weights
-from affect.config import Kind, Modality, Pool, Run, address
+from affect.config import Kind, Modality, Pool, Run, Stage, address
 from affect.corpus import affwild2, video
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
-from affect.pipeline.cluster import may_grow, room
+from affect.pipeline.cluster import Share, check_room, share_of
+from affect.pipeline.graph import each
 from affect.pipeline.state import Head, State, States
 from affect.pipeline.store import Outcome, Store, probe_key, unit_key
 from affect.timeline import TIME_TOLERANCE_S
@@ -25,6 +23,8 @@ from affect.timeline import TIME_TOLERANCE_S
 MISNAMED = "its name is not UTF-8: rename it"
 PATIENCE, MIN_PATIENCE_S = 400.0, 600.0
 """Seconds of work that a second of video may take before what works on it counts as stuck, and the least."""
+READING_CPUS = 0.1
+"""CPUs that Ray Data keeps for reading rows."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,34 @@ def description_address(run: Run) -> str:
     return address(schema.VERSION, "description", run.grid, settings, _content("description", run))
 
 
-def wanted_addresses(run: Run, *, describe: bool) -> dict[Kind, str]:
-    """Address of everything that a job extracts, descriptions in words if they are asked for.
+class Wanted(NamedTuple):
+    """What a job reads or extracts of a folder of videos.
+
+    Args:
+        prompts: people that behaviour is asked about, by stem.
+        where: address by kind.
+    """
+
+    prompts: dict[str, tuple[str, ...]]
+    where: dict[Kind, str]
+
+
+def wanted(run: Run, videos: str, tracks: Iterable[str], *, describe: bool = False) -> Wanted:
+    """What a run reads of videos: every command that names the same run, videos and labels means the same objects.
+
+    Args:
+        run: the run.
+        videos: folder, bucket prefix, pattern or one video.
+        tracks: names of known tracks, which decide what behaviour is asked.
+        describe: whether descriptions in words are meant, too.
 
     Raises:
-        WeightsError: weights that a setting names cannot be had.
+        ValueError: no video, or weights that cannot be had.
     """
     where: dict[Kind, str] = dict(addresses(run).items())
-    return where | {"description": description_address(run)} if describe else where
+    if describe:
+        where["description"] = description_address(run)
+    return Wanted(prompts_of(affwild2.list_videos(videos), tracks, run.behavior.ask), where)
 
 
 def _content(kind: Kind, run: Run) -> list[str]:
@@ -111,8 +131,8 @@ def _content(kind: Kind, run: Run) -> list[str]:
     return []
 
 
-def _unnamed(settings: Pool) -> dict[str, Any]:
-    skipped = {f.name for f in fields(Pool)} | {"weights", "revision", "landmarker", "yolo_weights", "ask"}
+def _unnamed(settings: Stage) -> dict[str, Any]:
+    skipped = {f.name for f in fields(Stage)} | {"weights", "revision", "landmarker", "yolo_weights", "ask"}
     return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in skipped}
 
 
@@ -168,8 +188,7 @@ def probe_videos(
     new = [row for row in rows if row["key"] not in found or row["key"] in failed]
     unread = {}
     if new:
-        todo = ray.data.from_items(new, override_num_blocks=min(len(new), 256))
-        done = todo.map(partial(_probe, store=store), num_cpus=0.5).iter_rows()
+        done = each(new, partial(_probe, store=store), 0.5)
         unread = {row["key"]: State(Outcome("failed", row["error"], 0), None) for row in done if row["error"]}
         found = states.of("videos", keys)
     states.keep()
@@ -268,18 +287,7 @@ def missing_units(
     return sorted(units, key=lambda unit: -seconds(videos[unit.video], unit, run)), outcomes
 
 
-def labels_of(pool: Pool) -> dict[str, str]:
-    """What Ray asks of the nodes that a pool's actors are placed on."""
-    key, _, value = pool.node_label.partition("=")
-    return {key: value} if key else {}
-
-
-def has_label(node: Mapping[str, Any], pool: Pool) -> bool:
-    """Whether a node, as ``ray.nodes`` has it, may be given a pool's actors."""
-    return labels_of(pool).items() <= node["Labels"].items()
-
-
-def limit_s(pool: Pool, length_s: float) -> float:
+def limit_s(pool: Stage, length_s: float) -> float:
     """Seconds that a clip of some length may take."""
     return pool.limit_s or max(MIN_PATIENCE_S, PATIENCE * length_s)
 
@@ -291,38 +299,14 @@ def seconds(video: Video, unit: Unit, run: Run) -> float:
     return min(video.head.duration_s, start + run.grid.clip_s) - start
 
 
-def actors(run: Run, kind: Kind, num_units: int) -> int:
-    """Actors that a stage may have at once: what its pool grows to, where the cluster has room and there is work."""
-    pool: Pool = getattr(run, kind)
-    there = room()
-    rooms = [pool.max_actors, num_units, int(there.get("CPU", 0.0) / pool.num_cpus)]
-    if pool.num_gpus:
-        rooms.append(int(there.get("GPU", 0.0) / pool.num_gpus))
-    return max(1, min(rooms))
-
-
 def check_pools(run: Run, kinds: Iterable[Kind]) -> None:
-    """Check that the actors of all stages fit the cluster together and leave something for reading and probing.
+    """Check that the actors that all stages start with fit on the nodes at once and leave something for reading.
 
     Raises:
-        ValueError: they do not; says what is asked and what is there.
+        ValueError: they do not; names the stage that has no room and the node that comes nearest.
     """
-    there = room()
-    pools = {kind: getattr(run, kind) for kind in kinds}
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    for kind, pool in ({} if may_grow() else pools).items():
-        if not any(has_label(node, pool) for node in nodes):
-            raise ValueError(
-                f"no node has the label {pool.node_label} of --{kind}.node-label: actors would wait for ever"
-            )
-    for resource, name in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
-        asked = {kind: getattr(pool, name) * pool.min_actors for kind, pool in pools.items()}
-        spare = 0.1 if resource == "CPU" else 0.0
-        here = there.get(resource, 0.0)
-        if sum(asked.values()) + spare > here and sum(asked.values()) > 0:
-            flag = f"--{max(asked, key=lambda kind: asked[kind])}.{name.replace('_', '-')}"
-            advice = f"so give each a smaller share, e.g. {flag} 0.5" if here else f"so leave {flag} out"
-            raise ValueError(
-                f"the stages ask for {json.dumps(asked)} {resource}s, {f'{spare} are for reading, ' if spare else ''}"
-                f"and the cluster has {here:g}; they hold them all the time, {advice}"
-            )
+    pools: dict[Kind, Pool] = {kind: getattr(run, kind) for kind in kinds}
+    shares = [share_of(f"--{kind}", pool) for kind, pool in pools.items() for _ in range(pool.min_actors)]
+    largest = max(pools, key=lambda kind: (pools[kind].num_gpus, pools[kind].num_cpus))
+    flags = f"--{largest}.num-cpus" + (f" and --{largest}.num-gpus" if pools[largest].num_gpus else "")
+    check_room([*shares, Share("reading", READING_CPUS, 0.0)], f"stages hold it all the time: lower {flags}")

@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from typing import Any, Literal, cast, get_args
@@ -22,20 +22,20 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray.data
 import torch
 from numpy import ndarray
-from ray.data import ActorPoolStrategy
 
 from affect import batches, files, schema
-from affect.config import MODALITIES, SYSTEMS, Modality, Run, System, address
+from affect.config import MODALITIES, SYSTEMS, Modality, Run, System, address, flat
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
 from affect.corpus.track import Series, Track
 from affect.face.tracks import names
 from affect.pipeline import plan, speed
 from affect.pipeline.assemble import make_track, tell_unknown
+from affect.pipeline.cluster import actors, device
 from affect.pipeline.features import Features, load_features
+from affect.pipeline.graph import pool
 from affect.pipeline.models import Model, embed, load_model, read_run, run_name, settings_address
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
@@ -93,19 +93,11 @@ def check_settings(model: Model, run: Run) -> None:
     """
     if model.settings_address == settings_address(run, model.system):
         return
-    own, theirs = _flat(dataclasses.asdict(run.settings_of(model.system))), _flat(model.settings)
+    kept = json.dumps(dataclasses.asdict(run.settings_of(model.system)))  # as model.json has them: tuples are lists
+    own, theirs = flat(json.loads(kept)), flat(json.loads(json.dumps(model.settings)))
     differing = [f"{n} {theirs.get(n)} (this run: {value})" for n, value in own.items() if theirs.get(n) != value]
     what = ", ".join(differing) or "other pretrained weights"
     raise ValueError(f"{model.uri} was trained with other {model.system} settings than this run has: {what}")
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Settings by dotted path, as JSON has them."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        path = f"{before}{name}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: json.loads(json.dumps(value))}
-    return flat
 
 
 class Predictor:
@@ -113,6 +105,7 @@ class Predictor:
 
     Args:
         run: the run.
+        where: addresses of the features, by modality.
         models: from :func:`load_models`.
         videos: by stem.
         store: features.
@@ -125,6 +118,7 @@ class Predictor:
     def __init__(
         self,
         run: Run,
+        where: Mapping[Modality, str],
         models: dict[System, Model],
         videos: Mapping[str, Video],
         store: Store,
@@ -137,8 +131,7 @@ class Predictor:
         torch.set_num_threads(1)
         self._whom, self._tracks, self._hints = people, tracks, hints
         self._run, self._videos, self._store, self._out = run, videos, store, out
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._where = plan.addresses(run)
+        self._device, self._where = torch.device(device()), where
         self._models = {system: model.address for system, model in models.items()}
         self._tasks: dict[System, TrackTask] = {system: model.task() for system, model in models.items()}
         self._networks = {system: model.network(self._device) for system, model in models.items()}
@@ -170,6 +163,8 @@ class Predictor:
             features = load_features(video, self._run, self._where, self._store)
         except FileNotFoundError as error:
             return {"reason": f"not extracted: {error}"}
+        except ValueError as error:  # an object is damaged: the other videos' are not
+            return {"reason": str(error)}
         people = self._people(video, features)
         try:
             tables = [self._person(video, features, name, person) for name, person in people]
@@ -228,12 +223,18 @@ class Predictor:
             if self._run.reads(system):
                 track = replace(track, series=series)
             outputs = batches.run(task, self._networks[system], track, self._device)
-            answers[system] = task.predict(track, outputs)
-            if system in MODALITIES:
-                series[system], blocks = embed(task, track, outputs)
-                track = replace(track, blocks=blocks or track.blocks)
-        trust = task.trust(track, outputs) if isinstance(task, FusionTask) and outputs.windows else {}
-        return _table(replace(track, series=series), answers, task.spread(track, outputs), trust)
+            if isinstance(task, FusionTask):
+                valid = task.seen(track)
+            else:
+                series[cast(Modality, system)], blocks = embed(task, track, outputs)
+                track, valid = replace(track, blocks=blocks or track.blocks), series[cast(Modality, system)].valid
+            nothing = np.full((track.num_frames, 2), np.nan)  # of one who was never seen
+            answers[system] = task.predict(track, outputs) if valid.any() else nothing
+        track = replace(track, series=series)
+        fusion = task if isinstance(task, FusionTask) else None
+        trust = fusion.trust(track, outputs) if fusion and outputs.windows else {}
+        evidence = fusion.evidence if fusion else (cast(Modality, system),)
+        return _table(track, answers, evidence, task.spread(track, outputs), trust)
 
 
 def _known(path: str, mark: str) -> dict[str, Any] | None:
@@ -247,35 +248,47 @@ def _known(path: str, mark: str) -> dict[str, Any] | None:
 
 
 def _table(
-    track: Track, answers: Mapping[System, ndarray], spread: ndarray, trust: Mapping[Modality, ndarray]
+    track: Track,
+    answers: Mapping[System, ndarray],
+    evidence: Sequence[Modality],
+    spread: ndarray,
+    trust: Mapping[Modality, ndarray],
 ) -> pa.Table:
-    """Rows of a person: the last system's answer is the run's, systems that the run has not are null."""
+    """Rows of a person.
+
+    Args:
+        track: with what its modalities' models say.
+        answers: of each system; NaN everywhere if it has no evidence of the person. The last one's is the run's.
+        evidence: what the last one needs, any of them: a frame with none is not valid.
+        spread: of the last one.
+        trust: share of each modality in the last one's gates.
+    """
     seen = {m: series.valid for m, series in track.series.items()}
-    valid: ndarray = np.any(list(seen.values()), axis=0)
+    valid: ndarray = np.any([seen[m] for m in evidence], axis=0)
     num = track.num_frames
     nothing = pa.nulls(num, pa.float32())
     # what is not finite stays so, and becomes null
     answers = {s: np.where(np.isfinite(a), np.clip(a, -1, 1), np.nan) for s, a in answers.items()}
-    main = list(answers.values())[-1] if valid.any() else None
-    answered = np.ones(num, dtype=bool) if main is None else ~np.isnan(main).any(axis=1)
-    reasons = np.where(valid, np.where(answered, "", UNANSWERED), "no " + " or ".join(seen) + " evidence at this frame")
+    main = list(answers.values())[-1]
+    answered = ~np.isnan(main).any(axis=1)
+    reasons = np.where(
+        valid, np.where(answered, "", UNANSWERED), "no " + " or ".join(evidence) + " evidence at this frame"
+    )
     columns: dict[str, Any] = {
         "video": [track.video] * num,
         "person": [track.person] * num,
         "track": [track.name] * num,
         "frame": np.arange(num),
         "time_s": track.time_s,
-        "valence": nothing if main is None else _nullable(main[:, 0]),
-        "arousal": nothing if main is None else _nullable(main[:, 1]),
+        "valence": _nullable(main[:, 0]),
+        "arousal": _nullable(main[:, 1]),
         **{f"{name}_spread": _nullable(spread[:, i]) for i, name in enumerate(("valence", "arousal"))},
         "valid": valid & answered,
         "reason": reasons.tolist(),
     }
     for system in SYSTEMS:
         for i, name in enumerate(("valence", "arousal")):
-            # a modality that never saw the person has no answer of its own, nor a fusion without any modality
-            saw = system in answers and seen.get(cast(Modality, system), valid).any()
-            columns[f"{system}_{name}"] = _nullable(answers[system][:, i]) if saw else nothing
+            columns[f"{system}_{name}"] = _nullable(answers[system][:, i]) if system in answers else nothing
     for modality in MODALITIES:
         columns[f"{modality}_valid"] = seen.get(modality, pa.nulls(num, pa.bool_()))
         columns[f"{modality}_trust"] = _nullable(trust[modality]) if modality in trust else nothing
@@ -319,24 +332,16 @@ def predict(
         raise ValueError(f"people {people!r} are none of {', '.join(get_args(People))}")
     if tracks is not None and people != "all":
         raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
-    num_actors = max(1, run.workers.num_workers)
     by_stem = {video.stem: video for video in videos}
-    stream = ray.data.from_items([{"stem": stem} for stem in by_stem], override_num_blocks=len(by_stem)).map_batches(
-        Predictor,
-        fn_constructor_args=(run, models, by_stem, store, files.absolute(out), people, tracks, hints or {}),
-        batch_size=1,
-        num_cpus=0.5,
-        num_gpus=1 if run.workers.use_gpu else None,
-        compute=ActorPoolStrategy(min_size=1, max_size=num_actors),
-    )
+    given = (run, plan.addresses(run), models, by_stem, store, files.absolute(out), people, tracks, hints or {})
     rows: list[dict[str, Any]] = []
     start = time.monotonic()
     with Meter("predict", float(len(by_stem)), "videos") as meter:
-        for row in stream.iter_rows():
+        for row in pool([{"stem": stem} for stem in by_stem], Predictor, given, run.inference):
             rows.append(row)
             meter.advance(1.0)
     length, work_s = (sum(row.pop(name) for row in rows) for name in ("new_s", "took_s"))
-    start_s = max(0.0, time.monotonic() - start - work_s / num_actors)
+    start_s = max(0.0, time.monotonic() - start - work_s / actors(run.inference, len(by_stem)))
     mark = address({system: model.address for system, model in models.items()})
     speed.note(store.uri, "predict", mark, length, work_s, start_s)
     rows.sort(key=lambda row: row["video"])

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-import ray.data
 from av.error import FFmpegError
 from numpy import ndarray
 from PIL import Image
@@ -36,6 +34,7 @@ from affect.pipeline.demo import caveat_of
 from affect.pipeline.evaluate import Evaluation
 from affect.pipeline.features import load_table, who_is_who
 from affect.pipeline.film import Cast, film
+from affect.pipeline.graph import each
 from affect.pipeline.models import Model
 from affect.pipeline.plan import Video
 from affect.pipeline.predict import read_outcomes
@@ -72,10 +71,9 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
         return
     make = partial(_film, videos=usable, run=run, where=plan.addresses(run), store=store, out=out, hints=hints)
     rows = [{"stem": stem} for stem in usable]
-    stream = ray.data.from_items(rows, override_num_blocks=min(len(rows), 256)).map(make, num_cpus=CPUS)
     start, made_s, work_s = time.monotonic(), 0.0, 0.0
     with Meter("report", float(len(rows)), "films") as meter:
-        for row in stream.iter_rows():
+        for row in each(rows, make, CPUS):
             if row["reason"]:
                 say(f"{row['stem']}: no film, {row['reason']}")
             made_s, work_s = made_s + row["made_s"], work_s + row["took_s"]
@@ -163,9 +161,8 @@ def pages(out: str, gold: Evaluation | None = None) -> None:
     rows = []
     if outcomes:
         make = partial(_page, out=out, gold=golds, scores=scores, caveat=caveat)
-        stream = ray.data.from_items(outcomes, override_num_blocks=min(len(outcomes), 256)).map(make, num_cpus=CPUS)
         with Meter("report", float(len(outcomes)), "pages") as meter:
-            for row in stream.iter_rows():
+            for row in each(outcomes, make, CPUS):
                 rows.append(json.loads(row["row"]))
                 meter.advance(1.0)
     rows.sort(key=lambda row: row["video"])

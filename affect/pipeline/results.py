@@ -69,7 +69,10 @@ class Truth:
 
 
 def at_labels(values: ndarray, num: int) -> ndarray:
-    """As many frames as there are labels: containers may lack a label's last frames."""
+    """As many frames as there are labels: containers may lack a label's last frames.
+
+    How many they may lack is checked where labels and videos meet, by :func:`affect.corpus.affwild2.check_length`.
+    """
     return values[np.minimum(np.arange(num), len(values) - 1)]
 
 

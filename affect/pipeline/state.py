@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ _SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("rows", pa.int64()),
         ("fingerprint", pa.string()),
+        ("content", pa.string()),
         ("num_frames", pa.int64()),
         ("last_s", pa.float64()),
         ("duration_s", pa.float64()),
@@ -38,13 +40,15 @@ class Head:
     """What a probe says in short.
 
     Args:
-        fingerprint: of the video.
+        fingerprint: of the video and its path.
+        content: of the video alone.
         num_frames: its frames.
         last_s: time of its last frame from its first one.
         duration_s: length.
     """
 
     fingerprint: str
+    content: str
     num_frames: int
     last_s: float
     duration_s: float
@@ -56,6 +60,24 @@ class State:
 
     outcome: Outcome
     head: Head | None
+
+    @staticmethod
+    def of(store: Store, key: str) -> "State":
+        """State of an object that is there; a damaged one failed, and the reason says so: others are not harmed."""
+        try:
+            outcome, footer = store.footer(key)
+            if not (key.startswith("videos/") and outcome.rows):
+                return State(outcome, None)
+            with told(store.uri_of(key)):
+                group = footer.row_group(0)
+                parts = {(part := group.column(i)).path_in_schema.split(".")[0]: part for i in range(group.num_columns)}
+                names = ("fingerprint", "content", "time_s", "duration_s")
+                largest: Any = {name: parts[name].statistics.max for name in names}
+        except ValueError as error:
+            return State(Outcome("failed", str(error), 0), None)
+        num_frames = parts["time_s"].num_values
+        times = largest["time_s"], largest["duration_s"]
+        return State(outcome, Head(largest["fingerprint"], largest["content"], num_frames, *times))
 
 
 class States:
@@ -83,9 +105,6 @@ class States:
         Args:
             kind: the first part of the keys.
             wanted: keys.
-
-        Raises:
-            ValueError: an object is damaged; says which.
         """
         listed = {f"{kind}/{name}": version for name, _, version in files.walk(files.join(self._store.uri, kind))}
         for key in [key for key in self._noted if key.startswith(f"{kind}/") and key not in listed]:
@@ -100,27 +119,16 @@ class States:
 
     def _read(self, keys: Collection[str]) -> Iterable[State]:
         if "://" not in self._store.uri:  # a disk answers at once
-            return [self._look(key) for key in keys]
+            return [State.of(self._store, key) for key in keys]
         with ThreadPoolExecutor(NUM_THREADS) as threads:
-            return list(threads.map(self._look, keys))
-
-    def _look(self, key: str) -> State:
-        outcome, footer = self._store.footer(key)
-        if not (key.startswith("videos/") and outcome.rows):
-            return State(outcome, None)
-        with told(self._store.uri_of(key)):
-            group = footer.row_group(0)
-            parts = {(part := group.column(i)).path_in_schema.split(".")[0]: part for i in range(group.num_columns)}
-            largest: Any = {name: parts[name].statistics.max for name in ("fingerprint", "time_s", "duration_s")}
-            head = Head(largest["fingerprint"], parts["time_s"].num_values, largest["time_s"], largest["duration_s"])
-        return State(outcome, head)
+            return list(threads.map(partial(State.of, self._store), keys))
 
     def keep(self) -> None:
         """Note what was read for the next time; a store that may not be written to is read anew."""
         if not self._changed:
             return
         rows = [
-            (key, version, *astuple(state.outcome), *(astuple(state.head) if state.head else (None,) * 4))
+            (key, version, *astuple(state.outcome), *(astuple(state.head) if state.head else (None,) * 5))
             for key, (version, state) in sorted(self._noted.items())
         ]
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]

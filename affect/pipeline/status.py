@@ -37,8 +37,7 @@ def status(run: Run, videos: str, store: Store, tracks: list[str], *, describe: 
         0 if everything is there and fine, 3 if something failed, 1 if something is missing.
     """
     names = affwild2.list_videos(videos)
-    asked = plan.prompts_of(names, tracks, run.behavior.ask)
-    where = plan.wanted_addresses(run, describe=describe)
+    asked, where = plan.wanted(run, videos, tracks, describe=describe)
     sizes = {path: (size, version) for path, size, version in affwild2.walk_videos(videos)}
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in ("videos", *where)}
     reasons: dict[str, list[str]] = {}
@@ -124,7 +123,7 @@ def replay(run: Run, videos: str, wanted: str, tracks: list[str], *, describe: b
     code = EXIT_OK
     kinds: list[Kind] = [*run.extracted, *(["description"] if describe else [])]  # type: ignore[list-item]
     for kind in kinds:
-        work = extractor(kind, run)
+        work = extractor(kind, run, "cuda" if getattr(run, kind).num_gpus else "cpu")
         for clip in [int(number)] if number else range(total):
             start = time.monotonic()
             try:

@@ -2,6 +2,7 @@
 
     STORE/<modality>/<address:16>/<slug>-<fingerprint:12>/<clip:05d>.parquet
     STORE/videos/<slug>-<path, size and version:12>.parquet
+    STORE/_attempts/<start>-<job>/      clips under way, see :class:`Attempts`
 
 An object is present when it is complete. It carries ``status``, ``reason``, the schema's version, and length and
 checksum of what it holds, and nothing that changes from run to run, so that doing a unit twice gives the same bytes.
@@ -14,6 +15,8 @@ import hashlib
 import io
 import os
 import re
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +33,10 @@ from affect.corpus.clip import Extracted, Status
 from affect.pipeline import sealed
 
 MAPPED, ROWS = ".arrow", ".rows.arrow"
+ATTEMPTS = "_attempts"
 MAX_ATTEMPTS = 3
+MAX_RUN_S = 86_400
+"""Seconds after which markers of another run are left behind: it ended, or counts anew, which harms nothing."""
 _TAIL = 16 << 10
 """Bytes in which a file's footer mostly lies."""
 
@@ -41,7 +47,7 @@ class Outcome:
 
     Args:
         status: ``ok``, ``degraded``, ``failed``, or ``error``: the surroundings failed and nothing was written.
-        reason: why not ``ok``.
+        reason: why not ``ok``, or what else has to be known of it.
         rows: rows of its table.
     """
 
@@ -205,7 +211,7 @@ def unit_key(modality: str, address: str, path: str, fingerprint: str, clip: int
 
 def probe_key(path: str, size: int, version: str) -> str:
     """Key of a video's probe."""
-    mark = hashlib.sha256(f"{path}\0{size}\0{version}".encode()).hexdigest()[:12]
+    mark = hashlib.sha256(f"{path}\0{size}\0{version}\0{schema.PROBE_VERSION}".encode()).hexdigest()[:12]
     return f"videos/{slug(path)}-{mark}.parquet"
 
 
@@ -214,12 +220,23 @@ class Attempts:
 
     Args:
         store: where the markers lie.
-        run: names the run; a new run starts at zero.
+        run: names the run and when it began; a new run starts at zero.
     """
 
     def __init__(self, store: Store, run: str) -> None:
         """Remember the place."""
-        self._folder = files.join(store.uri, "_attempts", run)
+        self._folder = files.join(store.uri, ATTEMPTS, run)
+
+    @staticmethod
+    def new(store: Store) -> "Attempts":
+        """Those of a run that begins now; what runs that were killed more than a day ago left behind is deleted."""
+        now = int(time.time())
+        names = {name.partition("/")[0] for name, _, _ in files.walk(files.join(store.uri, ATTEMPTS))}
+        for name in names:
+            start = name.partition("-")[0]
+            if not start.isdecimal() or now - int(start) > MAX_RUN_S:
+                files.delete_folder(files.join(store.uri, ATTEMPTS, name))
+        return Attempts(store, f"{now:010d}-{uuid.uuid4().hex[:12]}")
 
     def begin(self, key: str) -> int:
         """Count one more attempt; returns how many there were before."""

@@ -13,9 +13,8 @@ import ray.data
 import torch
 
 from affect.batches import Batch, Share, Task, collate
-from affect.config import Modality, Workers
+from affect.config import Modality
 from affect.corpus.track import Track
-from affect.pipeline.cluster import room
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.trunk import with_trunk
@@ -25,20 +24,6 @@ BATCHES_PER_TASK = 8
 """Batches that one reading task makes: 23 tasks of one each took 20 s, 3 of eight 2 s."""
 _AUDIO: tuple[Modality, ...] = ("audio",)
 _INPUT = "input."
-
-
-def check_room(workers: Workers) -> None:
-    """See that the workers leave a CPU to read with.
-
-    Raises:
-        ValueError: they do not, and would wait for ever.
-    """
-    asked = workers.num_workers * workers.num_cpus + workers.loader_cpus
-    if asked > (there := room().get("CPU", 0.0)):
-        raise ValueError(
-            f"workers and one reader ask for {asked:g} CPUs and the cluster has {there:g}: lower "
-            "--workers.num-workers, --workers.num-cpus or --workers.loader-cpus"
-        )
 
 
 def in_order(

@@ -18,7 +18,7 @@ from affect import schema
 from affect.config import MODALITIES, Modality, address
 from affect.corpus.affwild2 import Split
 from affect.corpus.track import Patches, Segments, Track
-from affect.pipeline.columns import array, boxes, matrix, nullable, ragged, rows_of
+from affect.pipeline.columns import array, matrix, nullable, ragged, rows_of
 from affect.pipeline.rows import Rows
 from affect.pipeline.store import Store
 
@@ -39,6 +39,7 @@ class TrackRef:
         video: stem of its video.
         person: main, left or right.
         keys: of its parts in the store.
+        content: fingerprint of the video's content, whatever it is called.
     """
 
     name: str
@@ -46,6 +47,12 @@ class TrackRef:
     video: str
     person: str
     keys: Mapping[Part, str]
+    content: str
+
+    @property
+    def source(self) -> str:
+        """The person in the video, whatever file, annotation and settings say it by: ``<content>/<person>``."""
+        return f"{self.content}/{self.person}"
 
     def __hash__(self) -> int:
         """By what decides its content."""
@@ -75,11 +82,7 @@ def to_tables(track: Track) -> dict[Part, pa.Table]:
         "face": {
             "frame": frame,
             "valid": track.face_valid,
-            "bridged": track.bridged,
-            "box": rows_of(track.box, pa.float32(), ~np.isnan(track.box).any(axis=1)),
             "embedding": rows_of(track.face_embedding, pa.float32()),
-            "valence": track.face_affect[:, 0],
-            "arousal": track.face_affect[:, 1],
             "lip_area": pa.array(track.lip_area, pa.float32(), from_pandas=True),
         },
         "behavior": {
@@ -146,19 +149,14 @@ def load_track(store: Store, ref: TrackRef, modalities: Collection[Modality] = M
 def _read_face(table: pa.Table) -> dict[str, Any]:
     return {
         "face_valid": array(table["valid"]),
-        "bridged": array(table["bridged"]),
-        "box": boxes(table["box"]),
         "face_embedding": matrix(table["embedding"]),
-        "face_affect": np.stack([array(table["valence"]), array(table["arousal"])], axis=1),
         "lip_area": nullable(table, "lip_area")[:, 0],
     }
 
 
 def _no_face(num: int) -> dict[str, Any]:
-    nobody = np.zeros(num, dtype=bool)
-    unknown = {"box": np.full((num, 4), np.nan), "lip_area": np.full(num, np.nan)}
-    zeros = {"face_embedding": np.zeros((num, 0)), "face_affect": np.zeros((num, 2))}
-    return {"face_valid": nobody, "bridged": nobody, **unknown, **zeros}
+    nobody, unknown = np.zeros(num, dtype=bool), np.full(num, np.nan)
+    return {"face_valid": nobody, "face_embedding": np.zeros((num, 0)), "lip_area": unknown}
 
 
 def _read_behavior(table: pa.Table) -> dict[str, Any]:

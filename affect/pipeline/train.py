@@ -26,6 +26,7 @@ from affect.config import MODALITIES, Modality, Run, System, address
 from affect.corpus.track import Track
 from affect.learning import Fitted, Keeper
 from affect.pipeline import plan
+from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.models import (
     Model,
     embedded_key,
@@ -42,7 +43,7 @@ from affect.pipeline.report import training_report
 from affect.pipeline.speed import note as note_speed
 from affect.pipeline.speed import speed_of
 from affect.pipeline.store import Store
-from affect.pipeline.stream import TrackLoader, check_room
+from affect.pipeline.stream import TrackLoader
 from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.trunk import store_trunk, with_trunk
 from affect.pipeline.workers import MAX_FAILURES, Observer, device_of, on_workers, open_many_files
@@ -93,7 +94,7 @@ class Training:
         """Address of everything that decides its numbers."""
         read = sorted((ref.mark(*self.own), ref.split) for ref in self.refs)
         said = {m: sorted(of.items()) for m, of in self.upstream.items()}
-        return address(schema.VERSION, self.system, self.settings, read, said)
+        return address(schema.VERSION, schema.MODEL_VERSION, self.system, self.settings, read, said)
 
     @property
     def loader(self) -> Loader:
@@ -211,7 +212,7 @@ def check(run: Run, folds: int) -> None:
     if "audio" in run.systems:
         wavlm.shape_of(run.wavlm.weights, run.wavlm.revision)
         if run.workers.num_workers and not folds:
-            check_room(run.workers)
+            check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
 
 
 def fold_videos(sizes: Mapping[str, int], folds: int) -> list[set[str]]:
@@ -292,7 +293,7 @@ def _train_all(trainings: list[Training]) -> None:
     if len(trainings) == 1:
         for training in todo:
             if training.loader is not load_here:
-                check_room(workers)
+                check_room(shares_of(workers, read=True), WORKERS_ADVICE)
             on_workers(_train, training, workers, f"{training.system}-{training.address}", training.uri)
     elif todo:
         say(f"train {system}: {len(todo)} models, one for each fold and one of all")
@@ -313,7 +314,7 @@ def _embed_missing(training: Training) -> None:
     if not missing:
         return
     model = load_model(training.uri)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if training.run.workers.use_gpu and torch.cuda.is_available() else "cpu")
     network, task = model.network(device), model.task()
     with Meter(f"embed by {training.label}", float(len(missing)), "tracks") as meter:
         for ref in missing:
@@ -411,10 +412,11 @@ def _save(training: Training, fitted: Fitted, widths: dict[str, int], mean: list
         widths=widths,
         upstream={str(m): mark for m, mark in training.models.items()},
         folds=training.folds,
-        learned_from=[ref.keys["frames"] for ref in training.refs if ref.split == "train"],
-        selected_on=[ref.keys["frames"] for ref in training.refs if ref.split == "development"],
+        learned_from=[ref.source for ref in training.refs if ref.split == "train"],
+        selected_on=[ref.source for ref in training.refs if ref.split == "development"],
         training_mean=mean,
         best=best,
+        backbone=fitted.model.sizes if isinstance(fitted.model, wavlm.WavlmRegressor) else {},
     )
     card = {name: value for name, value in dataclasses.asdict(model).items() if name != "uri"}
     files.write(files.join(uri, "model.safetensors"), save_weights(fitted.model))

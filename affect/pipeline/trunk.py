@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 import torch
-from ray.data import ActorPoolStrategy
 
 from affect import batches, schema, weights
 from affect.audio.wavlm import WavlmRegressor
 from affect.config import Run, Wavlm, address
 from affect.corpus.clip import Extracted
 from affect.corpus.track import Heard, Track
+from affect.pipeline.cluster import device
 from affect.pipeline.columns import rows_of
+from affect.pipeline.graph import pool
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.rows import Rows
 from affect.pipeline.store import Store
@@ -53,7 +53,7 @@ def _heard(row: pa.RecordBatch) -> Heard:
 
 
 def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
-    """Compute what is missing of the frozen layers' states, on as many actors as the run has workers.
+    """Compute what is missing of the frozen layers' states.
 
     Args:
         run: the run.
@@ -70,19 +70,10 @@ def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
         return trunk
     AudioTask(run.wavlm, 0).build()  # weights that cannot be loaded are said here in one line, and not by every actor
     say(f"trunk: the frozen layers of {run.wavlm.weights} on {len(missing)} videos")
-    workers = run.workers
-    stream = ray.data.from_items([{"key": k, "source": v} for k, v in missing.items()]).map_batches(
-        Trunk,
-        fn_constructor_args=(run.wavlm, run.segment_samples, store),
-        batch_size=1,
-        num_cpus=min(1.0, workers.num_cpus),
-        num_gpus=1 if workers.use_gpu else None,
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, workers.num_workers)),
-    )
-    stream.context.enable_progress_bars = False
+    rows, given = [{"key": k, "source": v} for k, v in missing.items()], (run.wavlm, run.segment_samples, store)
     clipped = 0
     with Meter("trunk", float(len(missing)), "videos") as meter:
-        for row in stream.iter_rows():
+        for row in pool(rows, Trunk, given, run.inference):
             clipped += int(row["clipped"])
             meter.advance(1.0)
     if clipped:
@@ -102,7 +93,7 @@ class Trunk:
     def __init__(self, settings: Wavlm, segment_samples: int, store: Store) -> None:
         """Load the model."""
         torch.set_num_threads(1)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(device())
         task = AudioTask(settings, segment_samples)
         self._model: WavlmRegressor = task.build().eval().to(self._device)
         self._settings, self._samples, self._store = settings, segment_samples, store

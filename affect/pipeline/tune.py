@@ -33,11 +33,11 @@ from ray.tune.search.optuna import OptunaSearch
 from affect import concordance, files, learning
 from affect.batches import load_here
 from affect.concordance import Score
-from affect.config import FIELDS, Run, Workers, address, setting, with_settings
+from affect.config import FIELDS, Run, Workers, address, flat, setting, with_settings
 from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
 from affect.learning import Epoch, Keeper
-from affect.pipeline.cluster import room
+from affect.pipeline.cluster import WORKERS_ADVICE, at_most, check_room, shares_of
 from affect.pipeline.evaluate import Evaluation, score_models
 from affect.pipeline.leaderboard import Leaderboard
 from affect.pipeline.models import Model
@@ -183,6 +183,7 @@ def search(job: Search) -> list[Trial]:
     )
     if not np.isfinite(trials[0].score):
         raise ValueError(f"no trial has a score: {trials[0].error}")
+    write(job, trials, [])  # what a search came to stays, whatever happens to the judging
     files.delete_folder(job.checkpoints)
     return trials
 
@@ -259,21 +260,14 @@ def _room(job: Search) -> int:
     Raises:
         ValueError: there is no room for one.
     """
-    workers, there = job.training.run.workers, room()
-    each = max(1, workers.num_workers)
-    cpus = each * workers.num_cpus + workers.loader_cpus * (job.training.loader is not load_here)
-    rooms = [int(there.get("CPU", 0.0) / cpus + 1e-9)]
-    if workers.use_gpu:
-        rooms.append(int(there.get("GPU", 0.0) / each))
-    if min(rooms) < 1:
-        raise ValueError(
-            f"a trial asks for {cpus:g} CPUs{f' and {each} GPUs' if workers.use_gpu else ''}, and "
-            f"the cluster has {there.get('CPU', 0.0):g} and {there.get('GPU', 0.0):g}"
-        )
+    workers = job.training.run.workers
+    shares = shares_of(workers, read=job.training.loader is not load_here)
+    check_room(shares, WORKERS_ADVICE)
+    cpus = sum(share.cpus for share in shares)
     free = ray.available_resources().get("CPU", 0.0)
     if free < cpus:  # a trial has all of its workers or none, so that trials cannot hold each other up
         say(f"tune: a trial asks for {cpus:g} CPUs and {free:g} are free: it waits until others give theirs back")
-    return min(rooms)
+    return at_most(shares, job.num_trials)
 
 
 def _domain(values: tuple[Any, ...] | Range) -> Any:  # noqa: ANN401 -- Ray Tune's own classes
@@ -398,7 +392,7 @@ def _trial(result: Any) -> Trial:  # noqa: ANN401 -- Ray Tune's own class
 def conclude(
     job: Search, trials: Sequence[Trial], sets: Sequence[tuple[str, str]], hints: Mapping[str, Points]
 ) -> None:
-    """Train winner and defaults anew, judge both, say and write what came of the search.
+    """Train winner and defaults anew, judge both, say what came of the search and add it to the search's page.
 
     Args:
         job: the search.
@@ -479,7 +473,7 @@ def write(job: Search, trials: Sequence[Trial], judged: Sequence[str]) -> None:
     best["settings"] = {
         path: value
         for system in run.systems
-        for path, value in _flat(FIELDS[system], winner.settings_of(system)).items()
+        for path, value in flat(winner.settings_of(system), FIELDS[system]).items()
     }
     files.write(files.join(job.folder, "trials.csv"), encode_csv(pa.Table.from_pylist(rows)))
     files.write(files.join(job.folder, "best.json"), json.dumps(best, indent=1).encode())
@@ -489,14 +483,6 @@ def write(job: Search, trials: Sequence[Trial], judged: Sequence[str]) -> None:
     ranges = {path for path, values in job.space.items() if isinstance(values, Range)}
     html = page(title, job.objective, trials, defaults, ranges, rungs, judged)
     files.write(files.join(job.folder, "index.html"), html.encode())
-
-
-def _flat(prefix: str, settings: Any) -> dict[str, Any]:  # noqa: ANN401 -- a dataclass, or a value
-    """Settings by dotted path."""
-    if not dataclasses.is_dataclass(settings):
-        return {prefix: settings}
-    fields = [f.name for f in dataclasses.fields(settings)]
-    return {p: v for name in fields for p, v in _flat(f"{prefix}.{name}", getattr(settings, name)).items()}
 
 
 def _rungs(max_epochs: int) -> itertools.accumulate:

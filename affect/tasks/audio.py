@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int16
 from numpy import ndarray
 from torch import Tensor, nn
+from transformers import WavLMConfig, WavLMModel
 
 from affect import timeline
 from affect.audio.augment import augment
-from affect.audio.wavlm import WavlmRegressor, load_backbone, parameter_groups
+from affect.audio.wavlm import WavlmRegressor, load_backbone, parameter_groups, sizes_of
 from affect.batches import Arrays, Batch, Example, Outputs, Window
 from affect.config import Wavlm
 from affect.corpus.track import FULL_SCALE, Blocks, Series, Track
@@ -41,6 +42,11 @@ class AudioTask(TrackTask):
     def build(self) -> WavlmRegressor:
         """Fresh head on the pretrained backbone."""
         return WavlmRegressor(self._model, load_backbone(self._model.weights, self._model.revision))
+
+    def shell(self, backbone: dict[str, Any]) -> WavlmRegressor:
+        """The model whose weights are read next: nothing pretrained is loaded, all of it would be written over."""
+        shape = WavLMConfig(**backbone) if backbone else sizes_of(self._model.weights, self._model.revision)
+        return WavlmRegressor(self._model, WavLMModel(shape))
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """The backbone's top at its own rate; pooling and head at the other."""
@@ -124,7 +130,8 @@ class AudioTask(TrackTask):
         return int((track.segments.block_edges[segment, : self._model.blocks] < end).sum()) if end > first else 0
 
     def _frames(self, track: Track, outputs: Outputs, used: Bool[ndarray, " segments"]) -> Series:
-        fps = timeline.Timestamps(track.time_s).fps
+        clock, segments = timeline.Timestamps(track.time_s), track.segments
+        fps, known_s = clock.fps, clock.duration_s + 0.5 / clock.fps
         parts = []
         for (start, _), said in zip(outputs.windows, joined(outputs), strict=True):
             segment = start // self._model.blocks
@@ -132,7 +139,10 @@ class AudioTask(TrackTask):
             num = self._num_blocks(track, segment)
             if not used[segment] or not num:
                 continue
-            full = bool(track.segments.full[segment])
-            positions = timeline.block_positions(end - first, num, fps, full=full)
+            if segments.end_s[segment] > known_s:  # the labels end before the segment: its first frames alone are here
+                from_start_s = track.time_s[first:end] - segments.start_s[segment]
+                positions = timeline.block_positions_at(from_start_s, fps, num)
+            else:
+                positions = timeline.block_positions(end - first, num, fps, full=bool(segments.full[segment]))
             parts.append((first, timeline.interpolate_blocks(said[:num], positions)))
         return covered_series(*timeline.overlap_mean(track.num_frames, parts, self._model.hidden + 2))

@@ -18,6 +18,9 @@ from affect.face.crop import grow, letterbox, normalise
 from affect.face.grada import Grada, load_trunk
 from affect.layers import Output
 
+NO_CLASS = -100
+"""Stands for an expression that a picture is not labelled with."""
+
 
 class GradaTask(Task):
     """The frame encoder on single pictures: expressions, valence and arousal, whichever a picture is labelled with.
@@ -97,27 +100,22 @@ class GradaTask(Task):
 
     def losses(
         self, gold: Float[Tensor, "B T 3"], prediction: Float[Tensor, "B T outputs"], annotated: Bool[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, ""] | None, Float[Tensor, ""] | None]:
-        """Loss of valence and arousal, and of expressions; None for what nothing in the batch is labelled with."""
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Loss of valence and arousal, and of expressions; 0 for what nothing in the batch is labelled with."""
         has_affect = annotated & ~gold[..., 0].isnan()
         has_expression = annotated & ~gold[..., 2].isnan()
         affect = hybrid_loss(gold[..., :2], prediction[..., :2], has_affect, self.settings.loss)
-        if not has_expression.any():
-            return affect, None
-        classes = gold[has_expression][:, 2].long()
-        return affect, nn.functional.cross_entropy(prediction[has_expression][:, 2:].float(), classes)
+        classes = torch.where(has_expression, gold[..., 2], NO_CLASS).long().flatten()
+        logits = prediction[..., 2:].float().flatten(0, 1)
+        entropy = nn.functional.cross_entropy(logits, classes, ignore_index=NO_CLASS, reduction="sum")
+        return torch.where(has_affect.any(), affect, 0), entropy / has_expression.sum().clamp(min=1)
 
     def loss(
         self, gold: Float[Tensor, "B T 3"], prediction: Float[Tensor, "B T outputs"], annotated: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, ""] | None:
+    ) -> Float[Tensor, ""]:
         """Weighted sum of both tasks' losses, over the pictures that have the label."""
-        weighted = zip(
-            (self._run.affect_weight, self._run.expression_weight),
-            self.losses(gold, prediction, annotated),
-            strict=True,
-        )
-        parts = [weight * value for weight, value in weighted if value is not None]
-        return torch.stack(parts).sum() if parts else None
+        affect, expression = self.losses(gold, prediction, annotated)
+        return self._run.affect_weight * affect + self._run.expression_weight * expression
 
     def predict(self, item: Images, outputs: Outputs) -> Float[ndarray, "images 2"]:
         """Valence and arousal of every picture."""

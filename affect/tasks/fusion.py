@@ -28,17 +28,19 @@ class FusionTask(TrackTask):
 
     modalities: tuple[Modality, ...]
     """What is fused."""
+    evidence: tuple[Modality, ...]
+    """Those of which any has to see or hear the person for an answer at a frame."""
     sources: tuple[str, ...]
     """What the gates weigh, in their order."""
     hidden: int
     """H, width of the embedding."""
 
     def seen(self, track: Track) -> Bool[ndarray, " frames"]:
-        """Frames at which any modality saw or heard the person."""
-        return np.any([track.series[m].valid for m in self.modalities], axis=0)
+        """Frames at which there is evidence of the person."""
+        return np.any([track.series[m].valid for m in self.evidence], axis=0)
 
     def series(self, track: Track, outputs: Outputs) -> Series:
-        """Overlap mean; a frame that no modality saw takes what the nearest one that did has."""
+        """Overlap mean; a frame without evidence takes what the nearest one with evidence has."""
         series = frame_series(track, outputs, self.seen(track), self.hidden)
         if not series.valid.any():
             return series
@@ -72,7 +74,7 @@ class DcmmoeTask(FusionTask):
     def __init__(self, settings: Dcmmoe, widths: Mapping[Modality, int]) -> None:
         """Remember the settings."""
         self._model, self.settings, self.hidden = settings, settings.fit, settings.hidden
-        self.modalities = settings.modalities
+        self.modalities = self.evidence = settings.modalities
         self.sources = tuple(f"{asks}{ASKS}{told}" for asks, told in permutations(self.modalities, 2))
         self._widths = {str(m): widths[m] + 2 for m in self.modalities}
 
@@ -106,8 +108,32 @@ class DcmmoeTask(FusionTask):
         return model(features=features, valid=batch.inputs["valid"].mT, padding=batch.padding)
 
 
+class SegmentFrames(tuple[int, int]):
+    """The window ``[f0, f1)`` of a segment, which knows its number: a hole in the timestamps gives two the same frames.
+
+    Args:
+        window: first frame, and the frame that it ends before.
+        segment: number of the segment.
+    """
+
+    segment: int
+
+    def __new__(cls, window: tuple[int, int], segment: int) -> "SegmentFrames":
+        """Make the pair and remember the number."""
+        made = super().__new__(cls, window)
+        made.segment = segment
+        return made
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[int, int], int]]:
+        """Travel with the number."""
+        return SegmentFrames, ((self[0], self[1]), self.segment)
+
+
 class RaavTask(FusionTask):
     """RAAV on segments of frames with their audio blocks.
+
+    The voice changes what is said of a face or a behaviour that is seen; where neither is, RAAV has no frame to say
+    anything of (Z_0 = 0), so that a frame is not valid by the voice alone and takes the nearest valid one's answer.
 
     Args:
         settings: of the model.
@@ -115,7 +141,7 @@ class RaavTask(FusionTask):
     """
 
     modalities = MODALITIES
-    sources = VISUAL
+    evidence = sources = VISUAL
 
     def __init__(self, settings: Raav, widths: Mapping[Modality, int]) -> None:
         """Remember the settings."""
@@ -130,16 +156,17 @@ class RaavTask(FusionTask):
         """Frames of every segment that has any."""
         if not self.seen(track).any():
             return []
-        return [(int(a), int(b)) for a, b in track.segments.ranges if b > a]
+        ranges = track.segments.ranges.tolist()
+        return [SegmentFrames((a, b), number) for number, (a, b) in enumerate(ranges) if b > a]
 
     def example(self, track: Track, window: Window) -> Example:
         """Face and behaviour per frame, audio per block."""
-        assert track.blocks is not None
-        cut, blocks = slice(*window), track.blocks
-        segment = int(np.flatnonzero((track.segments.ranges == window).all(axis=1))[0])
+        assert track.blocks is not None and isinstance(window, SegmentFrames)
+        cut, blocks, segment = slice(*window), track.blocks, window.segment
         series = {m: track.series[m] for m in MODALITIES if m in VISUAL}
         inputs: dict[str, Arrays] = {str(m): (s.embedding[cut], s.prediction[cut]) for m, s in series.items()}
         inputs["visual_valid"] = np.stack([s.valid[cut] for s in series.values()], axis=1)
+        inputs["time_s"] = track.time_s[cut] - track.segments.start_s[segment]
         audio = (blocks.embedding[segment], blocks.prediction[segment])
         return frame_example(track, window, inputs, {"audio": audio, "audio_valid": blocks.valid[segment]})
 

@@ -1,6 +1,7 @@
 """What the tasks on tracks share: windows of frames, their outputs joined again."""
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -23,6 +24,10 @@ class TrackTask(Task):
     def trains_on(self, track: Track, window: Window) -> bool:
         """Windows with an annotated frame."""
         return bool(track.annotated[slice(*window)].any())
+
+    def shell(self, backbone: dict[str, Any]) -> nn.Module:
+        """The model whose weights are read next, from the sizes of its pretrained part if it has one."""
+        return self.build()
 
     @abstractmethod
     def series(self, track: Track, outputs: Outputs) -> Series:

@@ -183,7 +183,7 @@ def _speaker(number: int, store: Any) -> Any:  # noqa: ANN401 -- a TrackRef
     keys: Any = {part: f"{track.name}/{part}.{'rows.' if part == 'waveforms' else ''}arrow" for part in tables}
     for part, key in keys.items():
         store.put(key, Extracted(tables[part]))
-    return TrackRef(track.name, "train", track.video, track.person, keys)
+    return TrackRef(track.name, "train", track.video, track.person, keys, track.video)
 
 
 def decode(minutes: int = 10) -> None:

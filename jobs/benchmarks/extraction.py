@@ -192,7 +192,7 @@ def pipeline(copies: int = 2) -> None:
         extract(run, str(root / "videos"), store)
         through = frames / (time.perf_counter() - start)  # start of the actors included
         torch.set_num_threads(int(cores))
-        extractors = {modality: extractor(modality, run) for modality in MODALITIES}
+        extractors = {modality: extractor(modality, run, "cpu") for modality in MODALITIES}
         plain, start = Store(str(root / "plain")), time.perf_counter()
         for video in videos:
             assert video.head is not None
@@ -234,7 +234,7 @@ def protections() -> None:
     start_ray()
     tally: Any = ray.remote(num_cpus=0)(extract.Tally).remote()
     with tempfile.TemporaryDirectory(dir=".") as folder:  # the disk, which /tmp need not be
-        store, where = Store(folder), plan.wanted_addresses(run, describe=False)
+        store, where = Store(folder), plan.wanted(run, f"{home}/*1.mp4", []).where
         videos = plan.probe_videos(f"{home}/*1.mp4", store, {})
         units, _ = plan.missing_units(videos, run, where, store, retry_failed=False)
         stages = {kind: extract.Stage(kind, run, store, where, Attempts(store, "run"), tally) for kind in where}

@@ -62,8 +62,8 @@ def parts() -> list[Part]:
 def video_of(part: Part) -> tuple[Probe, Video]:
     """As a probe would say."""
     time_s = np.arange(part.num_frames) / FPS
-    head = Head(f"{part.seed:012d}", part.num_frames, float(time_s[-1]), part.num_frames / FPS)
-    probe = Probe(part.name + ".mp4", 1, f"{part.seed:012d}", 640, 360, 0, True, 0.0, time_s)
+    head = Head(f"{part.seed:012d}", f"{part.seed:012d}", part.num_frames, float(time_s[-1]), part.num_frames / FPS)
+    probe = Probe(part.name + ".mp4", 1, head.fingerprint, head.content, 640, 360, 0, True, 0.0, time_s)
     return probe, Video(part.name, f"/nowhere/{probe.path}", probe.path, 1, f"videos/{part.name}.parquet", head, "")
 
 

@@ -116,11 +116,20 @@ def test_coverage_is_the_share_of_frames_with_a_mesh(hidden: int, kept: bool):
     assert verdict.reason == ("" if kept else "mouth seen in 79% of the frames")
 
 
-def test_a_frame_shift_looks_the_mesh_up_later():
+@pytest.mark.parametrize("shift", [3, -3])
+def test_a_frame_shift_reads_the_mesh_so_much_earlier(shift: int):
     area = np.array([0.01] * 60 + [1.0] * 60)
     ranges = np.array([[90, 115], [60, 80]])
-    shifted = verdicts(area, 20.0, ranges, RULE, frame_shift=3)
-    assert shifted == verdicts(area, 20.0, ranges + 3, RULE) != verdicts(area, 20.0, ranges, RULE)
+    shifted = verdicts(area, 20.0, ranges, RULE, frame_shift=shift)
+    assert shifted == verdicts(area, 20.0, ranges - shift, RULE) != verdicts(area, 20.0, ranges, RULE)
+
+
+def test_published_tables_lack_the_first_frame():
+    frame, area = np.arange(480), np.linspace(0.1, 0.2, 480)
+    coverage = [row.verdict.coverage for row in judge_table(frame, area, 30.0, frame_shift=1)]
+    assert coverage[0] == pytest.approx(119 / 120) and coverage[1:] == [1.0] * 6
+    back = [row.verdict.coverage for row in judge_table(frame, area, 30.0, frame_shift=-1)]
+    assert back == coverage[::-1]
 
 
 def test_a_segment_without_frames_and_one_past_the_mesh_are_not_kept():
@@ -243,7 +252,7 @@ def test_a_mouth_table_with_gaps_a_shift_and_another_grid():
     assert judge_table(frame, hidden, 25.0)[2].verdict.reason == "mouth seen in 79% of the frames"
     without = np.flatnonzero(~np.isnan(hidden))
     assert judge_table(without, area[without], 25.0) == judge_table(frame, hidden, 25.0)
-    shifted = judge_table(frame, area, 25.0, frame_shift=1)
+    shifted = judge_table(frame, area, 25.0, frame_shift=-1)
     assert [row.start_s for row in shifted] == [0.0, 2.0, 4.0]
     assert shifted[1].verdict.open_s == judge_table(frame, area, 25.0)[1].verdict.open_s + 1 / 25
     empty = judge_table(np.empty(0, dtype=np.int64), np.empty(0), 25.0, num_frames=50)
@@ -267,12 +276,10 @@ def test_a_mouth_table_may_be_what_csv_readers_give():
     assert judge_table(np.arange(500).astype(np.float64), speaker.astype(np.float32), 25.0)[0].start_s == 0
 
 
-def test_a_shift_backwards_is_refused_and_one_past_the_end_finds_nothing_there():
-    area = np.full(100, 0.01)
-    with pytest.raises(ValueError, match="frame_shift is -1"):
-        verdicts(area, 25.0, np.array([[0, 100]]), RULE, frame_shift=-1)
-    [verdict] = verdicts(area, 25.0, np.array([[0, 100]]), RULE, frame_shift=1)
-    assert verdict.coverage == 0.99
+@pytest.mark.parametrize(("shift", "coverage"), [(1, 0.99), (-1, 0.99), (150, 0.0), (-150, 0.0)])
+def test_a_shift_past_either_end_finds_nothing_there(shift: int, coverage: float):
+    [verdict] = verdicts(np.full(100, 0.01), 25.0, np.array([[0, 100]]), RULE, frame_shift=shift)
+    assert verdict.coverage == coverage
 
 
 def test_relative_to_a_video_without_any_mesh_nobody_speaks():

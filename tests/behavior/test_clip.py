@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from affect import schema, timeline, tiny
 from affect.behavior.checkpoint import Shown, frame_size
@@ -18,6 +19,7 @@ from affect.behavior.qwen import States
 from affect.config import Behavior, Description, Grid
 from affect.corpus import video
 from affect.corpus.clip import Clip
+from affect.pipeline.store import Store
 from tests.media import Film, number_of, write
 
 FPS = 25
@@ -257,3 +259,27 @@ def test_a_clip_without_segments_has_an_empty_table_of_the_right_kind(
     for extractor, rows in ((behavior, schema.BEHAVIOR), (describer, schema.DESCRIPTION)):
         found = extractor(clip_of(film, start_s=60.0, end_s=120.0))
         assert found.status == "ok" and found.table == pa.Table.from_pylist([], schema=rows)
+
+
+def test_segments_that_were_halved_for_lack_of_memory_are_said_and_a_comparison_sees_them(
+    behavior: BehaviorClip, film: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Their last digits differ under the same address: rows and reason tell why."""
+    clip = clip_of(film)
+    whole = behavior(clip)
+    forward = behavior._model._model.forward
+
+    def small_memory(*args: Any, **inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(behavior._model._model, "forward", small_memory)
+    halved = behavior(clip)
+    assert (whole.status, whole.reason) == ("ok", "") and halved.status == "ok"
+    number = len(clip.segments)
+    assert f"{number} of {number} segments were computed fewer at once than micro_batch" in halved.reason
+    assert set(halved.table["micro_batch"].to_pylist()) == {1} != set(whole.table["micro_batch"].to_pylist())
+    one, other = (Store(str(tmp_path / name)) for name in ("whole", "halved"))
+    assert one.put("behavior/a.parquet", whole) != other.put("behavior/a.parquet", halved)
+    assert one.outcome("behavior/a.parquet").reason != other.outcome("behavior/a.parquet").reason

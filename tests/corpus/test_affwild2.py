@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affect.corpus import affwild2
-from affect.corpus.affwild2 import LabelError, list_videos, parse_annotation, person_of, video_of
+from affect.corpus.affwild2 import LabelError, check_length, list_videos, parse_annotation, person_of, video_of
 
 HEADER = "valence,arousal\n"
 values = st.floats(-1, 1, allow_subnormal=False)
@@ -31,8 +31,36 @@ def test_minus_five_appears_nowhere_inside():
     assert np.isnan(parsed[[1, 2, 4]]).all() and parsed[[0, 3]].tolist() == [[0.5, -0.25], [-1, 1]]
 
 
-def test_a_header_alone_is_a_track_of_no_frames():
-    assert parse_annotation(HEADER, "a.txt").shape == (0, 2)
+@pytest.mark.parametrize(
+    ("rows", "frames", "warns", "refused"),
+    [
+        (5000, 5000, False, False),
+        (5000, 5049, False, False),  # the most that the real corpus has
+        (4900, 5000, True, False),  # 2 %, and no more than 100 rows
+        (19_850, 20_000, True, False),  # 150 rows, and less than 1 %
+        (4800, 5000, False, True),
+        (5201, 5000, False, True),
+        (20_400, 20_000, False, True),
+        (107, 1337, False, True),
+        (25, 50, False, True),
+        (75, 50, False, True),
+        (51, 50, True, False),
+    ],
+)
+def test_labels_of_another_length_than_their_video_are_said_or_refused(
+    rows: int, frames: int, warns: bool, refused: bool
+):
+    if not refused:
+        said = check_length("a", rows, frames, frames / 25)
+        assert bool(said) == warns and (not said or (f"{rows:,}" in said and f"{frames:,}" in said))
+        return
+    with pytest.raises(LabelError, match=f"{rows:,} label rows, but its video has {frames:,} frames"):
+        check_length("a", rows, frames, frames / 25)
+
+
+def test_ratings_by_the_second_are_guessed_to_be_such():
+    with pytest.raises(LabelError, match=r"as many rows as seconds x 2: are these 2 ratings a second"):
+        check_length("a", 400, 4800, 200.0)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +69,7 @@ def test_a_header_alone_is_a_track_of_no_frames():
         ("", ["first line", "valence,arousal"]),
         ("arousal,valence\n0,0\n", ["first line", '"arousal,valence"']),
         ("0.1,0.2\n", ["first line", '"0.1,0.2"']),
+        (HEADER, ["it has a header and no rows"]),
         (HEADER + "0,0\n0.5\n", ["row 2", '"0.5"', "two numbers"]),
         (HEADER + "0,0\n0,0,0\n", ["row 2", '"0,0,0"']),
         (HEADER + "0,0\n\n0,0\n", ["row 2", '""']),

@@ -149,6 +149,14 @@ def test_an_unknown_codec_and_a_missing_file_are_told_apart(tmp_path: Path):
         probed(tmp_path / "missing.mp4")
 
 
+def test_a_video_that_is_moved_has_another_fingerprint_and_the_same_content(tmp_path: Path):
+    path = write(tmp_path, FILMS[2])
+    here, moved = (video.probe(str(path), name) for name in ("a.mp4", "below/b.mp4"))
+    assert here.fingerprint != moved.fingerprint and here.content == moved.content
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert video.probe(str(path), "a.mp4").content != here.content
+
+
 def test_a_video_in_a_bucket_is_read_as_on_a_disk(tmp_path: Path):
 
     path = write(tmp_path, FILMS[2])

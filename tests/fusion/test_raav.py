@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from affect import config
+from affect.fusion import raav
 from affect.fusion.raav import RAAV
+from affect.layers import sinusoids_at
 
 pytestmark = pytest.mark.numeric
 
@@ -199,8 +201,26 @@ def test_only_positions_tell_when_a_frame_or_a_block_lies(positions: bool) -> No
     model = RAAV(config.Raav(hidden=16, heads=4, positions=positions), WIDTHS).eval()
     inputs = make_segments()
     inputs["visual_valid"][:], inputs["audio_valid"][:], inputs["padding"][:] = True, True, False
+    inputs["time_s"] = (0.5 * torch.arange(8)).expand(3, 8)
     prediction = model(**inputs).prediction
     frames = model(**{**inputs, "face": inputs["face"].flip(1), "behavior": inputs["behavior"].flip(1)}).prediction
     blocks = model(**{**inputs, "audio": inputs["audio"].flip(1)}).prediction
     assert torch.allclose(frames.flip(1), prediction, atol=1e-5) is not positions
     assert torch.allclose(blocks, prediction, atol=1e-5) is not positions
+
+
+def test_positions_of_frames_and_blocks_count_the_same_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames a second apart, in the middle of each block, have the blocks' positions."""
+    asked: list[Tensor] = []
+
+    def noted(position: Tensor, like: Tensor) -> Tensor:
+        asked.append(position)
+        return sinusoids_at(position, like)
+
+    monkeypatch.setattr(raav, "sinusoids_at", noted)
+    inputs = make_segments(batch=2, length=4)
+    inputs["padding"][:] = False
+    model = RAAV(config.Raav(hidden=16, heads=4, positions=True), WIDTHS).eval()
+    model(**inputs, time_s=(torch.arange(4) + 0.5).expand(2, 4))
+    frames, blocks = asked
+    assert blocks.tolist() == [0.5, 1.5, 2.5, 3.5] and torch.equal(frames[0], blocks)

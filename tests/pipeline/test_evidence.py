@@ -42,7 +42,9 @@ class Spoilt:
     def predictor(self, **settings: Any) -> Predictor:
         models = load_models(self.micro.run, self.micro.places.runs)
         wanted = {"people": "all", "tracks": None, "hints": {}} | settings
-        return Predictor(self.micro.run, models, {self.video.stem: self.video}, self.store, str(self.out), **wanted)
+        run = self.micro.run
+        given = (run, plan.addresses(run), models, {self.video.stem: self.video}, self.store, str(self.out))
+        return Predictor(*given, **wanted)
 
     def predict(self, predictor: Predictor) -> tuple[dict[str, Any], pa.Table]:
         """How it ended, and the table, of which everything holds that always holds."""
@@ -119,7 +121,32 @@ def test_without_one_modality_the_others_answer_and_without_any_nobody_does(spoi
     row, table = spoilt.predict(spoilt.predictor(**ask))
     assert row["status"] == "degraded"
     assert table["valence"].null_count == table["arousal"].null_count == table["dcmmoe_valence"].null_count == 50
-    assert set(table["reason"].to_pylist()) == {"no face or behavior or audio evidence at this frame"}
+    assert set(table["reason"].to_pylist()) == {"no face or behavior evidence at this frame"}
+
+
+def test_a_voice_alone_is_evidence_of_dcmmoe_and_none_of_raav(spoilt: Spoilt):
+    """RAAV says a constant where neither face nor behaviour is seen, whatever it hears."""
+    spoilt.change("face", put_in("embedding", np.inf, slice(None)))
+    spoilt.change("behavior", put_in("vision", np.nan, slice(None)))
+    run = spoilt.micro.run
+    heard = replace(run.wavlm, speaking=replace(run.wavlm.speaking, min_open_s=0.0, min_coverage=0.0))
+    listens = replace(spoilt, micro=replace(spoilt.micro, run=replace(run, wavlm=heard)))
+    predictor = spoilt.predictor(tracks=[spoilt.video.stem])
+    predictor._run = listens.micro.run  # the models are those of the published rule
+    _, table = spoilt.predict(predictor)
+    assert all(table["audio_valid"].to_pylist()) and table["dcmmoe_valence"].null_count == 0
+    assert table["raav_valence"].null_count == table["valence"].null_count == 50 and not any(table["valid"].to_pylist())
+    assert set(table["reason"].to_pylist()) == {"no face or behavior evidence at this frame"}
+
+
+def test_a_damaged_object_costs_its_own_video(spoilt: Spoilt):
+    key = plan.keys_of(spoilt.video, spoilt.micro.run, plan.addresses(spoilt.micro.run), "face")[1]
+    path = Path(spoilt.store.uri_of(key))
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:200] + bytes(200) + whole[400:]):  # no footer; other content
+        path.write_bytes(content)
+        row = {name: values[0] for name, values in spoilt.predictor()({"stem": [spoilt.video.stem]}).items()}
+        assert row["status"] == "failed" and f"{key}: damaged" in row["reason"]
 
 
 def test_a_model_whose_answers_are_not_finite_has_none(spoilt: Spoilt):

@@ -64,7 +64,7 @@ def test_what_a_clip_gives_does_not_depend_on_its_borders(extracted: Micro):
     whole = Clip(video.uri, plan.load_probe(store, video.probe_key), 0.0, 60.0, extracted.run.grid)
     for modality in ("behavior", "audio"):
         parts = [store.get(key).table for key in plan.keys_of(video, extracted.run, where, modality)]
-        table = extraction.extractor(modality, extracted.run)(whole).table
+        table = extraction.extractor(modality, extracted.run, "cpu")(whole).table
         name = "waveform" if modality == "audio" else "multimodal"
         cut = [np.array(row, dtype=np.float64) for part in parts for row in part[name].to_pylist()]
         for a, b in zip(cut, table[name].to_pylist(), strict=True):
@@ -221,18 +221,21 @@ def test_a_store_that_takes_nothing_stops_the_job_and_a_video_that_is_forbidden_
 
 def test_pools_that_cannot_fit_are_an_error_before_anything_starts(extracted: Micro, tmp_path: Path):
     run = replace(extracted.run, face=replace(extracted.run.face, num_cpus=8.0))
-    with pytest.raises(ValueError, match=r"cluster has 2.*--face.num-cpus"):
+    said = r"--face asks for 8 CPUs.*no node has room.*nearest is .* with 2 CPUs.*--face.num-cpus"
+    with pytest.raises(ValueError, match=said):
         extract(run, extracted.places.videos, Store(str(tmp_path)))
 
 
 def test_a_cluster_that_may_grow_is_no_reason_to_refuse_a_job(extracted: Micro, monkeypatch: pytest.MonkeyPatch):
     run = replace(extracted.run, behavior=replace(extracted.run.behavior, num_gpus=1.0))
-    with pytest.raises(ValueError, match=r"leave --behavior\.num-gpus out"):
+    with pytest.raises(
+        ValueError, match=r"--behavior asks for .* and 1 GPUs, and no node has room.*behavior\.num-gpus"
+    ):
         plan.check_pools(run, ["face", "behavior", "audio"])
     grown = {"CPU": 32.0, "GPU": 4.0}
     monkeypatch.setattr(cluster.state, "get_max_resources_from_cluster_config", lambda: grown)
     plan.check_pools(run, ["face", "behavior", "audio"])
-    assert cluster.room()["GPU"] == 4.0 and plan.actors(run, "behavior", 100) == run.behavior.max_actors
+    assert cluster.room()["GPU"] == 4.0 and cluster.actors(run.behavior, 100) == run.behavior.max_actors
 
 
 def test_a_label_that_no_node_can_have_is_refused():

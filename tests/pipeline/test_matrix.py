@@ -192,7 +192,7 @@ def test_two_hours_are_read_where_a_clip_is(extracted: Micro, tmp_path: Path):
     path = write(tmp_path, film("long.mp4", ticks=[1000 * k for k in range(seconds)], options={"g": "60", "bf": "0"}))
     probe = video.probe(str(path), path.name)
     assert len(probe.time_s) == seconds and probe.time_s[-1] == seconds - 1
-    take = {kind: extraction.extractor(kind, extracted.run) for kind in extracted.run.extracted}
+    take = {kind: extraction.extractor(kind, extracted.run, "cpu") for kind in extracted.run.extracted}
     for start_s in (0.0, 3600.0, 7140.0):
         clip = Clip(str(path), probe, start_s, start_s + 60.0, extracted.run.grid)
         first, last = clip.frames

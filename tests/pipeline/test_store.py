@@ -3,6 +3,7 @@
 import io
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,16 @@ def test_attempts_count_within_a_run_and_are_forgotten_on_success(tmp_path: Path
     assert [first.begin("k"), first.begin("k"), second.begin("k")] == [0, 1, 0]
     first.end("k")
     assert first.begin("k") == 0
+
+
+def test_what_killed_runs_left_behind_goes_after_a_day(tmp_path: Path):
+    store, now = Store(str(tmp_path)), int(time.time())
+    names = {"0123456789ab": False, f"{now - 90_000:010d}-ab": False, f"{now - 3_600:010d}-cd": True}
+    for name in names:
+        Attempts(store, name).begin("k")
+    Attempts.new(store).begin("k")
+    left = {path.name for path in (tmp_path / "_attempts").iterdir()}
+    assert len(left) == 2 and all((name in left) == kept for name, kept in names.items())
 
 
 def test_odd_names_are_harmless_and_stay_apart():
@@ -212,9 +223,9 @@ def test_a_note_that_is_none_of_ours_is_damage(note: bytes, key: str, tmp_path: 
     assert "damaged" in store.check(key)
     with pytest.raises(ValueError, match="damaged"):
         store.get(key)
-    if key.endswith(".parquet"):
-        with pytest.raises(ValueError, match="damaged"):
-            States(store).of("face", [key])
+    if key.endswith(".parquet"):  # said of it, and no reason to end: others are not harmed
+        [state] = States(store).of("face", [key]).values()
+        assert state.outcome.status == "failed" and f"{key}: damaged" in state.outcome.reason
 
 
 def _arrow(table: pa.Table) -> bytes:
@@ -240,7 +251,7 @@ def test_a_probe_of_other_columns_and_one_that_leads_elsewhere_are_damaged(tmp_p
     store = Store(str(tmp_path))
     store.put("videos/a.parquet", Extracted(pa.table({"x": [1.0]})))
     assert "no columns of a probe" in store.check("videos/a.parquet")
-    with pytest.raises(ValueError, match="damaged"):
-        States(store).of("videos", ["videos/a.parquet"])
+    [state] = States(store).of("videos", ["videos/a.parquet"]).values()
+    assert state.head is None and state.outcome.status == "failed" and "damaged" in state.outcome.reason
     with pytest.raises(ValueError, match="fingerprint"):
         unit_key("face", "0" * 16, "a.mp4", "x/../../../../..", 0)

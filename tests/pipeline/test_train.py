@@ -24,7 +24,7 @@ from affect.corpus.track import Track
 from affect.pipeline import plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.columns import matrix
-from affect.pipeline.evaluate import score_runs
+from affect.pipeline.evaluate import _known, score_runs
 from affect.pipeline.models import all_models, embedded_key, load_model, read_run, with_embeddings
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track
@@ -150,6 +150,22 @@ def test_tracks_that_models_were_trained_or_selected_on_are_said_to_be_so(traine
         assert score_runs(trained.run, places.videos, labels, store, places.runs, {}).split == split
     unseen = score_runs(trained.run, places.new_videos, places.truth, store, places.runs, {})
     assert unseen.split == "held_out" and "which nothing was trained or selected on" in unseen.title
+
+
+def test_a_person_that_was_trained_on_is_known_under_another_name_annotation_and_side(
+    trained: Micro, refs: list[TrackRef]
+):
+    models = all_models(trained.places.runs)
+    [learned] = [ref for ref in refs if ref.split == "train"]
+    other = replace(learned, name="other", keys={part: f"elsewhere/{part}.arrow" for part in learned.keys})
+    assert _known(models, [other])[0] == "train"
+    assert _known(models, [replace(other, person="left")])[0] == "train"  # main may be left
+    assert _known(models, [replace(other, content="0" * 12)])[0] == "held_out"
+    left = [replace(m, learned_from=[s.replace("main", "left") for s in m.learned_from]) for m in models]
+    assert _known(left, [other])[0] == "train"
+    assert _known(left, [replace(other, person="right")])[0] == "held_out"
+    earlier = [replace(m, learned_from=[learned.keys["frames"]]) for m in models]
+    assert _known(earlier, [learned])[0] == "train"
 
 
 def test_models_of_one_name_are_told_apart(trained: Micro, refs: list[TrackRef], predicted: str, tmp_path: Path):

@@ -64,6 +64,9 @@ def test_a_search_goes_on_past_failing_trials_and_its_winner_is_trained_judged_a
     assert all(trial.settings != impossible for trial in trials if trial.status != "failed")
     assert [trial.score for trial in trials] == sorted((trial.score for trial in trials), reverse=True)
     assert not Path(job.checkpoints).exists()
+    early = json.loads((Path(job.folder) / "best.json").read_text())  # before anything is judged
+    assert early["settings"]["face_transformer.hidden"] == trials[0].settings["face_transformer.hidden"]
+    assert (Path(job.folder) / "index.html").exists()
 
     places = trained.places
     sets = [(places.videos, places.labels), (places.new_videos, places.truth)]

@@ -1,5 +1,6 @@
 """How the fusions are fed, and that any number of processes learns the same."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -171,3 +172,19 @@ def test_trust_shares_the_gates_out_to_modalities_and_windows_spread_where_they_
     for start, end in outputs.windows:
         count[start:end] += 1
     assert (np.isnan(spread).any(axis=1) == (count < 2)).all() and np.nanmin(spread) >= 0 and np.nanmax(spread) > 0
+
+
+def test_two_segments_with_the_same_frames_hear_each_their_own_sound():
+    """A hole in the timestamps: the second segment begins in it, and the first one ends there."""
+    [track] = tracks(1, 5)
+    ranges = track.segments.ranges.copy()
+    ranges[1] = ranges[0]
+    track = replace(track, segments=replace(track.segments, ranges=ranges))
+    task = TASKS["raav"]
+    windows = task.windows(track)
+    assert windows[0] == windows[1] and track.blocks is not None
+    for number, window in enumerate(windows[:2]):
+        audio = task.example(track, window).whole["audio"]
+        assert np.array_equal(audio[0], track.blocks.embedding[number])
+    copied = pickle.loads(pickle.dumps(windows))  # as it travels to a worker
+    assert copied == windows and [w.segment for w in copied] == [w.segment for w in windows]

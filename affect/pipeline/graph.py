@@ -1,0 +1,51 @@
+"""The two shapes of Ray Data graphs: a task per row, and a pool of actors that grows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from affect.config import Pool
+from affect.pipeline.cluster import actors, labels_of
+
+MAX_BLOCKS = 256
+"""Tasks of :func:`each` that are made at most; more rows than that share them."""
+
+Row = dict[str, Any]
+
+
+def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> Iterator[Row]:
+    """Rows done by tasks, wherever the cluster has room; in any order, each as soon as its task has ended.
+
+    Args:
+        rows: one or more.
+        work: does one row.
+        num_cpus: of a task.
+    """
+    stream = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS))
+    stream.context.enable_progress_bars = False
+    yield from stream.map(work, num_cpus=num_cpus).iter_rows()
+
+
+def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: Pool) -> Iterator[Row]:
+    """Rows done by actors, one row at a time each, in any order; the pool grows to what the cluster has room for.
+
+    Args:
+        rows: one or more.
+        actor: its instances take a row as a batch of one.
+        arguments: of its constructor.
+        settings: what an actor holds, and how many there may be.
+    """
+    most = actors(settings, len(rows))
+    stream = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
+        actor,
+        fn_constructor_args=tuple(arguments),
+        batch_size=1,
+        num_cpus=settings.num_cpus,
+        num_gpus=settings.num_gpus or None,
+        label_selector=labels_of(settings),
+        compute=ActorPoolStrategy(min_size=min(settings.min_actors, most), max_size=most),
+    )
+    stream.context.enable_progress_bars = False
+    yield from stream.iter_rows()

@@ -1,0 +1,87 @@
+"""Whether what a job holds at once fits on a cluster's nodes, card by card."""
+
+import copy
+
+import pytest
+
+from affect.config import Face, Pool, Run
+from affect.pipeline import cluster, plan
+from affect.pipeline.cluster import Node, Share, actors, at_most, check_room, placed
+
+SMALL = Node("1", "10.0.0.1", {}, 4.0, [])
+GPUS = Node("2", "10.0.0.2", {"kind": "gpu"}, 8.0, [1.0, 1.0])
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
+    """A node of four CPUs, and one of eight with two GPUs."""
+    monkeypatch.setattr(cluster, "may_grow", lambda: False)
+    monkeypatch.setattr(cluster, "nodes", lambda: copy.deepcopy([SMALL, GPUS]))
+    return copy.deepcopy([SMALL, GPUS])
+
+
+@pytest.mark.parametrize(
+    ("shares", "fits"),
+    [
+        ([(4.0, 0.0), (8.0, 0.0)], True),
+        ([(4.5, 0.0), (4.5, 0.0)], False),  # eleven would do, but not on these nodes
+        ([(12.0, 0.0)], False),
+        ([(1.0, 0.6)] * 2, True),
+        ([(1.0, 0.6)] * 3, False),  # 1.8 of 2 GPUs, and only one fits on each card
+        ([(1.0, 0.4)] * 4, True),
+        ([(1.0, 0.4)] * 2 + [(1.0, 0.7)] * 2, False),
+        ([(1.0, 2.0)], True),
+        ([(1.0, 2.0), (0.5, 0.1)], False),
+        ([(1.0, 1.0), (0.5, 0.5), (0.5, 0.5)], True),
+        ([(0.1, 0.1)] * 20, True),
+        ([(0.1, 0.1)] * 21, False),
+        ([(4.0, 0.0), (6.0, 1.0)], True),  # what needs no GPU leaves the node that has some alone
+    ],
+)
+def test_what_is_held_at_once_is_placed_node_by_node_and_card_by_card(
+    nodes: list[Node], shares: list[tuple[float, float]], fits: bool
+):
+    asked = [Share(f"part {i}", *share) for i, share in enumerate(shares)]
+    assert (placed(asked, nodes) is None) == fits
+    if not fits:
+        with pytest.raises(
+            ValueError, match=r"part \d+ asks for .* no node has room for it.*the nearest is 10\.0\.0\."
+        ):
+            check_room(asked, "lower something")
+
+
+def test_an_actor_larger_than_any_node_is_named_with_the_node_that_comes_nearest(nodes: list[Node]):
+    run = Run(name="a", systems=("face",), face=Face(num_cpus=10.0))
+    with pytest.raises(
+        ValueError, match=r"--face asks for 10 CPUs.*10\.0\.0\.2 with 8 CPUs and 2 GPUs; .*--face\.num-cpus"
+    ):
+        plan.check_pools(run, ["face"])
+
+
+def test_a_label_narrows_the_nodes_and_one_that_none_has_is_said(nodes: list[Node]):
+    check_room([Share("a", 8.0, 0.0, {"kind": "gpu"})], "")
+    with pytest.raises(ValueError, match=r"the nearest is 10\.0\.0\.2"):
+        check_room([Share("a", 9.0, 0.0, {"kind": "gpu"})], "")
+    with pytest.raises(ValueError, match=r"no node has the label kind=cpu of a: it would wait for ever"):
+        check_room([Share("a", 1.0, 0.0, {"kind": "cpu"})], "")
+
+
+@pytest.mark.parametrize(
+    ("pool", "rows", "expected"),
+    [
+        (Pool(num_cpus=0.5, num_gpus=0.8, max_actors=16), 100, 2),  # one a card
+        (Pool(num_cpus=0.5, num_gpus=0.25, max_actors=16), 100, 8),
+        (Pool(num_cpus=3.0, max_actors=16), 100, 3),  # 1 + 2, not 12 / 3
+        (Pool(num_cpus=1.0, max_actors=1000), 5, 5),
+        (Pool(num_cpus=1.0, max_actors=1000), 100, 12),
+        (Pool(num_cpus=100.0), 100, 1),  # it may wait for a node
+        (Pool(num_cpus=1.0, max_actors=1000, node_label="kind=gpu"), 100, 8),
+    ],
+)
+def test_a_pool_grows_to_what_the_nodes_have_room_for(nodes: list[Node], pool: Pool, rows: int, expected: int):
+    assert actors(pool, rows) == expected
+
+
+def test_trials_of_several_workers_fit_as_a_whole(nodes: list[Node]):
+    assert at_most([Share("worker", 3.0, 1.0)] * 2, 10) == 1
+    assert at_most([Share("worker", 2.0, 0.0)] * 2, 10) == 3
