@@ -203,7 +203,7 @@ SCORES = pa.schema(
         ("frames", pa.int64()),
     ]
 )
-"""One row per system: CCC with its 95 % interval over videos; NaN where the labels are constant."""
+"""One row per system: CCC with its 95 % interval over videos; NaN where the labels are constant or videos too few."""
 
 PER_VIDEO = pa.schema(
     [

@@ -3,7 +3,7 @@
     python jobs/evaluate.py RECIPE --predictions URI --labels DIR [--template FILE]
     python jobs/evaluate.py RECIPE --runs URI --labels DIR --videos URI --store URI [--paper]
 
-One row per system, with a bootstrap interval over videos. With --runs every model that RUNS has is asked, fusions also
+One row per system, with a 95 % interval over videos. With --runs every model that RUNS has is asked, fusions also
 with each modality taken away, and RUNS/evaluation gets tables per system, video and second.
 """
 

@@ -1,13 +1,16 @@
 """Lin's coefficient against paper, torchmetrics and its own laws."""
 
 import itertools
+import math
+import random
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torchmetrics.functional import concordance_corrcoef
 
 from affect import concordance
@@ -80,14 +83,103 @@ def test_the_interval_holds_the_score_and_needs_annotation():
         concordance.score([Moments.of(np.full((3, 2), np.nan), np.zeros((3, 2)))])
 
 
-def test_the_bootstrap_is_that_of_merged_moments():
-    parts = [Moments.of(*pair(seed, n)) for seed, n in enumerate((50, 7, 120, 33))]
-    drawn = np.random.default_rng(5).integers(0, 4, (200, 4))
-    slow = [concordance.merge([parts[i] for i in draw]).ccc() for draw in drawn]
-    slow = [[v, a, (v + a) / 2] for v, a in slow]
-    result = concordance.score(parts, num_resamples=200, seed=5)
-    assert result.low == pytest.approx(np.percentile(slow, 2.5, axis=0), abs=1e-12)
-    assert result.high == pytest.approx(np.percentile(slow, 97.5, axis=0), abs=1e-12)
+def test_fewer_than_three_videos_have_no_interval_and_say_so():
+    parts = [Moments.of(*pair(seed)) for seed in range(3)]
+    for few in (parts[:1], parts[:2]):
+        result = concordance.score(few)
+        assert np.isfinite(result.ccc).all() and np.isnan([result.low, result.high]).all()
+        assert result.text(2) == f"{result.ccc[2]:.3f} [too few videos]"
+        assert np.isnan(concordance.difference(few, few).low).all()
+    result = concordance.score(parts)
+    assert result.text(0, "people") == f"{result.ccc[0]:.3f} [{result.low[0]:.3f}, {result.high[0]:.3f}]"
+
+
+def by_loops(systems: list[list[tuple[np.ndarray, np.ndarray]]]) -> np.ndarray:
+    """Half-lengths of the intervals of the first system's CCC minus the others', from frames, unit by unit."""
+
+    def value(units: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        valence, arousal = ccc(*(np.concatenate(part) for part in zip(*units, strict=True)))
+        return np.array([valence, arousal, (valence + arousal) / 2])
+
+    lengths = [len(gold) for gold, _ in systems[0]]
+    n, halves = len(lengths), []
+    rests = [[value(system[:i] + system[i + 1 :]) for i in range(n)] for system in systems]
+    for k in range(3):
+        without = [rests[0][i][k] - sum(rest[i][k] for rest in rests[1:]) for i in range(n)]
+        deviations = [v - sum(without) / n for v in without]
+        squares = sum(d**2 for d in deviations)
+        kurtosis = n * (n + 1) / (n - 1) * sum(d**4 for d in deviations) / squares**2
+        by_size = sum(lengths) ** 2 / sum(m**2 for m in lengths) - 1
+        freedom = max(1.0, min(n - 1, by_size, 2 * (n - 1) / (kurtosis - 1)))
+        halves.append(stats.t.ppf(0.975, freedom) * math.sqrt((n - 1) / n * squares))
+    return np.array(halves)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seeds, st.lists(st.integers(2, 300), min_size=3, max_size=9))
+def test_the_interval_is_the_jackknife_of_frames_in_loops(seed: int, lengths: list[int]):
+    units = [pair(seed + i, n) for i, n in enumerate(lengths)]
+    worse = [(gold, 0.9 * predicted) for gold, predicted in units]
+    ours, theirs = ([Moments.of(*unit) for unit in system] for system in (units, worse))
+    both = (
+        (concordance.score(ours), by_loops([units]), 1),
+        (concordance.difference(ours, theirs), by_loops([units, worse]), 2),
+    )
+    for result, half, bound in both:
+        assert result.low == pytest.approx(np.maximum(result.ccc - half, -bound), abs=1e-9)
+        assert result.high == pytest.approx(np.minimum(result.ccc + half, bound), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(seeds, st.lists(st.integers(2, 300), min_size=3, max_size=9), st.randoms())
+def test_the_interval_holds_the_score_in_any_order(seed: int, lengths: list[int], order: random.Random):
+    parts = [Moments.of(*pair(seed + i, n)) for i, n in enumerate(lengths)]
+    result = concordance.score(parts)
+    assert (-1 <= result.low).all() and (result.low < result.ccc).all()
+    assert (result.ccc < result.high).all() and (result.high <= 1).all()
+    order.shuffle(parts)
+    again = concordance.score(parts)
+    for name in ("ccc", "low", "high"):
+        assert getattr(again, name) == pytest.approx(getattr(result, name), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(3, 9))
+def test_perfect_and_identical_systems_have_intervals_without_length(seed: int, num: int):
+    pairs = [pair(seed + i) for i in range(num)]
+    parts = [Moments.of(*each) for each in pairs]
+    same = concordance.difference(parts, parts)
+    assert not same.ccc.any() and not same.low.any() and not same.high.any()
+    perfect = concordance.score([Moments.of(gold, gold) for gold, _ in pairs])
+    assert perfect.ccc == pytest.approx([1, 1, 1], abs=1e-12)
+    assert perfect.low == pytest.approx([1, 1, 1], abs=1e-12) and perfect.high == pytest.approx([1, 1, 1], abs=1e-12)
+
+
+def test_intervals_hold_the_ccc_of_the_population_of_videos():
+    """95 % intervals over 6 videos of different length, 400 times: at most 3 standard errors too few hold it.
+
+    Labels have variance .09 between and .04 within videos, predictions add an offset and noise of .04 each to them, so
+    the population's CCC is 2 (.09 + .04) / (2 (.09 + .04) + .04 + .04) = .765. A percentile bootstrap holds it
+    in 72 %, and the same of the mean in 62 %.
+    """
+    rng = np.random.default_rng(0)
+    truth, draws, num = 0.26 / 0.34, 400, 6
+    held, equal = np.zeros(2), 0
+    for _ in range(draws):
+        count = np.ceil(1000 * rng.lognormal(0, 0.7, num)).astype(int)
+        gold = rng.normal(0, 0.3, (num, 2))
+        ours, theirs = (
+            [
+                Moments(n, x, x + offset, np.full(2, 0.04 * n), np.full(2, 0.08 * n), np.full(2, 0.04 * n))
+                for n, x, offset in zip(count.tolist(), gold, rng.normal(0, 0.2, (num, 2)), strict=True)
+            ]
+            for _ in range(2)
+        )
+        result, gain = concordance.score(ours), concordance.difference(ours, theirs)
+        held += ((result.low <= truth) & (truth <= result.high))[[0, 2]]
+        equal += gain.low[2] <= 0 <= gain.high[2]
+    least = draws * 0.95 - 3 * math.sqrt(draws * 0.95 * 0.05)
+    assert (held >= least).all() and equal >= least
 
 
 def test_a_difference_is_paired():
@@ -103,15 +195,18 @@ def test_a_difference_is_paired():
         concordance.difference(ours, theirs[:-1])
 
 
-def test_constant_labels_have_no_ccc_and_take_no_part_in_the_interval():
+def test_constant_labels_have_no_ccc_and_labels_that_one_video_alone_varies_no_interval():
     gold, predicted = pair(0)
     gold[:, 1] = 0.1 + 0.2
     valence, arousal = ccc(gold, predicted)
     assert np.isfinite(valence) and np.isnan(arousal)
-    result = concordance.score([Moments.of(gold, predicted), Moments.of(*pair(1)), Moments.of(gold, predicted)])
-    assert np.isfinite(result.low).all()
-    flat = concordance.score([Moments.of(gold, predicted), Moments.of(gold, predicted)])
-    assert np.isnan([flat.ccc[1], flat.low[1], flat.high[1], flat.ccc[2]]).all() and np.isfinite(flat.low[0])
+    flat, varied = Moments.of(gold, predicted), Moments.of(*pair(1))
+    assert np.isfinite(concordance.score([flat, varied, flat, varied]).low).all()
+    once = concordance.score([flat, varied, flat])
+    assert np.isfinite(once.ccc).all() and np.isfinite(once.low).tolist() == [True, False, False]
+    never = concordance.score([flat, flat, flat])
+    assert np.isnan([never.ccc[1], never.low[1], never.high[1], never.ccc[2]]).all() and np.isfinite(never.low[0])
+    assert never.text(1) == "constant labels"
 
 
 @given(seeds)

@@ -126,7 +126,7 @@ def test_evaluation_prints_a_row_per_system_and_writes_the_submission(run: Run, 
     code, out, _ = run("evaluate", "demo", *flags)
     assert code == 0
     for system in ("face", "behavior", "audio", "dcmmoe", "raav"):
-        assert re.search(rf"{system}\s.*\d\.\d{{3}} \[one video\].*\b50\b", out), out
+        assert re.search(rf"{system}\s.*\d\.\d{{3}} \[too few videos\].*\b50\b", out), out
     assert (Path(predicted) / "submission.txt").is_file()
 
 
@@ -155,7 +155,7 @@ def test_all_trained_models_are_evaluated_side_by_side(run: Run, micro: Micro, p
     code, out, err = run("evaluate", "demo", "--runs", micro.places.runs, "--paper", *places, *weights)
     assert code == 0, err
     assert "which nothing was trained or selected on" in out
-    assert re.search(r"raav\s.*\[one video\].*0\.608, 0\.707, 0\.658, 0\.62", out), out
+    assert re.search(r"raav\s.*\[too few videos\].*0\.608, 0\.707, 0\.658, 0\.62", out), out
     for part in ("no late fusion", "no face", "face asks audio", "audio in all", "mean CCC of each video"):
         assert part in out
     folder = Path(micro.places.runs) / "evaluation" / "held_out"

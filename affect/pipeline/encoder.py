@@ -31,7 +31,7 @@ from affect.tasks.encoder import GradaTask
 MAX_NAMED = 3
 """Pictures that cannot be used are named up to this number."""
 NUM_UNITS = 100
-"""Units of pictures without persons, for the bootstrap."""
+"""Units of the pictures without persons of a data set, for the interval."""
 
 
 class Judged(NamedTuple):
@@ -41,7 +41,8 @@ class Judged(NamedTuple):
         affect_loss: of valence and arousal, over all pictures at once; NaN where none is labelled with them.
         expression_loss: cross-entropy; NaN where none is labelled with an expression.
         macro_f1: mean over the expressions that occur; NaN likewise.
-        score: CCC of valence, arousal and their mean with an interval over people, None where none is labelled.
+        score: CCC of valence, arousal and their mean with an interval over people, or over parts of the pictures of
+            people unknown; None where none is labelled.
     """
 
     affect_loss: float
@@ -159,7 +160,7 @@ def _train(job: dict[str, Any]) -> None:
         if items := job[name]:
             before, after = (judge(task, model, items, device, loader) for model in (untrained, fitted.model))
             report[name] = {"untrained": _plain(before), "trained": _plain(after)}
-            _say(name, before, after)
+            _say(name, before, after, _kind(items))
     assert isinstance(fitted.model, grada.Grada)
     report["left_out"] = loader.num_broken
     history = [{"epoch": e.number, "loss": e.loss, "ccc": e.ccc.tolist(), "skipped": e.skipped} for e in fitted.history]
@@ -172,7 +173,7 @@ def _train(job: dict[str, Any]) -> None:
 
 
 def judge(task: GradaTask, model: nn.Module, items: Sequence[Images], device: torch.device, loader: Loader) -> Judged:
-    """Losses of both tasks, expressions' macro F1, and CCC with an interval over people."""
+    """Losses of both tasks, expressions' macro F1, and CCC with an interval over people, or parts of the pictures."""
     outputs = [np.concatenate(out.predictions) for out in batches.run_all(task, model, items, device, loader)]
     predicted = np.concatenate(outputs)
     gold = np.concatenate([item.targets for item in items])
@@ -193,7 +194,7 @@ def judge(task: GradaTask, model: nn.Module, items: Sequence[Images], device: to
 
 
 def _independent(item: Images) -> list[tuple[str, slice]]:
-    """What is drawn as a whole for the interval: a person, or a hundredth of the pictures of people unknown."""
+    """What is left out as a whole for the interval: a person, or a hundredth of the pictures of people unknown."""
     if item.name != item.dataset:
         return [(item.name, slice(None))]
     return [(f"{item.name} {i}", slice(i, None, NUM_UNITS)) for i in range(min(NUM_UNITS, len(item.uris)))]
@@ -208,7 +209,14 @@ def _macro_f1(gold: ndarray, predicted: ndarray) -> float:
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def _say(name: str, before: Judged, after: Judged) -> None:
+def _kind(items: Sequence[Images]) -> str:
+    """Kinds of the units that :func:`_independent` makes of annotated items."""
+    annotated = [item for item in items if not np.isnan(item.gold).any(axis=1).all()]
+    kinds = {"people" if item.name != item.dataset else "parts of the pictures" for item in annotated}
+    return " and ".join(sorted(kinds, reverse=True))
+
+
+def _say(name: str, before: Judged, after: Judged, units: str) -> None:
     selected = " (selected on it)" if name == "development" else ""
     say(f"train grada: {name.replace('_', '-')} people{selected}, before -> after training")
     say(f"  valence and arousal loss {before.affect_loss:.3f} -> {after.affect_loss:.3f}")
@@ -216,10 +224,8 @@ def _say(name: str, before: Judged, after: Judged) -> None:
     say(f"  expression macro F1      {before.macro_f1:.3f} -> {after.macro_f1:.3f}")
     for index, dimension in enumerate(("valence", "arousal", "mean")):
         if before.score and after.score:
-            first, last = (
-                f"{s.ccc[index]:.3f} [{s.low[index]:.3f}, {s.high[index]:.3f}]" for s in (before.score, after.score)
-            )
-            say(f"  CCC {dimension:<8} {first} -> {last}")
+            first, last = (s.text(index, units) for s in (before.score, after.score))
+            say(f"  CCC {dimension:<8} {first} -> {last}, 95 % over {after.score.num_units} {units}")
 
 
 def _plain(judged: Judged) -> dict[str, Any]:

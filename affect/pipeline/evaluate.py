@@ -174,7 +174,7 @@ def report(evaluation: Evaluation, console: Console, *, paper: bool = False, fol
         note = f"late fusion: each video by weights fitted on other videos; mean weights {fused.weights}"
     except ValueError as error:
         note = f"no late fusion: {error}"
-    title = f"CCC [95 % bootstrap interval over videos], {evaluation.title}"
+    title = f"CCC [95 % interval over videos], {evaluation.title}"
     _print(results.scores_table(shown, truth, title, paper=paper), console)
     console.print(escape(note))
     tables = [results.differences(shown, truth), results.ablations(answers, truth), results.trust(answers)]

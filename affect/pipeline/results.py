@@ -61,7 +61,7 @@ class Truth:
         return sorted({self.video[track] for track in self.gold})
 
     def moments(self, tracks: Mapping[str, ndarray]) -> list[Moments]:
-        """Moments of each video: what is drawn as a whole for intervals."""
+        """Moments of each video: what is left out as a whole for intervals."""
         parts: dict[str, list[Moments]] = {video: [] for video in self.videos}
         for name, gold in self.gold.items():
             parts[self.video[name]].append(Moments.of(gold, at_labels(tracks[name], len(gold))))
@@ -139,11 +139,11 @@ def differences(answers: Sequence[Answers], truth: Truth) -> Table | None:
     if not single or not fusions:
         return None
     moments = {system.title: truth.moments(system.tracks) for system in answers}
-    means = {system.title: concordance.score(moments[system.title], num_resamples=2).ccc[2] for system in single}
+    means = {system.title: concordance.score(moments[system.title]).ccc[2] for system in single}
     best = max(means, key=lambda title: np.nan_to_num(means[title], nan=-1))
+    over = f"95 % interval over {sum(part.count > 0 for part in moments[best])} videos, paired"
     table = _table(
-        f"CCC minus that of {best}, the best modality on these very tracks [95 %, paired]",
-        ["system", *DIMENSIONS],
+        f"CCC minus that of {best}, the best modality on these very tracks [{over}]", ["system", *DIMENSIONS]
     )
     for system in fusions:
         table.add_row(system.title, *_cells(concordance.difference(moments[system.title], moments[best]), signed=True))
@@ -155,7 +155,8 @@ def ablations(answers: Sequence[Answers], truth: Truth) -> Table | None:
     asked = [system for system in answers if system.without]
     if not asked:
         return None
-    title = "mean CCC with a modality taken away when it predicts [95 % over videos]"
+    over = f"95 % interval over {sum(part.count > 0 for part in truth.moments(asked[0].tracks))} videos"
+    title = f"mean CCC with a modality taken away when it predicts [{over}]"
     table = _table(title, ["system", "whole", *(f"no {m}" for m in MODALITIES)])
     for system in asked:
         cells = [_cells(concordance.score(truth.moments(system.tracks)))[2]]
@@ -251,11 +252,4 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 def _cells(score: Score, *, signed: bool = False) -> list[str]:
     """Valence, arousal and mean with their intervals."""
     form = "{:+.3f}" if signed else "{:.3f}"
-    cells = []
-    for value, low, high in zip(score.ccc, score.low, score.high, strict=True):
-        if np.isnan(value):
-            cells.append("constant labels")
-            continue
-        interval = f"[{form}, {form}]".format(low, high) if np.isfinite(low) else "[one video]"
-        cells.append(escape(f"{form} {{}}".format(value, interval)))
-    return cells
+    return [escape(score.text(index, form=form)) for index in range(len(DIMENSIONS))]

@@ -449,9 +449,7 @@ def verdict(trials: Sequence[Trial], judged: Mapping[str, Evaluation]) -> list[s
 
 
 def _interval(score: Score, form: str = "{:.3f}") -> str:
-    value, low, high = (form.format(part[2]) for part in (score.ccc, score.low, score.high))
-    interval = f"[{low}, {high}]" if np.isfinite(score.low[2]) else "[one video]"
-    return f"{value} {interval} over {score.num_units} videos"
+    return f"{score.text(2, form=form)} over {score.num_units} videos"
 
 
 def write(job: Search, trials: Sequence[Trial], judged: Sequence[str]) -> None:
