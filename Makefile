@@ -1,6 +1,8 @@
 # A fresh machine needs two commands: make demo, make test. Each makes what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes: what needs Ray shares one, so that there is one Ray.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --durations 30
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
@@ -10,11 +12,11 @@ demo: .venv/installed
 	$(BIN)/python jobs/demo.py
 
 test: .venv/yolo
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/yolo
 	command -v chromium > /dev/null || { apt-get -q update && apt-get -qy install chromium; } || true # else the report is not tried in a browser
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-isa: .venv/installed
 	$(BIN)/python tests/isa.py

@@ -1,10 +1,13 @@
 """One Ray for the whole session, and one micro corpus that went through the whole system on it."""
 
+import faulthandler
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -17,13 +20,99 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 
 from affect import recipes
-from affect.config import Fit, Run
+from affect.config import Fit, Pool, Run
+from affect.pipeline import graph
 from affect.recipes import Places
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need Ray share a process, and so one Ray and what was trained on it; they begin, lasting longest."""
+
+    def needs_ray(item: pytest.Item) -> bool:
+        return "local_ray" in getattr(item, "fixturenames", ())
+
+    for item in filter(needs_ray, items):
+        item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=lambda item: not needs_ray(item))
+
+
+HERE = [False]
+"""Whether pools work in the tests' own process now."""
+
+
+@contextmanager
+def pools(*, here: bool) -> Iterator[None]:
+    """Let the actors of pools work in this process, or where Ray Data starts them."""
+    HERE.append(here)
+    try:
+        yield
+    finally:
+        HERE.pop()
+
+
+@pytest.fixture(scope="module")
+def pools_here(local_ray: str) -> Iterator[None]:
+    """Actors work in this process: their start costs seconds, and what is tested is what they do.
+
+    That Ray Data's pools do the same is seen by the session's own fixtures, which never work here, and by the tests of
+    extraction.
+    """
+    with pools(here=True):
+        yield
+
+
+def _pool(rows: list[dict[str, Any]], actor: type, arguments: tuple[Any, ...], settings: Pool) -> Iterator[Any]:
+    if not HERE[-1]:
+        yield from graph.pool(rows, actor, arguments, settings)
+        return
+    made = actor(*arguments)
+    for row in rows:
+        yield {name: values[0] for name, values in made({name: [value] for name, value in row.items()}).items()}
+
+
+class _Clips:
+    """Clips through all stages, one after the other."""
+
+    def __init__(self, rows: list[dict[str, Any]], stages: list[Any]) -> None:
+        self._rows, self._stages = rows, stages
+
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        """As a dataset has them."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("dump_traceback_later", "cancel_dump_traceback_later"):  # no clip ends this process
+                patch.setattr(faulthandler, name, lambda *_, **__: None)
+            for row in self._rows:
+                batch = {name: [value] for name, value in row.items()}
+                for stage in self._stages:
+                    batch = stage(batch)
+                yield {name: values[0] for name, values in batch.items()}
+
+
+def _install() -> None:
+    """Let :func:`pools` decide where actors work."""
+    from affect.pipeline import extract, judge, predict, trunk
+
+    by_ray = extract._stream
+
+    def stream(
+        run: Run, videos: Any, units: Any, kinds: Any, store: Any, where: Any, attempts: Any, tally: Any, again: bool
+    ) -> Any:
+        given = (run, videos, units, kinds, store, where, attempts, tally, again)
+        if not HERE[-1]:
+            return by_ray(*given)
+        rows = [extract._row(videos[unit.video], unit, run) | {"again": again} for unit in units]
+        return _Clips(rows, [extract.Stage(kind, run, store, where, attempts, tally) for kind in kinds])
+
+    extract._stream = stream
+    for module in (judge, predict, trunk):
+        module.pool = _pool  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[str]:
     """A local Ray of two CPUs; its address."""
+    _install()
     context = ray.init(
         "local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
     )
@@ -78,7 +167,8 @@ def extracted(micro: Micro) -> Micro:
     from affect.pipeline.extract import extract
     from affect.pipeline.store import Store
 
-    summary = extract(micro.run, micro.places.videos, Store(micro.places.store))
+    with pools(here=False):
+        summary = extract(micro.run, micro.places.videos, Store(micro.places.store))
     assert summary.exit_code == 0, summary.reasons
     return micro
 
@@ -107,6 +197,8 @@ def predicted(trained: Micro) -> str:
     from affect.pipeline.store import Store
 
     store, out = Store(trained.places.store), str(trained.root / "predictions")
-    summary = extract(trained.run, trained.places.new_videos, store)
-    predict(trained.run, summary.videos, load_models(trained.run, trained.places.runs), store, out, tracks=["video03"])
+    with pools(here=False):
+        summary = extract(trained.run, trained.places.new_videos, store)
+        models = load_models(trained.run, trained.places.runs)
+        predict(trained.run, summary.videos, models, store, out, tracks=["video03"])
     return out

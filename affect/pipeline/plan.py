@@ -112,10 +112,11 @@ def wanted(run: Run, videos: str, tracks: Iterable[str], *, describe: bool = Fal
     Raises:
         ValueError: no video, or weights that cannot be had.
     """
+    prompts = prompts_of(affwild2.list_videos(videos), tracks, run.behavior.ask)
     where: dict[Kind, str] = dict(addresses(run).items())
     if describe:
         where["description"] = description_address(run)
-    return Wanted(prompts_of(affwild2.list_videos(videos), tracks, run.behavior.ask), where)
+    return Wanted(prompts, where)
 
 
 def _content(kind: Kind, run: Run) -> list[str]:

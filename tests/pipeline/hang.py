@@ -33,6 +33,7 @@ root, place = sys.argv[1:]
 run, store = micro_run(root), Store(place)
 run = replace(run, audio=replace(run.audio, limit_s=0.5))
 extract.extractor = lambda kind, run, on: hangs  # type: ignore[assignment,return-value]
+extract.device = lambda: "cpu"
 extract.ray.get_runtime_context = lambda: Nobody()  # type: ignore[assignment]
 key = sorted(store.keys("videos"))[0]
 probe = plan.load_probe(store, key)

@@ -21,16 +21,18 @@ from affect.corpus.clip import Extracted
 from affect.corpus.track import FULL_SCALE, Track
 from affect.pipeline import plan, trunk
 from affect.pipeline.assemble import make_track
+from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.features import faces_of, load_features
 from affect.pipeline.models import Model, embedded_key
 from affect.pipeline.rows import Rows
 from affect.pipeline.store import Store
-from affect.pipeline.stream import check_room
 from affect.pipeline.tracks import TrackRef, load_track, waveforms
 from affect.pipeline.train import train
 from affect.tasks.audio import AudioTask
 from tests.conftest import Micro
 from tests.pipeline.hearing import audio_run, heard
+
+pytestmark = pytest.mark.usefixtures("pools_here")
 
 CPU = torch.device("cpu")
 SILENT = Augment(gain=0.0, noise=0.0, band_limit=0.0, reverb=0.0)
@@ -278,8 +280,10 @@ def test_waveforms_are_a_videos_and_survive_another_rule(micro: Micro, refs: lis
 
 
 def test_workers_that_leave_no_cpu_to_read_with_are_refused(local_ray: str):
-    with pytest.raises(ValueError, match=r"ask for 3 CPUs and the cluster has 2: lower --workers\.num-workers"):
-        check_room(Workers(num_workers=2))
+    with pytest.raises(
+        ValueError, match=r"2 x --workers 1 CPUs, 1 x reading for --workers.*lower --workers\.num-workers"
+    ):
+        check_room(shares_of(Workers(num_workers=2), read=True), WORKERS_ADVICE)
 
 
 def shout(row: pa.RecordBatch) -> str:

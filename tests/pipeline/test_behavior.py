@@ -30,6 +30,8 @@ from affect.weights import WeightsError
 from tests.conftest import Micro
 from tests.pipeline.test_extract import objects
 
+pytestmark = pytest.mark.usefixtures("pools_here")
+
 TRACKS = ["pair_left", "pair_right"]
 
 

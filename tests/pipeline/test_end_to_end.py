@@ -29,6 +29,8 @@ from jobs.predict import Predict
 from jobs.predict import work as predict_job
 from tests.conftest import Micro
 
+pytestmark = pytest.mark.usefixtures("pools_here")
+
 
 @pytest.fixture(scope="session")
 def refs(trained: Micro) -> list[TrackRef]:

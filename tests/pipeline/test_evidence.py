@@ -20,6 +20,8 @@ from affect.pipeline.predict import Predictor, load_models, read_outcomes
 from affect.pipeline.store import Store, encode, read_table
 from tests.conftest import Micro
 
+pytestmark = pytest.mark.usefixtures("pools_here")
+
 Change = Callable[[pa.Table], pa.Table]
 
 

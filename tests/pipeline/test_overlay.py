@@ -13,6 +13,8 @@ from affect.pipeline.overlay import overlay
 from affect.pipeline.store import Store
 from tests.conftest import Micro
 
+pytestmark = pytest.mark.usefixtures("pools_here")
+
 
 @pytest.fixture(scope="module")
 def out(extracted: Micro, tmp_path_factory: pytest.TempPathFactory) -> Path:

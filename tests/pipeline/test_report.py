@@ -30,6 +30,8 @@ from affect.pipeline.status import replay, status
 from affect.pipeline.store import Store, encode_csv
 from tests.conftest import Micro
 
+pytestmark = pytest.mark.usefixtures("pools_here")
+
 
 @pytest.fixture
 def models(trained: Micro) -> dict[str, Model]:
@@ -230,7 +232,7 @@ def test_a_plan_warns_of_pools_that_do_not_fit_and_of_a_full_disk(
     run = replace(extracted.run, face=replace(extracted.run.face, num_cpus=8.0, max_actors=2))
     found, _ = forecast.extraction(run, extracted.places.videos, Store(str(tmp_path / "new")), [])
     said = "\n".join(found.warnings)
-    assert "it would not start: the stages ask for" in said and "may grow to 16" in said and "free" in said
+    assert "it would not start: --face asks for 8 CPUs" in said and "may grow to 16" in said and "free" in said
 
 
 def test_speeds_that_cannot_be_read_are_measured_anew(tmp_path: Path):

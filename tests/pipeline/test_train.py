@@ -31,6 +31,8 @@ from affect.pipeline.tracks import TrackRef, load_track
 from affect.pipeline.train import fold_videos, train
 from tests.conftest import Micro
 
+pytestmark = pytest.mark.usefixtures("pools_here")
+
 ROOT = Path(__file__).parents[2]
 
 

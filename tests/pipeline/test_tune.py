@@ -25,6 +25,8 @@ from affect.pipeline.train import train
 from affect.pipeline.tune import Search, conclude, prepare, search
 from tests.conftest import Micro
 
+pytestmark = pytest.mark.usefixtures("pools_here")
+
 ROOT = Path(__file__).parents[2]
 WORDS = ["face_transformer.hidden=64,60", "face_transformer.heads=4,8"]
 """Each can be, and 60 with 8 heads cannot."""
@@ -116,7 +118,7 @@ def test_a_trial_that_the_cluster_has_no_room_for_is_refused(
     trained: Micro, run: Run, refs: list[TrackRef], tmp_path: Path
 ):
     large = replace(run, workers=Workers(num_workers=3))
-    with pytest.raises(ValueError, match="a trial asks for 3 CPUs, and the cluster has 2"):
+    with pytest.raises(ValueError, match=r"--workers asks for 1 CPUs.*no node has room.*3 x --workers"):
         search(job_of(trained, large, refs, tmp_path / "runs", WORDS))
 
 
