@@ -108,12 +108,12 @@ def train_encoder(
         ValueError: a person of one set is in another, nothing can be learned or selected, or the workers leave no CPU
             to read pictures with.
     """
-    check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
     sets = {"training": training, "development": development, "held out": held_out}
     _check_people(sets)
     known = {item.dataset for item in training}
     if unknown := set(run.dataset_weights) - known:
         raise ValueError(f"dataset_weights of {', '.join(sorted(unknown))}: training has {', '.join(sorted(known))}")
+    check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
     counts = ", ".join(f"{sum(len(item.uris) for item in items)} {name}" for name, items in sets.items())
     say(f"train grada: pictures {counts}")
     job = {"run": run, "training": list(training)}

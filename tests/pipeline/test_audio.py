@@ -113,6 +113,7 @@ def test_every_frame_and_block_of_a_track_is_embedded_with_the_filters_verdict(
         assert blocks["valid"].to_pylist() == lasts
 
 
+@pytest.mark.slow
 def test_a_ray_train_worker_that_ray_data_feeds_learns_what_this_process_learns(
     micro: Micro, tuned: Model, refs: list[TrackRef], store: Store, tmp_path: Path
 ):
@@ -176,6 +177,15 @@ def test_stored_states_are_those_of_the_frozen_layers_and_computed_once(
             batches.run(task, network, t, CPU).predictions for t in (track, trunk.with_trunk(track, ref, store, mark))
         )
         assert np.allclose(said, again, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_a_ray_train_worker_learns_from_stored_states_what_this_process_learns(
+    micro: Micro, refs: list[TrackRef], store: Store, tmp_path: Path
+):
+    run = audio_run(micro.run, max_epochs=2)
+    run = replace(run, wavlm=replace(run.wavlm, cached=True))
+    first = trained_model(run, refs, store, tmp_path / "one")
     workers = Workers(num_workers=1, num_cpus=0.5, loader_cpus=0.5)
     streamed = trained_model(replace(run, workers=workers), refs, store, tmp_path / "two")
     for name, value in weights_of(first).items():

@@ -256,7 +256,9 @@ def test_a_person_in_two_sets_is_an_error_before_anything_is_trained(
     assert not any(tmp_path.rglob("*"))
 
 
-def test_a_persons_pictures_may_lie_in_two_manifests_of_one_set(pictures: Pictures, monkeypatch: pytest.MonkeyPatch):
+def test_a_persons_pictures_may_lie_in_two_manifests_of_one_set(
+    local_ray: str, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+):
     jobs: list[dict[str, Any]] = []
     monkeypatch.setattr(encoder, "on_workers", lambda train, job, *rest: jobs.append(job))
     wild = read_manifest(pictures.wild)

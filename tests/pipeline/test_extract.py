@@ -21,7 +21,7 @@ from affect.pipeline import extract as extraction
 from affect.pipeline.extract import extract
 from affect.pipeline.plan import Video
 from affect.pipeline.store import Attempts, Store
-from tests.conftest import Micro
+from tests.conftest import Micro, pools
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,7 +84,8 @@ def test_a_deleted_object_is_made_again_alone_and_byte_identical(extracted: Micr
     before = objects(extracted.places.store)
     gone = next(name for name in before if name.startswith("behavior/"))
     (Path(extracted.places.store) / gone).unlink()
-    summary = extract(extracted.run, extracted.places.videos, Store(extracted.places.store))
+    with pools(here=True):
+        summary = extract(extracted.run, extracted.places.videos, Store(extracted.places.store))
     assert summary.done == {"ok": 1}
     assert objects(extracted.places.store) == before
     assert not list((Path(extracted.places.store) / "_attempts").iterdir())  # nor is anything left behind
@@ -98,7 +99,8 @@ def test_a_video_replaced_under_its_name_is_extracted_anew(extracted: Micro, tmp
     one, two = sorted(videos.iterdir())
     assert extract(extracted.run, str(videos), store).done.total() == 0
     shutil.copy(two, one)
-    summary = extract(extracted.run, str(videos), store)
+    with pools(here=True):
+        summary = extract(extracted.run, str(videos), store)
     assert summary.done == {"ok": 9}  # three clips in three modalities, and nothing of the other video
 
 

@@ -104,6 +104,7 @@ def test_a_search_goes_on_past_failing_trials_and_its_winner_is_trained_judged_a
             search(other)
 
 
+@pytest.mark.slow
 def test_a_search_whose_trials_all_die_says_why_and_can_be_gone_on_with(
     trained: Micro, run: Run, refs: list[TrackRef], tmp_path: Path
 ):
