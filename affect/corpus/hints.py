@@ -1,4 +1,7 @@
-"""Hints of who is who: points on people, given by someone who looked, where looks and places do not tell."""
+"""Hints of who is who: points on people, given by someone who looked, where looks and places do not tell.
+
+Read line by line, not by pyarrow.csv: its errors name no line.
+"""
 
 import csv
 import io

@@ -1,4 +1,8 @@
-"""Augmentation of face crops: mirror, turn, scale, shift, light, colour, erased patches; every crop draws its own."""
+"""Augmentation of face crops: mirror, turn, scale, shift, light, colour, erased patches; every crop draws its own.
+
+torchvision.transforms.v2 draws once for a whole batch, and from the process' own generator: training could neither be
+batched nor gone on with bit by bit.
+"""
 
 import math
 

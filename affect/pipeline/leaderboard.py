@@ -1,4 +1,7 @@
-"""What a search shows while it runs: the best trials so far, and the time that is left."""
+"""What a search shows while it runs: the best trials so far, and the time that is left.
+
+Ray Tune's own reporter prints all trials with their hosts and processes, and knows no time that is left.
+"""
 
 import sys
 import time

@@ -7,7 +7,6 @@ OUT/run.json                          the models, and the training mean: it stan
 A table says in its metadata what it was made from: where that is the same, its video is not predicted again.
 """
 
-import csv
 import dataclasses
 import io
 import json
@@ -21,6 +20,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 from numpy import ndarray
@@ -373,15 +373,12 @@ def read_outcomes(out: str) -> list[dict[str, Any]]:
         ValueError: it is none of ours.
     """
     uri = files.join(out, f"{SUMMARY}.csv")
-    kinds = {"people": int, "frames": int, "duration_s": float}
+    kinds = pa.csv.ConvertOptions(column_types=schema.OUTCOMES, null_values=[])
+    lines = pa.csv.ParseOptions(newlines_in_values=True)  # of names and reasons
     try:
-        found = csv.DictReader(io.StringIO(files.read(uri).decode(), newline=""))
-        told = [[row[name] for name in schema.OUTCOMES.names] for row in found]
-        if any(value is None for row in told for value in row):
-            raise ValueError("a row is cut off")
-        rows = [{n: kinds.get(n, str)(v) for n, v in zip(schema.OUTCOMES.names, row, strict=True)} for row in told]
-        pa.Table.from_pylist(rows, schema=schema.OUTCOMES)
-    except (csv.Error, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as error:
+        found = pa.csv.read_csv(io.BytesIO(files.read(uri)), parse_options=lines, convert_options=kinds)
+        rows: list[dict[str, Any]] = found.select(schema.OUTCOMES.names).to_pylist()
+    except (KeyError, pa.ArrowException) as error:
         raise ValueError(f"{uri}: no table of outcomes ({error}); delete it and predict again") from error
     if odd := [row["video"] for row in rows if "/" in row["video"] or row["video"] in ("", ".", "..")]:
         raise ValueError(f"{uri}: {odd[0]!r} is no name of a video")

@@ -15,6 +15,8 @@ from affect.config import MODALITIES, SYSTEMS
 from affect.corpus.film import TICKS, write_film
 from affect.report.pages import index_page, index_row, video_page
 from affect.report.series import moments
+from affect.report.sweep import Trial
+from affect.report.sweep import page as page_of_search
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
@@ -258,3 +260,50 @@ def test_an_index_of_two_hundred_videos_finds_sorts_and_escapes(browser: Browser
     link = index.page.get_by_role("link", name=HOSTILE)
     assert link.get_attribute("href") == f"videos/{quote(HOSTILE)}.html"
     assert index.complaints == [] and len(index.requests) == 1
+
+
+TOO_WIDE = """() => [...document.querySelectorAll("table")].filter((table) => {
+    const box = table.getBoundingClientRect(), around = table.parentElement.getBoundingClientRect();
+    return box.width > around.width + 1 || box.right > document.documentElement.clientWidth;
+}).map((table) => table.id || table.innerText.slice(0, 60))"""
+
+
+@pytest.mark.parametrize("width", [420, 700, 1024, 1400, 1920])
+def test_no_table_is_wider_than_its_page(browser: Browser, tmp_path: Path, width: int):
+    """The index with annotations, which has the most columns, long names and long reasons; and a search's page."""
+    reason = "face: 12 of 300 frames cannot be decoded; behavior: states of 2 of 60 segments are not finite: 3, 17"
+    rows = []
+    for stem in ("talk", "a_recording_of_two_people_in_the_wild_2024-05-17", "x" * 60):
+        table = predictions(stem, 6.0)
+        row = index_row(outcome(stem, table, "degraded", reason), table, f"videos/{stem}.html")
+        rows.append(row | {"ccc": {"valence": 0.812, "arousal": -0.034}})
+    score = {f"{name}{end}": 0.812 for name in ("valence", "arousal", "mean") for end in ("", "_low", "_high")}
+    scores = [
+        score | {"system": system, "videos": 3, "frames": 1_234_567} for system in ("face", "dcmmoe (face + audio)")
+    ]
+    facts = [("raav model", "/a/folder/of/trained/models/runs/raav/0123456789abcdef")]
+    html = index_page("Three videos", rows, facts, "{}", [(reason, 3)], scores, "predictions of x on y", [], "")
+    trials = [
+        Trial(
+            "001",
+            {f"raav.fit.setting_{i}": 0.123456 for i in range(7)},
+            "ended",
+            0.9,
+            0.9,
+            0.9,
+            0.8,
+            0.95,
+            30,
+            12.0,
+            (),
+            "",
+        )
+    ]
+    search = page_of_search("raav: 1 trial", "mean CCC", trials, trials[0].settings, set(), [3], ["in the search: .9"])
+    for number, content in enumerate((html, search)):
+        path = tmp_path / f"{number}.html"
+        path.write_text(content)
+        opened = Opened(browser, path)
+        opened.page.set_viewport_size({"width": width, "height": 900})
+        assert opened.page.evaluate(TOO_WIDE) == []
+        assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= width
