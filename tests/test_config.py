@@ -1,6 +1,7 @@
 """Settings: ranges are checked where they are made, addresses follow what changes numbers."""
 
 import json
+import re
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -161,3 +162,8 @@ def test_settings_that_do_not_fit_each_other_are_refused():
         Run(name="a", grid=Grid(segment_s=6.0))
     with pytest.raises(ValueError, match="WavLM hears 16000"):
         Audio(sample_rate_hz=8000)
+
+
+@pytest.mark.parametrize("settings", [Behavior(), Wavlm()])
+def test_hub_weights_are_named_by_a_commit_which_always_means_the_same_numbers(settings: Behavior | Wavlm):
+    assert re.fullmatch("[0-9a-f]{40}", settings.revision)

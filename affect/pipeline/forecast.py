@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from affect.pipeline.models import Model, load_model, read_run, run_name, settin
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
 from affect.pipeline.report import at_once
+from affect.pipeline.state import Head
 from affect.pipeline.store import Store
 from affect.report.pages import duration
 
@@ -166,7 +167,7 @@ def training(
     found: Forecast,
     run: Run,
     probed: Sequence[Video],
-    labels: Mapping[Split, Mapping[str, object]],
+    labels: Mapping[Split, Mapping[str, Sized]],
     runs: str,
     folds: int,
 ) -> Forecast:
@@ -181,11 +182,22 @@ def training(
         folds: of the training.
     """
     runs = files.absolute(runs)
-    frames = {entry.stem: entry.head.num_frames for entry in probed if entry.head}
-    names = [name for name in labels["train"] if _video(name, frames)]
-    total = sum(frames[_video(name, frames)] for name in names)
-    development = sum(1 for name in labels["development"] if _video(name, frames))
-    found.lines.append(f"plan: {len(names)} training tracks, {total:,} frames; {development} development tracks")
+    heads = {entry.stem: entry.head for entry in probed if entry.head}
+    usable: dict[Split, list[Head]] = {split: [] for split in labels}
+    for split, tracks in labels.items():
+        for name, gold in tracks.items():
+            if head := heads.get(_video(name, heads)):
+                try:
+                    said = affwild2.check_length(name, len(gold), head.num_frames, head.duration_s)
+                    usable[split].append(head)
+                except affwild2.LabelError as error:
+                    said = f"left out: {error}"
+                found.warnings += [said] * bool(said)
+    total = sum(head.num_frames for head in usable["train"])
+    development = len(usable["development"])
+    found.lines.append(
+        f"plan: {len(usable['train'])} training tracks, {total:,} frames; {development} development tracks"
+    )
     there = _trained(run, runs, folds)
     if not total or not development:
         found.warnings.append("it would not start: no annotated video is here for training, or none for development")
@@ -212,7 +224,7 @@ def training(
     return found
 
 
-def _video(track: str, stems: Mapping[str, int]) -> str:
+def _video(track: str, stems: Mapping[str, object]) -> str:
     try:
         return affwild2.video_of(track, stems.keys())
     except affwild2.LabelError:

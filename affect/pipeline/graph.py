@@ -7,7 +7,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from affect.config import Pool
-from affect.pipeline.cluster import actors, labels_of
+from affect.pipeline.cluster import actors, check_room, labels_of, share_of
 
 MAX_BLOCKS = 256
 """Tasks of :func:`each` that are made at most; more rows than that share them."""
@@ -29,14 +29,20 @@ def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> It
 
 
 def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: Pool) -> Iterator[Row]:
-    """Rows done by actors, one row at a time each, in any order; the pool grows to what the cluster has room for.
+    """Rows done by actors that run trained models, one row at a time each, in any order.
+
+    The pool grows to what the cluster has room for.
 
     Args:
         rows: one or more.
         actor: its instances take a row as a batch of one.
         arguments: of its constructor.
-        settings: what an actor holds, and how many there may be.
+        settings: a run's ``inference``: what an actor holds, and how many there may be.
+
+    Raises:
+        ValueError: no node has room for an actor, which would wait for ever.
     """
+    check_room([share_of("--inference", settings)], "lower --inference.num-cpus or --inference.num-gpus")
     most = actors(settings, len(rows))
     stream = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
         actor,

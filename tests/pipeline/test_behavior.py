@@ -1,5 +1,6 @@
 """Behaviour through the pipeline: two people of one video, descriptions, half seconds, weights that cannot be had."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from affect.corpus.track import Patches
 from affect.pipeline import job, plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.columns import matrix
-from affect.pipeline.evaluate import score_predictions
+from affect.pipeline.evaluate import score_models, score_predictions
 from affect.pipeline.extract import Summary, extract
 from affect.pipeline.models import load_model
 from affect.pipeline.predict import load_models, predict
@@ -140,6 +141,14 @@ def test_people_can_be_asked_about_without_labels(pair: Pair):
     run = replace(pair.run, behavior=replace(pair.run.behavior, ask=("left", "right")))
     assert plan.addresses(run) == plan.addresses(pair.run)
     assert extract(run, pair.videos, pair.store).done.total() == 0  # the same three prompts, so the same objects
+
+
+def test_evaluation_reads_what_was_extracted_with_more_questions(pair: Pair, tmp_path: Path):
+    """Labels that name no side, and a run that asks about both."""
+    run = replace(pair.run, behavior=replace(pair.run.behavior, ask=("left", "right")))
+    shutil.copy(pair.root / "labels" / "Train_Set" / "pair_left.txt", tmp_path / "pair.txt")
+    judged = score_models(run, [], pair.videos, str(tmp_path), pair.store, {})
+    assert list(judged.truth.gold) == ["pair"] and judged.split == "held_out"
 
 
 def test_weights_that_cannot_be_had_are_one_line_before_any_actor_starts(pair: Pair, tmp_path: Path):

@@ -141,6 +141,17 @@ def test_a_voice_alone_is_evidence_of_dcmmoe_and_none_of_raav(spoilt: Spoilt):
     assert set(table["reason"].to_pylist()) == {"no face or behavior evidence at this frame"}
 
 
+def test_a_predictor_needs_neither_the_weights_that_made_features_nor_those_that_training_began_with(
+    spoilt: Spoilt, monkeypatch: pytest.MonkeyPatch
+):
+    """It reads features, wherever it runs: addresses are handed down, and models are whole."""
+    models, where = load_models(spoilt.micro.run, spoilt.micro.places.runs), plan.addresses(spoilt.micro.run)
+    for name in ("weights.identity", "weights.checkpoint", "weights.folder", "weights.file"):
+        monkeypatch.setattr(f"affect.{name}", lambda *_: pytest.fail("weights are read"))
+    given = (where, models, {spoilt.video.stem: spoilt.video}, spoilt.store, str(spoilt.out), "all", None, {})
+    assert spoilt.predict(Predictor(spoilt.micro.run, *given))[0]["status"] == "ok"
+
+
 def test_a_damaged_object_costs_its_own_video(spoilt: Spoilt):
     key = plan.keys_of(spoilt.video, spoilt.micro.run, plan.addresses(spoilt.micro.run), "face")[1]
     path = Path(spoilt.store.uri_of(key))

@@ -17,6 +17,7 @@ from _pytest.capture import CaptureFixture
 
 import affect
 from affect import files, schema
+from affect.config import Pool
 from affect.corpus import affwild2, video
 from affect.pipeline import forecast, plan, progress, speed
 from affect.pipeline.evaluate import score_predictions
@@ -63,6 +64,29 @@ def test_what_was_predicted_from_the_same_is_not_predicted_again(again: Callable
     pq.read_table(tmp_path / "video03.parquet")
     assert again(tracks=["video03_left"])[0]["people"] == 1  # other people are another question
     assert pq.read_table(tmp_path / "video03.parquet")["track"][0].as_py() == "video03_left"
+
+
+def test_trained_models_run_on_the_actors_that_the_run_gives_them(
+    trained: Micro, models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Seen(Exception):
+        pass
+
+    def noted(rows: object, actor: type, arguments: object, settings: Pool) -> None:
+        raise Seen(settings)
+
+    monkeypatch.setattr("affect.pipeline.predict.pool", noted)
+    run = replace(trained.run, inference=Pool(num_gpus=0.25, max_actors=8))
+    with pytest.raises(Seen) as raised:
+        predict(run, [], models, Store(trained.places.store), str(tmp_path))
+    assert raised.value.args == (run.inference,)
+
+
+def test_predictions_are_scored_on_the_development_set_of_a_corpus(predicted: str, trained: Micro, tmp_path: Path):
+    for folder, name in (("Train_Set", "nobody"), ("Validation_Set", "video03")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(f"{trained.places.truth}/video03.txt", tmp_path / folder / f"{name}.txt")
+    assert list(score_predictions(predicted, str(tmp_path)).truth.gold) == ["video03"]
 
 
 def test_people_are_chosen_by_their_place(again: Callable[..., list[dict]]):
@@ -199,6 +223,11 @@ def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
     nothing = str(tmp_path / "runs")
     empty = forecast.training(forecast.Forecast(), run, [], labels, nothing, 0)
     assert "no annotated video is here" in empty.warnings[0]
+    [name] = labels["train"]
+    short = {**labels, "train": {name: labels["train"][name][:10]}}
+    refused = forecast.training(forecast.Forecast(), run, probed, short, nothing, 0)
+    assert "plan: 0 training tracks, 0 frames; 1 development tracks" in refused.lines
+    assert any("left out" in said and "are these 2 ratings a second" in said for said in refused.warnings)
     found = forecast.training(found, run, probed, labels, nothing, 0)
     assert found.seconds is None and sum("not timed yet" in line for line in found.lines) == 5
     assert found.show() == 0

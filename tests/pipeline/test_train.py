@@ -188,6 +188,12 @@ def test_a_touched_video_is_still_the_same_track(trained: Micro, refs: list[Trac
     assert assemble(trained.run, touched, affwild2.read_splits(trained.places.labels), store) == refs
 
 
+def test_how_clips_ended_is_read_once_and_known_ever_after(trained: Micro, monkeypatch: pytest.MonkeyPatch):
+    refs = assembled(trained, trained.run)
+    monkeypatch.setattr(Store, "footer", lambda *_: pytest.fail("an object is read"))
+    assert assembled(trained, trained.run) == refs
+
+
 @pytest.mark.parametrize("content", [b'{"system": "face"', b"[]", b'{"nonsense": 1}'])
 def test_a_damaged_description_of_a_model_is_named(content: bytes, tmp_path: Path):
     folder = tmp_path / "face" / "0123"
