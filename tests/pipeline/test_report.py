@@ -69,15 +69,15 @@ def test_what_was_predicted_from_the_same_is_not_predicted_again(again: Callable
 def test_trained_models_run_on_the_actors_that_the_run_gives_them(
     trained: Micro, models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    class Seen(Exception):
+    class SeenError(Exception):
         pass
 
     def noted(rows: object, actor: type, arguments: object, settings: Pool) -> None:
-        raise Seen(settings)
+        raise SeenError(settings)
 
     monkeypatch.setattr("affect.pipeline.predict.pool", noted)
     run = replace(trained.run, inference=Pool(num_gpus=0.25, max_actors=8))
-    with pytest.raises(Seen) as raised:
+    with pytest.raises(SeenError) as raised:
         predict(run, [], models, Store(trained.places.store), str(tmp_path))
     assert raised.value.args == (run.inference,)
 
