@@ -156,6 +156,8 @@ class Score:
     def text(self, index: int, units: str = "videos", form: str = "{:.3f}") -> str:
         """A value and its interval: ``0.812 [0.644, 0.980]``, ``0.812 [too few videos]``, or ``constant labels``.
 
+        Where labels are constant without one of the units it is ``0.812 [no interval]``.
+
         Args:
             index: 0 valence, 1 arousal, 2 their mean.
             units: kind of the units.
@@ -164,7 +166,9 @@ class Score:
         if np.isnan(self.ccc[index]):
             return "constant labels"
         value, low, high = (form.format(part[index]) for part in (self.ccc, self.low, self.high))
-        return f"{value} [{low}, {high}]" if np.isfinite(self.low[index]) else f"{value} [too few {units}]"
+        if np.isfinite(self.low[index]):
+            return f"{value} [{low}, {high}]"
+        return f"{value} [{f'too few {units}' if self.num_units < MIN_UNITS else 'no interval'}]"
 
 
 def score(units: Sequence[Moments]) -> Score:

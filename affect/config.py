@@ -421,7 +421,8 @@ class Wavlm:
     """Hub id or folder of the backbone: WavLM, or a speech-emotion model that wraps it, as the paper's does, which is
     WavLM-Large trained on MSP-Podcast."""
     revision: str = "00d0e12ba9bf957f5aeea36e8663c8c61cb50ac9"
-    """Commit, tag or branch of the hub id; only a commit always means the same numbers."""
+    """Commit, tag or branch of the hub id, which another hub id needs, too; only a commit always means the same
+    numbers."""
     trained_layers: int = 4
     """Top encoder layers that are trained; everything below is frozen."""
     cached: bool = False
@@ -604,7 +605,8 @@ class Run:
     workers: Workers = field(default_factory=Workers)
     """Where training runs."""
     inference: Pool = field(default_factory=lambda: Pool(max_actors=1000))
-    """Actors that run trained models: prediction, evaluation, and the audio model's frozen layers."""
+    """Actors that run trained models: prediction, evaluation, and the audio model's frozen layers. On a CPU each
+    computes on one thread; there are no more of them than two GiB of memory each allow."""
 
     def __post_init__(self) -> None:
         """Check what settings ask of each other."""

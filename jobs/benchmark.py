@@ -26,7 +26,7 @@ plan         what plans of extraction, training and prediction say / what it the
 status       seconds and calls until the state of a store of 10,000 videos is known, on a disk and in a bucket
 bucket       extraction from and to an S3 server on this machine / on its disk
 nodes        extraction on two nodes of a core each / on one
-intervals    how often 95 % intervals over few videos hold the population's CCC, as computed / percentile bootstrap
+intervals    how often 95 % intervals over few videos hold the population's CCC: percentile bootstrap | as computed
 tune         a search's overhead, trials side by side, ASHA against the whole grid, memory of shared features
 chaos        rounds of kills, full disks, damaged objects and bad buckets: is anything lost?
 corpus       a corpus of Aff-Wild2's size with random features: assembly, and a DCMMOE epoch's data against its steps

@@ -15,6 +15,7 @@ from affect.config import Run
 from affect.corpus import affwild2, hints
 from affect.pipeline import demo, forecast, job
 from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extract
+from affect.pipeline.graph import check_inference
 from affect.pipeline.predict import People, load_models, predict
 from affect.pipeline.progress import say
 from affect.pipeline.report import films, pages
@@ -63,6 +64,7 @@ def work(args: Predict) -> int:
     if args.plan:
         found, probed = forecast.extraction(args.run, args.new_videos, store, tracks or [], only=only)
         return forecast.prediction(found, args.run, probed, models, store, report=args.report).show()
+    check_inference(args.run.inference)
     summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only)
     given = (args.run, summary.videos, models, store, args.out)
     outcomes = predict(*given, people=args.people, tracks=tracks, hints=points)

@@ -199,7 +199,6 @@ def assemble(
                 assert video.head is not None
                 if warning := affwild2.check_length(name, len(gold), video.head.num_frames, video.head.duration_s):
                     say(f"warning: {warning}")
-                uneven += [name] * (len(gold) != video.head.num_frames)
                 if video.stem not in ended:
                     raise FileNotFoundError(video.stem)
                 keys = _keys(name, person, video, gold, run, ended[video.stem], list((hints or {}).get(name, ())))
@@ -207,12 +206,14 @@ def assemble(
                 say(f"left out: {_why(name, error)}")
                 continue
             refs.append(TrackRef(name, split, video.stem, person, keys, video.head.content))
+            uneven += [name] * (len(gold) != video.head.num_frames)
             if missing := {part: key for part, key in keys.items() if key not in present}:
                 rows.append({"name": name, "person": person, "video": video.stem})
                 todo[name] = (gold, missing)
     if uneven:
         say(
-            f"assemble: {len(uneven)} tracks have not as many label rows as frames, as {uneven[0]}: what is more is cut"
+            f"assemble: {len(uneven)} tracks have not as many label rows as frames, as {uneven[0]}: surplus frames are "
+            "cut, surplus rows take the last frame's evidence"
         )
     if unlabelled := len(usable.keys() - {ref.video for ref in refs}):
         say(f"assemble: {unlabelled} videos have no label and are left out")

@@ -53,12 +53,14 @@ class Share(NamedTuple):
         cpus: CPUs, fractions are allowed.
         gpus: GPUs: a part of one card, or whole cards.
         labels: of the nodes that it may be on.
+        memory: bytes.
     """
 
     name: str
     cpus: float
     gpus: float
     labels: Mapping[str, str] = {}
+    memory: float = 0.0
 
 
 def share_of(name: str, pool: Pool) -> Share:
@@ -76,6 +78,7 @@ class Node:
         labels: its labels.
         cpus: CPUs.
         cards: the free part of each GPU.
+        memory: bytes, as Ray counts them: without its object store.
     """
 
     id: str
@@ -83,15 +86,21 @@ class Node:
     labels: Mapping[str, str]
     cpus: float
     cards: list[float]
+    memory: float = float("inf")
 
     def fits(self, share: Share) -> bool:
         """Whether there is room for one."""
         here = share.labels.items() <= self.labels.items() and self.cpus + _SLACK >= share.cpus
-        return here and len(self._cards(share)) >= max(1, round(share.gpus)) * (share.gpus > 0)
+        return (
+            here
+            and self.memory >= share.memory
+            and len(self._cards(share)) >= max(1, round(share.gpus)) * (share.gpus > 0)
+        )
 
     def take(self, share: Share) -> None:
         """Give one its room."""
         self.cpus -= share.cpus
+        self.memory -= share.memory
         for card in self._cards(share)[: max(1, round(share.gpus))] if share.gpus else []:
             self.cards[card] -= min(1.0, share.gpus)
 
@@ -113,12 +122,13 @@ def nodes() -> list[Node]:
             has = node["Resources"]
             cards = [1.0] * int(has.get("GPU", 0))
             address = node["NodeManagerAddress"]
-            found.append(Node(node["NodeID"], address, node["Labels"], has.get("CPU", 0.0), cards))
+            memory = has.get("memory", float("inf"))
+            found.append(Node(node["NodeID"], address, node["Labels"], has.get("CPU", 0.0), cards, memory))
     return found
 
 
 def placed(shares: Sequence[Share], on: Sequence[Node]) -> Share | None:
-    """Give each its room, the largest first, each on the node where it leaves the least.
+    """Give each its room: those that may not be anywhere first, then the largest, each where it leaves the least.
 
     Args:
         shares: what is held at once.
@@ -127,7 +137,7 @@ def placed(shares: Sequence[Share], on: Sequence[Node]) -> Share | None:
     Returns:
         The first that there is no room for, None if all have theirs.
     """
-    for share in sorted(shares, key=lambda share: (-share.gpus, -share.cpus)):
+    for share in sorted(shares, key=lambda share: (not share.labels, -share.gpus, -share.cpus)):
         fitting = [node for node in on if node.fits(share)]
         if not fitting:
             return share
@@ -137,6 +147,8 @@ def placed(shares: Sequence[Share], on: Sequence[Node]) -> Share | None:
 
 def check_room(shares: Sequence[Share], advice: str) -> None:
     """See that what a job holds at once fits on the cluster's nodes: what does not would wait for ever.
+
+    A cluster that may grow says how much it may have, and not in what nodes: there totals are compared.
 
     Args:
         shares: what is held at once.
@@ -202,6 +214,7 @@ def at_most(shares: Sequence[Share], most: int) -> int:
     if may_grow():
         there = room()
         asked = {"CPU": sum(share.cpus for share in shares), "GPU": sum(share.gpus for share in shares)}
+        asked |= {"memory": sum(share.memory for share in shares)} if "memory" in there else {}
         rooms = [int(there.get(name, 0.0) / number + _SLACK) for name, number in asked.items() if number]
         return max(1, min([most, *rooms]))
     left, count = nodes(), 0
@@ -210,18 +223,24 @@ def at_most(shares: Sequence[Share], most: int) -> int:
     return max(1, count)
 
 
-def actors(pool: Pool, num_rows: int) -> int:
-    """Actors that a pool may have at once: what it grows to, where the cluster has room and there is work."""
-    return at_most([share_of("", pool)], min(pool.max_actors, num_rows))
+def actors(pool: Pool, num_rows: int, memory: float = 0.0) -> int:
+    """Actors that a pool may have at once: what it grows to, where the cluster has room and there is work.
+
+    Args:
+        pool: its settings.
+        num_rows: rows that there are to do.
+        memory: bytes that an actor takes, 0 if they need not be counted.
+    """
+    return at_most([share_of("", pool)._replace(memory=memory)], min(pool.max_actors, num_rows))
 
 
 def shares_of(workers: Workers, *, read: bool) -> list[Share]:
-    """What a training's processes hold at once.
+    """What a training's processes hold of the cluster at once.
 
     Args:
-        workers: how many there are; one process without any.
+        workers: how many there are; without any the job's own process trains, which holds nothing.
         read: whether a task of Ray Data reads for them.
     """
     each = Share("--workers", workers.num_cpus, float(workers.use_gpu))
     reader = [Share("reading for --workers", workers.loader_cpus, 0.0)]
-    return [each] * max(1, workers.num_workers) + reader * read
+    return [each] * workers.num_workers + reader * read

@@ -54,7 +54,7 @@ class Summary:
         done: units done now, by status; ``error`` are failures of the surroundings, not recorded.
         existing: units that were there before, by status.
         num_nodes: nodes that worked.
-        reasons: why units and videos are not ``ok``, with how often.
+        reasons: why units and videos are not ``ok``, or what else has to be known of them, with how often.
     """
 
     videos: list[Video]

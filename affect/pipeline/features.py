@@ -78,7 +78,7 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
         found += [(modality, part) for part in parts]
         if spoilt := sum(part.table.num_rows for part in parts) - tables[modality].num_rows:
             broken.append(f"{modality}: {spoilt} rows are not finite numbers, left out")
-    reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.reason}) + broken
+    reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.status != "ok"}) + broken
     failed = all(part.status == "failed" for _, part in found)
     faces, table, people = who_is_who(tables["face"], run)
     probe = plan.load_probe(store, video.probe_key)

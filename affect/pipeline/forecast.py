@@ -15,6 +15,7 @@ from affect.corpus.affwild2 import Split
 from affect.pipeline import plan, speed
 from affect.pipeline.cluster import actors, room
 from affect.pipeline.extract import EXIT_OK
+from affect.pipeline.graph import MODEL_BYTES, check_inference
 from affect.pipeline.models import Model, load_model, read_run, run_name, settings_address
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
@@ -259,6 +260,10 @@ def prediction(
         store: where speeds are kept.
         report: whether films and pages are made.
     """
+    try:
+        check_inference(run.inference)
+    except ValueError as error:
+        found.warnings.append(f"it would not start: {error}")
     length = sum(entry.head.duration_s for entry in probed if entry.head)
     all_models = address({system: model.address for system, model in models.items()})
     for what, mark in [("predict", all_models), *([("report", "films")] if report else [])]:
@@ -267,7 +272,7 @@ def prediction(
             found.lines.append(f"plan: {what}: not timed yet")
             found.add(None)
             continue
-        num = actors(run.inference, len(probed)) if what == "predict" else at_once(len(probed))
+        num = actors(run.inference, len(probed), MODEL_BYTES) if what == "predict" else at_once(len(probed))
         took = known.start_s + length * known.work_s / known.amount / num
         found.lines.append(f"plan: {what}: {duration(took)} if none is there yet, measured in {known.runs} runs")
         found.add(took)

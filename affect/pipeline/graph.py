@@ -11,6 +11,8 @@ from affect.pipeline.cluster import actors, check_room, labels_of, share_of
 
 MAX_BLOCKS = 256
 """Tasks of :func:`each` that are made at most; more rows than that share them."""
+MODEL_BYTES = 2.0 * (1 << 30)
+"""Memory that an actor with trained models may take: WavLM-Large is 1.2 GiB, torch and Ray .6."""
 
 Row = dict[str, Any]
 
@@ -28,6 +30,15 @@ def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> It
     yield from stream.map(work, num_cpus=num_cpus).iter_rows()
 
 
+def check_inference(settings: Pool) -> None:
+    """See that an actor which runs trained models has room, before hours of other work.
+
+    Raises:
+        ValueError: no node has.
+    """
+    check_room([share_of("--inference", settings)], "lower --inference.num-cpus or --inference.num-gpus")
+
+
 def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: Pool) -> Iterator[Row]:
     """Rows done by actors that run trained models, one row at a time each, in any order.
 
@@ -42,8 +53,8 @@ def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: P
     Raises:
         ValueError: no node has room for an actor, which would wait for ever.
     """
-    check_room([share_of("--inference", settings)], "lower --inference.num-cpus or --inference.num-gpus")
-    most = actors(settings, len(rows))
+    check_inference(settings)
+    most = actors(settings, len(rows), MODEL_BYTES)
     stream = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
         actor,
         fn_constructor_args=tuple(arguments),

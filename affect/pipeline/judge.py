@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch import nn
 
 from affect import batches, files, schema
-from affect.config import MODALITIES, Modality, Run
+from affect.config import MODALITIES, Modality, Run, address
 from affect.corpus.track import Blocks, Series, Track
 from affect.pipeline import plan
 from affect.pipeline.cluster import device
@@ -141,7 +141,7 @@ class Judge:
 
 
 def _name(model: Model, ref: TrackRef) -> str:
-    return f"{slug(ref.name)}-{ref.mark(*model.modalities)}.parquet"
+    return f"{slug(ref.name)}-{address(schema.MODEL_VERSION, ref.mark(*model.modalities))}.parquet"
 
 
 def _to_table(judged: Judged) -> pa.Table:

@@ -32,6 +32,9 @@ from affect.tasks.face import FaceTask
 from affect.tasks.fusion import DcmmoeTask, RaavTask
 from affect.tasks.track import TrackTask
 
+SECONDS_SINCE = 2
+"""Version of models since which RAAV's positions count seconds."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -54,6 +57,7 @@ class Model:
         training_mean: valence and arousal, mean of the training annotations.
         best: epoch, CCC valence, arousal and mean on the development tracks it was selected on.
         backbone: sizes of the audio model's WavLM; none of other models, and of audio models of earlier versions.
+        version: :data:`affect.schema.MODEL_VERSION` when it was trained; 1 before that was noted.
     """
 
     system: System
@@ -71,6 +75,7 @@ class Model:
     training_mean: list[float]
     best: dict[str, int | float]
     backbone: dict[str, Any] = field(default_factory=dict)
+    version: int = 1
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -153,6 +158,10 @@ def load_model(uri: str) -> Model:
         model = dataclasses.replace(model, settings=settings)  # those that are new have their defaults
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} describes no model of this version, delete it to train again: {error}") from error
+    if model.system == "raav" and model.settings["positions"] and model.version < SECONDS_SINCE:
+        raise ValueError(
+            f"{path}: its positions count frames and blocks, now they count seconds: delete it, train again"
+        )
     if not uri.endswith(f"/{model.system}/{model.address}"):
         raise ValueError(f"{path} describes {model.system}/{model.address}: it was put into the wrong folder")
     return model

@@ -99,6 +99,8 @@ def _overlay(
         clips = [str(store.outcome(key)) for key in plan.keys_of(entry, run, where, "face")]
     except FileNotFoundError:
         return _row(entry, reason="its faces have not been extracted")
+    except ValueError as error:  # an object is damaged
+        return _row(entry, reason=str(error))
     mark = address(where["face"], entry.head.fingerprint, clips, run.tracking, run.grid, run.wavlm.speaking)
     try:
         known = json.loads(files.read(record))
@@ -106,15 +108,18 @@ def _overlay(
         known = {}
     if known.get("mark") == mark and files.exists(film):
         return _row(entry, known["people"], known["segments"])
-    probe = plan.load_probe(store, entry.probe_key)
-    seen = Seen(probe, *who_is_who(load_table(entry, run, where, "face", store)[0], run))
+    try:
+        probe, table = plan.load_probe(store, entry.probe_key), load_table(entry, run, where, "face", store)[0]
+    except ValueError as error:
+        return _row(entry, reason=str(error))
+    seen = Seen(probe, *who_is_who(table, run))
     lips = [_lips(seen, person) for person in seen.people]
     everyone = np.concatenate([np.empty(0), *lips])
     opened = [_mouth(lip_area, everyone, run) for lip_area in lips]
     named = zip(names(seen.people), lips, strict=True)
     segments = [_segments(entry, seen, name, lip_area, everyone, run) for name, lip_area in named]
-    each = zip(seen.people, names(seen.people), lips, opened, segments, strict=True)
-    people = [_summary(entry, seen, *of_person) for of_person in each]
+    parts = zip(seen.people, names(seen.people), lips, opened, segments, strict=True)
+    people = [_summary(entry, seen, *of_person) for of_person in parts]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         try:

@@ -35,7 +35,7 @@ from affect.pipeline import plan, speed
 from affect.pipeline.assemble import make_track, tell_unknown
 from affect.pipeline.cluster import actors, device
 from affect.pipeline.features import Features, load_features
-from affect.pipeline.graph import pool
+from affect.pipeline.graph import MODEL_BYTES, pool
 from affect.pipeline.models import Model, embed, load_model, read_run, run_name, settings_address
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
@@ -196,7 +196,16 @@ class Predictor:
         units = [(key, str(self._store.outcome(key))) for key in keys]
         points = sorted((name, [tuple(point) for point in own]) for name, own in self._hints.items())
         asked = [self._whom, self._tracks, points]
-        return address(schema.VERSION, self._models, video.stem, units, run.tracking, run.wavlm.speaking, asked)
+        return address(
+            schema.VERSION,
+            schema.MODEL_VERSION,
+            self._models,
+            video.stem,
+            units,
+            run.tracking,
+            run.wavlm.speaking,
+            asked,
+        )
 
     def _people(self, video: Video, features: Features) -> list[tuple[str, str]]:
         """Tracks to predict and whom each means: those asked for, or those who are seen.
@@ -341,7 +350,7 @@ def predict(
             rows.append(row)
             meter.advance(1.0)
     length, work_s = (sum(row.pop(name) for row in rows) for name in ("new_s", "took_s"))
-    start_s = max(0.0, time.monotonic() - start - work_s / actors(run.inference, len(by_stem)))
+    start_s = max(0.0, time.monotonic() - start - work_s / actors(run.inference, len(by_stem), MODEL_BYTES))
     mark = address({system: model.address for system, model in models.items()})
     speed.note(store.uri, "predict", mark, length, work_s, start_s)
     rows.sort(key=lambda row: row["video"])

@@ -13,6 +13,7 @@ from affect import files
 from affect.config import Kind, Run
 from affect.corpus import affwild2, video
 from affect.corpus.video import MediaError
+from affect.device import at_hand
 from affect.pipeline import plan
 from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extractor
 from affect.pipeline.progress import say
@@ -123,7 +124,7 @@ def replay(run: Run, videos: str, wanted: str, tracks: list[str], *, describe: b
     code = EXIT_OK
     kinds: list[Kind] = [*run.extracted, *(["description"] if describe else [])]  # type: ignore[list-item]
     for kind in kinds:
-        work = extractor(kind, run, "cuda" if getattr(run, kind).num_gpus else "cpu")
+        work = extractor(kind, run, at_hand() if getattr(run, kind).num_gpus else "cpu")
         for clip in [int(number)] if number else range(total):
             start = time.monotonic()
             try:

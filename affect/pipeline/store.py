@@ -18,7 +18,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -235,7 +235,8 @@ class Attempts:
         for name in names:
             start = name.partition("-")[0]
             if not start.isdecimal() or now - int(start) > MAX_RUN_S:
-                files.delete_folder(files.join(store.uri, ATTEMPTS, name))
+                with suppress(OSError):  # another job sweeps too
+                    files.delete_folder(files.join(store.uri, ATTEMPTS, name))
         return Attempts(store, f"{now:010d}-{uuid.uuid4().hex[:12]}")
 
     def begin(self, key: str) -> int:

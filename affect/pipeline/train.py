@@ -27,6 +27,7 @@ from affect.corpus.track import Track
 from affect.learning import Fitted, Keeper
 from affect.pipeline import plan
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
+from affect.pipeline.graph import check_inference
 from affect.pipeline.models import (
     Model,
     embedded_key,
@@ -205,12 +206,14 @@ def check(run: Run, folds: int) -> None:
 
     Raises:
         WeightsError: there is no such pretrained audio model; a hub's weights are fetched later.
-        ValueError: folds cannot be, or workers would leave no CPU to read with.
+        ValueError: folds cannot be, or what training needs has no room.
     """
     if folds == 1 or folds < 0:
         raise ValueError(f"--folds {folds}: give 0 for none, or 2 or more")
     if "audio" in run.systems:
         wavlm.shape_of(run.wavlm.weights, run.wavlm.revision)
+        if run.wavlm.cached:
+            check_inference(run.inference)
         if run.workers.num_workers and not folds:
             check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
 
@@ -416,6 +419,7 @@ def _save(training: Training, fitted: Fitted, widths: dict[str, int], mean: list
         selected_on=[ref.source for ref in training.refs if ref.split == "development"],
         training_mean=mean,
         best=best,
+        version=schema.MODEL_VERSION,
         backbone=fitted.model.sizes if isinstance(fitted.model, wavlm.WavlmRegressor) else {},
     )
     card = {name: value for name, value in dataclasses.asdict(model).items() if name != "uri"}

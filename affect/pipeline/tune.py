@@ -261,7 +261,9 @@ def _room(job: Search) -> int:
         ValueError: there is no room for one.
     """
     workers = job.training.run.workers
-    shares = shares_of(workers, read=job.training.loader is not load_here)
+    shares = shares_of(
+        dataclasses.replace(workers, num_workers=max(1, workers.num_workers)), read=job.training.loader is not load_here
+    )
     check_room(shares, WORKERS_ADVICE)
     cpus = sum(share.cpus for share in shares)
     free = ray.available_resources().get("CPU", 0.0)

@@ -50,7 +50,6 @@ def stepper(
         with torch.autocast(gold.device.type, torch.bfloat16, enabled=half):
             prediction = predict()
         value = hybrid_loss(gold, prediction, annotated, loss)
-        assert value is not None
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()

@@ -29,7 +29,7 @@ from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track, waveforms
 from affect.pipeline.train import train
 from affect.tasks.audio import AudioTask
-from tests.conftest import Micro
+from tests.conftest import Micro, pools
 from tests.pipeline.hearing import audio_run, heard
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -150,7 +150,8 @@ def test_stored_states_are_those_of_the_frozen_layers_and_computed_once(
 ):
     run = audio_run(micro.run, max_epochs=2)
     run = replace(run, wavlm=replace(run.wavlm, cached=True))
-    mark = trunk.store_trunk(run, refs, store)
+    with pools(here=False):
+        mark = trunk.store_trunk(run, refs, store)
     model = WavlmRegressor(run.wavlm, load_backbone(run.wavlm.weights, "main")).eval()
     for ref in refs:
         track = trunk.with_trunk(load_track(store, ref, ("audio",)), ref, store, mark)

@@ -24,7 +24,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
     ("shares", "fits"),
     [
         ([(4.0, 0.0), (8.0, 0.0)], True),
-        ([(4.5, 0.0), (4.5, 0.0)], False),  # eleven would do, but not on these nodes
+        ([(4.5, 0.0), (4.5, 0.0)], False),  # nine of twelve CPUs, but not on these nodes
         ([(12.0, 0.0)], False),
         ([(1.0, 0.6)] * 2, True),
         ([(1.0, 0.6)] * 3, False),  # 1.8 of 2 GPUs, and only one fits on each card
@@ -56,6 +56,20 @@ def test_an_actor_larger_than_any_node_is_named_with_the_node_that_comes_nearest
         ValueError, match=r"--face asks for 10 CPUs.*10\.0\.0\.2 with 8 CPUs and 2 GPUs; .*--face\.num-cpus"
     ):
         plan.check_pools(run, ["face"])
+
+
+def test_who_may_not_be_anywhere_is_placed_first():
+    labelled = Share("behavior", 1.0, 1.0, {"kind": "vlm"})
+    anywhere = Share("face", 1.0, 1.0)
+    two = [Node("1", "a", {"kind": "vlm"}, 8.0, [1.0]), Node("2", "b", {}, 16.0, [1.0])]
+    assert placed([anywhere, labelled], two) is None
+
+
+def test_actors_are_no_more_than_memory_bears(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "may_grow", lambda: False)
+    monkeypatch.setattr(cluster, "nodes", lambda: [Node("1", "a", {}, 16.0, [], 7.0)])
+    assert actors(Pool(max_actors=1000), 100, 2.0) == 3
+    assert actors(Pool(max_actors=1000), 100, 9.0) == 1  # one at least
 
 
 def test_a_label_narrows_the_nodes_and_one_that_none_has_is_said(nodes: list[Node]):

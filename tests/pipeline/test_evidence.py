@@ -152,6 +152,13 @@ def test_a_predictor_needs_neither_the_weights_that_made_features_nor_those_that
     assert spoilt.predict(Predictor(spoilt.micro.run, *given))[0]["status"] == "ok"
 
 
+def test_what_else_is_to_be_known_of_a_clip_makes_no_video_degraded(spoilt: Spoilt):
+    [key, *_] = plan.keys_of(spoilt.video, spoilt.micro.run, plan.addresses(spoilt.micro.run), "behavior")
+    spoilt.store.put(key, spoilt.store.get(key)._replace(reason="computed one at a time"))
+    row, _ = spoilt.predict(spoilt.predictor())
+    assert (row["status"], row["reason"]) == ("ok", "")
+
+
 def test_a_damaged_object_costs_its_own_video(spoilt: Spoilt):
     key = plan.keys_of(spoilt.video, spoilt.micro.run, plan.addresses(spoilt.micro.run), "face")[1]
     path = Path(spoilt.store.uri_of(key))

@@ -203,6 +203,21 @@ def test_a_damaged_description_of_a_model_is_named(content: bytes, tmp_path: Pat
         load_model(str(folder))
 
 
+def test_an_earlier_raav_whose_positions_counted_frames_is_refused(trained: Micro, tmp_path: Path):
+    [raav] = [model for model in all_models(trained.places.runs) if model.system == "raav"]
+    card = json.loads((Path(raav.uri) / "model.json").read_text())
+    folder = tmp_path / "raav" / raav.address
+    folder.mkdir(parents=True)
+    for positions in (False, True):
+        card["settings"]["positions"] = positions
+        earlier = {name: value for name, value in card.items() if name not in ("version", "backbone")}
+        (folder / "model.json").write_text(json.dumps(earlier))
+        if not positions:
+            assert load_model(str(folder)).version == 1
+    with pytest.raises(ValueError, match="positions count frames and blocks, now they count seconds"):
+        load_model(str(folder))
+
+
 def test_a_description_in_another_models_folder_is_refused_and_other_json_is_left_alone(trained: Micro, tmp_path: Path):
     known = read_run(trained.places.runs, "demo")
     for system in ("face", "audio"):
