@@ -1,9 +1,11 @@
 """What a Ray cluster has and may grow to, and whether what a job holds at once fits on its nodes."""
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ray
 from ray._private.state import state
@@ -62,6 +64,11 @@ class Share(NamedTuple):
     labels: Mapping[str, str] = {}
     memory: float = 0.0
 
+    @property
+    def num_cards(self) -> int:
+        """Cards that it is on: one for a part of one, none without GPUs."""
+        return math.ceil(self.gpus)
+
 
 def share_of(name: str, pool: Pool) -> Share:
     """What an actor of a pool holds."""
@@ -91,17 +98,13 @@ class Node:
     def fits(self, share: Share) -> bool:
         """Whether there is room for one."""
         here = share.labels.items() <= self.labels.items() and self.cpus + _SLACK >= share.cpus
-        return (
-            here
-            and self.memory >= share.memory
-            and len(self._cards(share)) >= max(1, round(share.gpus)) * (share.gpus > 0)
-        )
+        return here and self.memory >= share.memory and len(self._cards(share)) >= share.num_cards
 
     def take(self, share: Share) -> None:
         """Give one its room."""
         self.cpus -= share.cpus
         self.memory -= share.memory
-        for card in self._cards(share)[: max(1, round(share.gpus))] if share.gpus else []:
+        for card in self._cards(share)[: share.num_cards]:
             self.cards[card] -= min(1.0, share.gpus)
 
     def _cards(self, share: Share) -> list[int]:
@@ -193,10 +196,7 @@ def _nearness(node: Node, share: Share) -> tuple[bool, float]:
 
 def _asked(shares: Sequence[Share]) -> str:
     """Shares in words, each kind once with its number."""
-    counts: dict[tuple[Any, ...], int] = {}
-    for share in shares:
-        kind = (share.name, share.cpus, share.gpus)
-        counts[kind] = counts.get(kind, 0) + 1
+    counts = Counter((share.name, share.cpus, share.gpus) for share in shares)
     parts = (
         f"{count} x {name} {cpus:g} CPUs{f' {gpus:g} GPUs' if gpus else ''}"
         for (name, cpus, gpus), count in counts.items()

@@ -69,7 +69,7 @@ def score_predictions(out: str, labels: str | None) -> Evaluation:
     for track in _unseen(found[-1].tracks):
         say(f"warning: nothing is known of track {track}: it is given the training mean {mean[0]:.3f}, {mean[1]:.3f}")
     answers = [replace(a, tracks=_filled(a.tracks, mean)) for a in found]
-    gold = read_labels(labels) if labels else {}
+    gold = _read_labels(labels) if labels else {}
     if missing := sorted(gold.keys() - videos.keys()):
         raise ValueError(
             f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
@@ -115,7 +115,7 @@ def score_models(
         store: the same.
         hints: the same.
     """
-    golds = read_labels(labels)
+    golds = _read_labels(labels)
     probed = plan.probe_videos(videos, store, plan.wanted(run, videos, golds).prompts)
     refs = assemble(run, probed, {"held_out": golds}, store, hints)
     split, who = _known(models, refs)
@@ -134,7 +134,7 @@ def score_models(
     return Evaluation(f"models of {folders} on {labels}, {who}", answers, truth, {}, time_s, split)
 
 
-def read_labels(labels: str) -> dict[str, ndarray]:
+def _read_labels(labels: str) -> dict[str, ndarray]:
     """Annotations of the development set, or of the only set that there is."""
     if files.exists(files.join(labels, affwild2.FOLDERS["development"])):
         return affwild2.read_splits(labels)["development"]

@@ -24,7 +24,7 @@ from typing import Any
 import ray
 import ray.data
 from ray.actor import ActorHandle
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import DataContext
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -33,8 +33,9 @@ from affect.config import Behavior, Kind, Run
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
 from affect.pipeline import plan, speed
-from affect.pipeline.cluster import WAIT_FOR_NODES_S, actors, device, labels_of, nodes, share_of
+from affect.pipeline.cluster import WAIT_FOR_NODES_S, actors, device, nodes, share_of
 from affect.pipeline.features import SCHEMAS
+from affect.pipeline.graph import on_actors
 from affect.pipeline.plan import Unit, Video
 from affect.pipeline.progress import LOOK_EVERY_S, Meter, say
 from affect.pipeline.state import State
@@ -347,15 +348,8 @@ def _stream(
     stream: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for kind in kinds:
         pool = getattr(run, kind)
-        stream = stream.map_batches(
-            Stage,
-            fn_constructor_args=(kind, run, store, where, attempts, tally),
-            batch_size=1,
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus or None,
-            label_selector=labels_of(pool),
-            compute=ActorPoolStrategy(min_size=min(pool.min_actors, len(rows)), max_size=pool.max_actors),
-        )
+        given = (kind, run, store, where, attempts, tally)
+        stream = on_actors(stream, Stage, given, pool, min(pool.min_actors, len(rows)), pool.max_actors)
     return stream
 
 

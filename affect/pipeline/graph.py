@@ -30,6 +30,30 @@ def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> It
     yield from stream.map(work, num_cpus=num_cpus).iter_rows()
 
 
+def on_actors(
+    stream: ray.data.Dataset, actor: type, arguments: Sequence[Any], settings: Pool, fewest: int, most: int
+) -> ray.data.Dataset:
+    """A stream whose rows actors do, one row at a time each.
+
+    Args:
+        stream: the rows.
+        actor: its instances take a row as a batch of one.
+        arguments: of its constructor.
+        settings: what an actor holds, and where it may be.
+        fewest: actors that are started at once.
+        most: actors that the pool grows to.
+    """
+    return stream.map_batches(
+        actor,
+        fn_constructor_args=tuple(arguments),
+        batch_size=1,
+        num_cpus=settings.num_cpus,
+        num_gpus=settings.num_gpus or None,
+        label_selector=labels_of(settings),
+        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+    )
+
+
 def check_inference(settings: Pool) -> None:
     """See that an actor which runs trained models has room, before hours of other work.
 
@@ -55,14 +79,6 @@ def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: P
     """
     check_inference(settings)
     most = actors(settings, len(rows), MODEL_BYTES)
-    stream = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
-        actor,
-        fn_constructor_args=tuple(arguments),
-        batch_size=1,
-        num_cpus=settings.num_cpus,
-        num_gpus=settings.num_gpus or None,
-        label_selector=labels_of(settings),
-        compute=ActorPoolStrategy(min_size=min(settings.min_actors, most), max_size=most),
-    )
+    stream = ray.data.from_items(list(rows), override_num_blocks=len(rows))
     stream.context.enable_progress_bars = False
-    yield from stream.iter_rows()
+    yield from on_actors(stream, actor, arguments, settings, min(settings.min_actors, most), most).iter_rows()
