@@ -1,7 +1,7 @@
 """Valence and arousal for every frame of a video, from face, behaviour and voice, on one laptop or a Ray cluster.
 
     import affect
-    table = affect.predict("talk.mp4", recipe="demo").to_pandas()
+    table = affect.predict("talk.mp4", runs="demo/runs", recipe="demo").to_pandas()
 
 Axis letters of tensor shapes, everywhere: B windows of a batch, T frames (or segments, or blocks) of a window,
 S segments, K audio blocks, M modalities, E experts, D input width, H hidden width, N state width,
@@ -10,6 +10,7 @@ S segments, K audio blocks, M modalities, E experts, D input width, H hidden wid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from affect import torchvision_cpu
@@ -21,9 +22,9 @@ torchvision_cpu.install()
 
 
 def predict(
-    videos: str,
+    videos: str | Sequence[str],
     *,
-    recipe: str = "demo",
+    recipe: str | None = None,
     runs: str | None = None,
     store: str | None = None,
     out: str | None = None,
@@ -32,13 +33,14 @@ def predict(
     """Predict valence and arousal of every frame and person of videos.
 
     Extracts what is missing, on the Ray cluster of ``RAY_ADDRESS`` or on one that it starts, and keeps everything, so
-    that asking again is quick. Settings other than a recipe's are for ``jobs/predict.py``.
+    that asking again is quick. All settings, weights included, are those that the models were trained with.
 
     Args:
-        videos: one video, a folder, a pattern such as ``talks/*.mp4``, or a bucket prefix.
-        recipe: name of one of :data:`affect.recipes.RECIPES`.
-        runs: where its models are; the recipe's place if not given, as for the others.
-        store: where features go.
+        videos: one video, a folder, a pattern such as ``talks/*.mp4``, a bucket prefix, or several of these.
+        recipe: name of one of :data:`affect.recipes.RECIPES`, or of another training in ``runs``; if not given, the
+            only one there, or ``demo`` without ``runs``.
+        runs: where its models are; the recipe's place in the working directory if not given.
+        store: where features go; the store that the models were trained from if not given.
         out: where tables go; a folder in the store if not given. There is no report.
         people: everyone who is seen, the main person, or the left or right one of two.
 
@@ -46,7 +48,7 @@ def predict(
         Rows of :data:`affect.schema.PREDICTIONS`, of the videos that can be used.
 
     Raises:
-        ValueError: there is no such recipe, video or trained model, or nothing can be predicted.
+        ValueError: there is no such training or video, or nothing can be predicted.
     """
     from affect.pipeline.notebook import predict
 

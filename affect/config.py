@@ -27,6 +27,8 @@ FIELDS: dict[System, str] = {
     "raav": "raav",
 }
 """Where a system's settings are in a run."""
+People = Literal["all", "main", "left", "right"]
+"""Whom to predict."""
 EXPRESSIONS = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
 """Classes of the frame encoder's expression head, in the order of its logits."""
 
@@ -115,7 +117,8 @@ class Face(Stage):
     """Extraction of faces: detector, mouth mesh and GRADA embedding."""
 
     weights: str = "grada"
-    """Folder of a GRADA checkpoint: ``model.safetensors`` and ``config.json``."""
+    """Folder of a GRADA checkpoint: ``model.safetensors`` and ``config.json``; empty: faces and mouths alone, which is
+    all that audio needs."""
     detector: Literal["mediapipe", "yolo"] = "mediapipe"
     """What finds faces: the detector inside ``landmarker``, or an Ultralytics model (AGPL-3.0, extra ``yolo``)."""
     landmarker: str = "face_landmarker.task"
@@ -238,7 +241,7 @@ class Tracking:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speaking:
-    """The rule that keeps a segment's audio: the visible mouth speaks."""
+    """The rule that keeps a segment's audio: there is sound, and the visible mouth speaks."""
 
     relative_to: Literal["track", "video"] = "track"
     """Whose mean lip area an open mouth exceeds: the track's own, or that of everyone in the video, which tells who
@@ -253,10 +256,13 @@ class Speaking:
     """Seconds of open mouth that a kept segment has."""
     min_coverage: float = 0.8
     """Share of a kept segment's frames that have a mesh."""
+    min_level_dbfs: float = -70.0
+    """Sound below this level, a root mean square in dB of full scale, is silence: nobody is heard in it."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_positive(self, "history_rows")
+        _check(self, self.min_level_dbfs <= 0, f"min_level_dbfs is {self.min_level_dbfs}, full scale is 0")
         _check(self, 0 <= self.min_coverage <= 1, f"min_coverage is {self.min_coverage}, it has to be in [0, 1]")
 
 
@@ -619,6 +625,7 @@ class Run:
         for system in self.systems:
             absent = [m for m in self.reads(system) if m not in self.systems]
             _check(self, not absent, f"{system} reads the embeddings of {', '.join(absent)}: add them to systems")
+        _check(self, bool(self.face.weights) or "face" not in self.systems, "system face needs face.weights")
 
     def reads(self, system: System) -> tuple[Modality, ...]:
         """The modalities whose embeddings a system reads: none for a modality's own."""

@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from affect.config import MODALITIES, SYSTEMS
 
+SIDES = ("left", "top", "right", "bottom")
+"""Of a face's box, as shares of the picture's width and height."""
 VERSION = 4
 """Part of every address: a change of meaning makes old objects invisible instead of wrong."""
 PROBE_VERSION = 2
@@ -43,8 +45,8 @@ FACE = pa.schema(
         ("face", pa.int16()),  # number within the frame; who is who is decided over the whole video
         ("box", _FLOATS),  # left, top, right, bottom as shares of the picture's width and height, grown
         ("score", pa.float32()),  # the detector's confidence
-        ("embedding", _FLOATS),
-        ("valence", pa.float32()),
+        ("embedding", _FLOATS),  # empty without an encoder
+        ("valence", pa.float32()),  # null without an encoder, as the next two
         ("arousal", pa.float32()),
         ("expression", _FLOATS),  # logits in the order of affect.config.EXPRESSIONS
         ("lip_area", pa.float32()),  # inner-lip area in squared sides of the letterboxed crop; null without a mesh
@@ -135,9 +137,9 @@ TRACK = {
     "audio": pa.schema(
         [
             ("segment", pa.int32()),
-            ("valid", pa.bool_()),  # whether there is a waveform
+            ("valid", pa.bool_()),  # whether there is sound: a waveform that is not silence
             ("kept", pa.bool_()),  # the mouth filter's verdict
-            ("verdict", pa.string()),  # why not
+            ("verdict", pa.string()),  # why not: no sound, silence with its level, or what the mouth does
         ]
     ),
     "waveforms": pa.schema(
@@ -237,11 +239,13 @@ PREDICTIONS = pa.schema(
         ("arousal", pa.float32()),
         ("valence_spread", pa.float32()),  # half the range of what its overlapping windows say; null where one says it
         ("arousal_spread", pa.float32()),
-        ("valid", pa.bool_()),  # whether any modality saw the person at this frame
-        ("reason", pa.string()),  # why not
+        ("valid", pa.bool_()),  # whether any modality that the main system needs saw the person at this frame
+        ("reason", pa.string()),  # which modality saw nothing, and why; empty where all did
         *((f"{system}_{name}", pa.float32()) for system in SYSTEMS for name in ("valence", "arousal")),
         *((f"{m}_valid", pa.bool_()) for m in MODALITIES),  # whether the modality saw the person at this frame
+        *((f"{m}_reason", pa.string()) for m in MODALITIES),  # why not; empty where it did
         *((f"{m}_trust", pa.float32()) for m in MODALITIES),  # its share in the main system's gates; null without them
+        *((f"face_{side}", pa.float32()) for side in SIDES),  # the grown box, as FACE has it; null where none was found
     ]
 )
 """One row per frame and person of one predicted video."""

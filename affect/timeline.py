@@ -339,3 +339,12 @@ def clip_frames(time_s: Sequence[float] | Float[ndarray, " frames"], start_s: fl
         np.asarray(time_s), [start_s - TIME_TOLERANCE_S, end_s - TIME_TOLERANCE_S], side="left"
     )
     return int(first), int(last)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, to be read."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

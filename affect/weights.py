@@ -197,6 +197,12 @@ def is_path(name: str) -> bool:
     return Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))
 
 
+def anywhere(name: str) -> str:
+    """Weights by a name that means the same in any working directory: paths absolute, hub ids as they are."""
+    known = not name or (name in FILES and not Path(name).exists())
+    return name if known or not is_path(name) else files.absolute(name)
+
+
 def identity(name: str, revision: str | None = None) -> str:
     """What decides the numbers that weights give: the content's hash, or hub id and revision. Part of an address."""
     path = here(name)

@@ -3,6 +3,7 @@
 python jobs/demo.py
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ JOBS = Path(__file__).parent
 
 def main() -> int:
     """Run the jobs one after the other; stop at the first that fails."""
+    about = f"{(__doc__ or '').partition(chr(10))[0]} Everything lies in ./demo; what is there is not done again."
+    argparse.ArgumentParser(description=about).parse_args()
     cluster = start_ray()  # also sets how the cluster authenticates in this environment, so it comes first
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     template = ["--template", demo_places().template]

@@ -11,17 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from affect import files
 from affect.config import Run
-from affect.corpus import hints
-from affect.pipeline import demo, job
-from affect.pipeline.evaluate import report, score_predictions, score_runs
-from affect.pipeline.progress import say
-from affect.pipeline.report import pages
-from affect.pipeline.store import Store
-from affect.submission import fill, read_template
+from affect.pipeline import job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +29,8 @@ class Evaluate:
     the submission alone."""
     runs: str | None = None
     """Folder of trained models: all of them are scored."""
-    new_videos: Annotated[str, tyro.conf.arg(name="videos")]
-    """Folder or bucket prefix of the annotated videos; read with runs."""
+    new_videos: Annotated[tuple[str, ...], tyro.conf.arg(name="videos")]
+    """Folders, bucket prefixes, patterns or files: the annotated videos; read with runs."""
     store: str
     """Feature store; read with runs."""
     template: str | None = None
@@ -51,8 +43,19 @@ class Evaluate:
 
 def work(args: Evaluate) -> int:
     """Score, print the tables, write the submission."""
+    from rich.console import Console
+
+    from affect import files
+    from affect.corpus import hints
+    from affect.pipeline.caveat import caveat_of
+    from affect.pipeline.evaluate import report, score_predictions, score_runs
+    from affect.pipeline.progress import say
+    from affect.pipeline.report import pages
+    from affect.pipeline.store import Store
+    from affect.submission import fill, read_template
+
     console = Console(width=400)  # tables take what they need; a narrow one would lose its numbers
-    if caveat := demo.caveat_of(args.run.name):
+    if caveat := caveat_of(args.run.name):
         say(caveat)
     if args.runs:
         if args.template or not args.truth:
@@ -75,7 +78,9 @@ def work(args: Evaluate) -> int:
     return 0
 
 
-main = job.entry(Evaluate, work, ("runs", "out"))
+main = job.entry(
+    Evaluate, work, ("runs", "out"), needs=("affect.pipeline.evaluate", "affect.pipeline.report"), trained=True
+)
 
 if __name__ == "__main__":
     main()

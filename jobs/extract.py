@@ -12,14 +12,7 @@ from typing import Annotated
 import tyro
 
 from affect.config import Run
-from affect.corpus import affwild2
-from affect.pipeline import demo, forecast, job
-from affect.pipeline.extract import extract
-from affect.pipeline.overlay import overlay
-from affect.pipeline.progress import say
-from affect.pipeline.status import replay, status
-from affect.pipeline.store import Store
-from affect.pipeline.verify import verify
+from affect.pipeline import job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +21,8 @@ class Extract:
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     """Every setting of the recipe."""
-    videos: str
-    """Folder, bucket prefix, pattern such as 'talks/*.mp4', or one video."""
+    videos: tuple[str, ...]
+    """Folders, bucket prefixes, patterns such as 'talks/*.mp4', or files."""
     store: str
     """Where features go: a folder or bucket prefix."""
     labels: str | None = None
@@ -57,8 +50,18 @@ class Extract:
 
 def work(args: Extract) -> int:
     """Extract and say what came of it."""
+    from affect.corpus import affwild2
+    from affect.pipeline import forecast
+    from affect.pipeline.caveat import prepare_default
+    from affect.pipeline.extract import extract
+    from affect.pipeline.overlay import overlay
+    from affect.pipeline.progress import say
+    from affect.pipeline.status import replay, status
+    from affect.pipeline.store import Store
+    from affect.pipeline.verify import verify
+
     labels = args.labels
-    if places := demo.prepare_default(args.run, args.videos):
+    if places := prepare_default(args.run, args.videos):
         labels = places.labels
     tracks = affwild2.track_names(affwild2.read_splits(labels)) if labels else []
     store = Store(args.store)
@@ -84,7 +87,7 @@ def work(args: Extract) -> int:
     return summary.exit_code
 
 
-main = job.entry(Extract, work, ("store", "save_overlay"))
+main = job.entry(Extract, work, ("store", "save_overlay"), needs=("affect.pipeline.extract",))
 
 if __name__ == "__main__":
     main()

@@ -11,16 +11,8 @@ from typing import Annotated
 import tyro
 
 from affect import files
-from affect.config import Run
-from affect.corpus import affwild2, hints
-from affect.pipeline import demo, forecast, job
-from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extract
-from affect.pipeline.graph import check_inference
-from affect.pipeline.predict import People, load_models, predict
-from affect.pipeline.progress import say
-from affect.pipeline.report import films, pages
-from affect.pipeline.store import Store
-from affect.submission import read_template, tracks_of
+from affect.config import FIELDS, People, Run
+from affect.pipeline import job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +21,8 @@ class Predict:
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     """Every setting of the recipe."""
-    new_videos: Annotated[str, tyro.conf.arg(name="videos")]
-    """Folder, bucket prefix, pattern such as 'talks/*.mp4', or one video."""
+    new_videos: Annotated[tuple[str, ...], tyro.conf.arg(name="videos")]
+    """Folders, bucket prefixes, patterns such as 'talks/*.mp4', or files."""
     out: str
     """Where tables go."""
     runs: str
@@ -55,11 +47,23 @@ class Predict:
 
 def work(args: Predict) -> int:
     """Extract, predict, say where the tables are."""
+    from affect.corpus import affwild2, hints
+    from affect.corpus.videos import find
+    from affect.pipeline import forecast
+    from affect.pipeline.caveat import caveat_of
+    from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extract
+    from affect.pipeline.graph import check_inference
+    from affect.pipeline.predict import load_models, predict
+    from affect.pipeline.progress import say
+    from affect.pipeline.report import films, pages
+    from affect.pipeline.store import Store
+    from affect.submission import read_template, tracks_of
+
     models = load_models(args.run, args.runs, args.folds)
     rows = read_template(files.read_text(args.template), args.template) if args.template else None
     tracks, points = tracks_of(rows) if rows else None, hints.read(args.hints)
     store = Store(args.store)
-    stems = affwild2.list_videos(args.new_videos)
+    stems = find(args.new_videos).videos
     only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
     if args.plan:
         found, probed = forecast.extraction(args.run, args.new_videos, store, tracks or [], only=only)
@@ -73,7 +77,7 @@ def work(args: Predict) -> int:
     if args.report:
         films(args.run, summary.videos, store, args.out, points)
         pages(args.out)
-    if caveat := demo.caveat_of(args.run.name):
+    if caveat := caveat_of(args.run.name):
         say(caveat)
     if all(row["status"] == "failed" for row in outcomes):
         return EXIT_NOTHING
@@ -81,7 +85,10 @@ def work(args: Predict) -> int:
     return EXIT_PARTIAL if failed else EXIT_OK
 
 
-main = job.entry(Predict, work, ("store", "out"))
+NEEDS = ("affect.pipeline.predict", "affect.pipeline.report")
+UNLISTED = (*FIELDS.values(), "workers", "description")
+"""Settings that are the trained models' own, or that nothing here reads."""
+main = job.entry(Predict, work, ("store", "out"), needs=NEEDS, trained=True, unlisted=UNLISTED)
 
 if __name__ == "__main__":
     main()

@@ -13,12 +13,7 @@ import tyro
 
 from affect import recipes
 from affect.config import EncoderRun, Run
-from affect.corpus import affwild2, hints
-from affect.pipeline import demo, encoder, forecast, job
-from affect.pipeline.assemble import assemble
-from affect.pipeline.extract import extract
-from affect.pipeline.store import Store
-from affect.pipeline.train import check, train
+from affect.pipeline import job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +22,8 @@ class Train:
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     """Every setting of the recipe."""
-    videos: str
-    """Folder or bucket prefix of the labelled videos."""
+    videos: tuple[str, ...]
+    """Folders, bucket prefixes, patterns or files: the labelled videos."""
     labels: str
     """Annotation folder with Train_Set and Validation_Set."""
     store: str
@@ -63,10 +58,18 @@ class TrainEncoder:
 
 def work(args: Train | TrainEncoder) -> int:
     """Train what is missing."""
+    from affect.corpus import affwild2, hints
+    from affect.pipeline import encoder, forecast
+    from affect.pipeline.assemble import assemble
+    from affect.pipeline.caveat import prepare_default
+    from affect.pipeline.extract import extract
+    from affect.pipeline.store import Store
+    from affect.pipeline.train import check, train
+
     if isinstance(args, TrainEncoder):
         encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
         return 0
-    demo.prepare_default(args.run, args.videos)
+    prepare_default(args.run, args.videos)
     check(args.run, args.folds)
     store, labels = Store(args.store), affwild2.read_splits(args.labels)
     if args.plan:
@@ -79,7 +82,7 @@ def work(args: Train | TrainEncoder) -> int:
 
 
 grada = TrainEncoder(run=recipes.grada(), images=tyro.MISSING, development=tyro.MISSING)
-main = job.entry(Train, work, ("store", "runs"), {"grada": grada})
+main = job.entry(Train, work, ("store", "runs"), {"grada": grada}, needs=("affect.pipeline.train",))
 
 if __name__ == "__main__":
     main()

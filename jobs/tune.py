@@ -12,13 +12,7 @@ import tyro
 
 from affect import files, spaces
 from affect.config import Run, System
-from affect.corpus import affwild2, hints
-from affect.pipeline import demo, job
-from affect.pipeline.assemble import assemble
-from affect.pipeline.extract import EXIT_PARTIAL, extract
-from affect.pipeline.store import Store
-from affect.pipeline.train import check
-from affect.pipeline.tune import conclude, prepare, search
+from affect.pipeline import job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +33,15 @@ class Tune:
     """Name of the search; the system's if not given."""
     seed: int = 0
     """Seed of what is proposed."""
-    videos: str
-    """Folder or bucket prefix of the labelled videos."""
+    videos: tuple[str, ...]
+    """Folders, bucket prefixes, patterns or files: the labelled videos."""
     labels: str
     """Annotation folder with Train_Set and Validation_Set."""
     store: str
     """Feature store."""
     runs: str
     """Where models and searches go: RUNS/tune/<name>."""
-    new_videos: Annotated[str, tyro.conf.arg(name="held-out-videos")]
+    new_videos: Annotated[tuple[str, ...], tyro.conf.arg(name="held-out-videos")]
     """Videos of people whom nothing is trained, selected or searched on."""
     truth: Annotated[str, tyro.conf.arg(name="held-out-labels")]
     """Their annotations; where they are those of --labels, only the development set is judged."""
@@ -57,11 +51,19 @@ class Tune:
 
 def work(args: Tune) -> int:
     """Search, train, judge, write."""
+    from affect.corpus import affwild2, hints
+    from affect.pipeline.assemble import assemble
+    from affect.pipeline.caveat import prepare_default
+    from affect.pipeline.extract import EXIT_PARTIAL, extract
+    from affect.pipeline.store import Store
+    from affect.pipeline.train import check
+    from affect.pipeline.tune import conclude, prepare, search
+
     system = args.system or args.run.systems[-1]
     run = replace(args.run, systems=(*args.run.reads(system), system))
     own = spaces.DEMO_SPACES if run.name == "demo" else spaces.SPACES
     space = spaces.check(spaces.parse(args.space) if args.space else own[system], run)
-    demo.prepare_default(run, args.videos)
+    prepare_default(run, args.videos)
     check(run, args.folds)
     store, labels, points = Store(args.store), affwild2.read_splits(args.labels), hints.read(args.hints)
     found = extract(run, args.videos, store, tracks=affwild2.track_names(labels))
@@ -76,7 +78,7 @@ def work(args: Tune) -> int:
     return EXIT_PARTIAL if any(trial.status == "failed" for trial in trials) else max(codes)
 
 
-main = job.entry(Tune, work, ("store", "runs"))
+main = job.entry(Tune, work, ("store", "runs"), needs=("affect.pipeline.tune",))
 
 if __name__ == "__main__":
     main()

@@ -21,6 +21,7 @@ torch.set_num_threads(1)
 
 from affect import recipes
 from affect.config import Fit, Pool, Run
+from affect.corpus.videos import find
 from affect.pipeline import graph
 from affect.recipes import Places
 
@@ -183,7 +184,7 @@ def trained(extracted: Micro) -> Micro:
     from affect.pipeline.train import train
 
     store = Store(extracted.places.store)
-    videos = plan.probe_videos(extracted.places.videos, store, {})
+    videos = plan.probe_videos(find(extracted.places.videos), store, {})
     refs = assemble(extracted.run, videos, affwild2.read_splits(extracted.places.labels), store)
     train(extracted.run, refs, store, extracted.places.runs)
     return extracted

@@ -11,6 +11,7 @@ import torch
 from affect import batches, concordance, recipes
 from affect.concordance import Moments, Score
 from affect.corpus import affwild2
+from affect.corpus.videos import find
 from affect.pipeline import plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.evaluate import score_predictions
@@ -25,7 +26,7 @@ def audio_gain(root: str) -> Score:
     """CCC of the trained audio model minus that of the same model before training, on the held-out people."""
     run, places = recipes.demo(root), recipes.demo_places(root)
     store, cpu = Store(places.store), torch.device("cpu")
-    videos = plan.probe_videos(places.new_videos, store, {})
+    videos = plan.probe_videos(find(places.new_videos), store, {})
     refs = assemble(run, videos, {"development": affwild2.read_folder(places.truth)}, store)
     tracks = [load_track(store, ref) for ref in refs]
     model = load_models(run, places.runs)["audio"]

@@ -29,12 +29,7 @@ from tests.conftest import Micro
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., tuple[int, str, str]]
 
-WORK = {
-    "extract": (extract.Extract, extract.work),
-    "train": (train.Train, train.work),
-    "predict": (predict.Predict, predict.work),
-    "evaluate": (evaluate.Evaluate, evaluate.work),
-}
+MAIN = {"extract": extract.main, "train": train.main, "predict": predict.main, "evaluate": evaluate.main}
 
 
 @pytest.fixture
@@ -44,23 +39,71 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]) -> Run:
     def call(name: str, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *arguments])
         with pytest.raises(SystemExit) as ended:
-            job.entry(*WORK[name], ())()
+            MAIN[name]()
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 
     return call
 
 
-@pytest.mark.parametrize("name", WORK)
+@pytest.mark.parametrize("name", MAIN)
 def test_no_arguments_print_usage_with_a_runnable_example(run: Run, name: str):
     code, out, _ = run(name)
     assert code == 0 and "usage" in out.lower() and f"python jobs/{name}.py demo" in out
 
 
 def test_every_setting_is_a_flag(run: Run):
-    _, out, _ = run("train", "demo", "--help")
+    _, out, _ = run("train", "demo", "--help-all")
     for flag in ("--dcmmoe.dropout", "--raav.fit.learning-rate", "--face.num-gpus", "--workers.num-workers", "--store"):
         assert flag in out
+
+
+def test_help_is_of_one_screen_and_says_where_the_rest_is(run: Run):
+    for name in MAIN:
+        code, out, _ = run(name, "demo", "--help")
+        assert code == 0 and len(out.splitlines()) < 45 and "--help-all" in out and "--face.num-cpus" not in out
+        assert "-v, --verbose" in out and "--videos" in out, name
+
+
+def test_predicting_lists_no_setting_of_training(run: Run):
+    _, out, _ = run("predict", "demo", "--help-all")
+    assert "--face.num-gpus" in out and "--inference.num-cpus" in out and "--tracking.cut" in out
+    for flag in ("--raav.fit", "--wavlm.augment", "--workers", "learning-rate"):
+        assert flag not in out
+
+
+@pytest.mark.parametrize("name", ["extract", "train", "predict", "evaluate", "tune", "demo", "benchmark"])
+def test_every_entry_point_has_help_and_does_nothing_else(name: str, tmp_path: Path):
+    command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "usage" in done.stdout.lower() and list(tmp_path.iterdir()) == []
+
+
+def test_several_videos_are_named_one_after_the_other_as_a_shell_makes_them_of_a_pattern(run: Run, micro: Micro):
+    paths = sorted(str(path) for path in Path(micro.places.videos).glob("*.mp4"))
+    assert len(paths) == 2
+    places = ["--store", micro.places.store, "--face.weights", micro.run.face.weights]
+    weights = ["--behavior.weights", micro.run.behavior.weights, "--wavlm.weights", micro.run.wavlm.weights]
+    code, out, err = run("extract", "demo", "--videos", *paths, *places, *weights, "--plan")
+    assert code == 0 and "plan: 2 videos" in out, err
+
+
+def test_a_missing_encoder_says_that_it_is_not_published_and_what_can_be_done(run: Run, micro: Micro, tmp_path: Path):
+    code, _, err = run("extract", "face", "--videos", micro.places.videos, "--store", str(tmp_path))
+    said = one_line(err)
+    assert code == 1 and "not been published by its authors" in said and "jobs/train.py grada" in said
+    assert "--face.weights" in said and "audio, behavior" in said
+
+
+def test_predicting_anywhere_needs_no_more_than_the_models(
+    run: Run, trained: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    places = ["--runs", trained.places.runs, "--videos", trained.places.new_videos, "--out", str(tmp_path / "out")]
+    code, out, err = run("predict", "demo", *places, "--no-report")
+    assert code == 0 and "predict: 1 videos, 1 people, 50 frames" in out, err
+    code, _, err = run("predict", "demo", *places, "--dcmmoe.hidden", "16")
+    assert code == 1 and "trained with other dcmmoe settings" in one_line(err) and "hidden 32" in one_line(err)
 
 
 def test_a_value_out_of_range_is_refused_with_its_name(run: Run):
@@ -279,7 +322,7 @@ def test_an_error_within_ray_data_is_said_by_its_own_words(run: Run, local_ray: 
         ray.data.from_items(["bread"]).map(fail).materialize()
         return 0
 
-    monkeypatch.setitem(WORK, "extract", (extract.Extract, work))
+    monkeypatch.setitem(MAIN, "extract", job.entry(extract.Extract, work, ()))
     code, _, err = run("extract", "demo")
     assert code == 1 and one_line(err) == "error: there is no bread here (-v shows where)"
 

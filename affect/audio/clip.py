@@ -5,7 +5,7 @@ import pyarrow as pa
 from affect import schema
 from affect.config import Audio
 from affect.corpus import audio
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip, Extracted, Part, Save, keep_none
 
 
 class AudioClip:
@@ -19,8 +19,8 @@ class AudioClip:
         """Nothing to load."""
         self._rate_hz = settings.sample_rate_hz
 
-    def __call__(self, clip: Clip) -> Extracted:
-        """Extract a clip.
+    def __call__(self, clip: Clip, begun: Part | None = None, save: Save = keep_none) -> Extracted:
+        """Extract a clip, which takes no time worth keeping a part.
 
         Raises:
             MediaError: the video cannot be opened.

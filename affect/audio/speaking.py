@@ -9,18 +9,64 @@ Pure functions over arrays of one track. A mouth table of one's own needs nothin
 Source: paper, section 3.4.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int16
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from affect import timeline
 from affect.config import Grid, Speaking
+from affect.corpus.track import FULL_SCALE
 
+NO_SOUND, SILENCE, NOT_SPEAKING = "no sound", "silence", "the mouth is not seen to speak"
+"""Why a frame has no audio evidence, in the order in which a later one of two overlapping segments' holds."""
 # A mouth that never moves, or a track of just 30 rows, is at its mean: not above it by a rounding error.
 _TIE = 1e-9
+
+
+def level_dbfs(wave: Int16[ndarray, " samples"]) -> float:
+    """Level of a waveform: ``20 log10(rms(x - mean(x)) / 32768)``, -inf of a constant; a full-scale sine is at -3.
+
+    Args:
+        wave: one sample or more.
+    """
+    rms = wave.astype(np.float64).std()
+    return float(20 * np.log10(rms / FULL_SCALE)) if rms else -np.inf
+
+
+def unheard(wave: Int16[ndarray, " samples"], settings: Speaking) -> str:
+    """Why nobody can be heard in a segment, whatever the mouth does: there is no sound, or silence; else empty."""
+    if not len(wave):
+        return NO_SOUND
+    level = level_dbfs(wave)
+    return f"{SILENCE}, {level:.0f} dBFS" if level < settings.min_level_dbfs else ""
+
+
+def frame_reasons(ranges: Int[ndarray, "segments 2"], verdicts: Sequence[str], num_frames: int) -> list[str]:
+    """Why a frame has no audio evidence: of the segments that cover it, the reason that is nearest to being heard.
+
+    Args:
+        ranges: frames ``[f0, f1)`` of each segment.
+        verdicts: why each was not kept.
+        num_frames: frames of the track.
+
+    Returns:
+        :data:`NO_SOUND`, :data:`SILENCE` or :data:`NOT_SPEAKING` for each frame; of a frame that is heard it says
+        nothing.
+    """
+    reasons = np.full(num_frames, NO_SOUND, dtype=object)
+    for reason in (SILENCE, NOT_SPEAKING):
+        for (first, end), verdict in zip(ranges, verdicts, strict=True):
+            if verdict and _reason(verdict) == reason:
+                reasons[first:end] = reason
+    return reasons.tolist()
+
+
+def _reason(verdict: str) -> str:
+    return next((reason for reason in (NO_SOUND, SILENCE) if verdict.startswith(reason)), NOT_SPEAKING)
 
 
 class Verdict(NamedTuple):
@@ -37,6 +83,11 @@ class Verdict(NamedTuple):
     reason: str
     open_s: float
     coverage: float
+
+
+def with_sound(verdict: Verdict, why: str) -> Verdict:
+    """A verdict on a mouth, with what :func:`unheard` says of the sound."""
+    return verdict._replace(kept=False, reason=why) if why else verdict
 
 
 class JudgedSegment(NamedTuple):

@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from affect import schema
 from affect.behavior.checkpoint import Shown
-from affect.behavior.frames import Segment, extracted, shown
+from affect.behavior.frames import Segment, extracted, share, shown
 from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Asked, Qwen, States
 from affect.config import Behavior
 from affect.corpus.ahead import ahead
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip, Extracted, Part, Save, keep_none
 
 BATCHES_AHEAD = 2
 """Micro-batches that are decoded and prepared while the model computes."""
@@ -33,15 +33,21 @@ class BehaviorClip:
         self._settings = settings
         self._model = Qwen(settings, list(PROMPTS.values()), device)
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, begun: Part | None = None, save: Save = keep_none) -> Extracted:
         """Extract a clip.
+
+        Args:
+            clip: the clip.
+            begun: a part of it that is done; none if not given.
+            save: hears of every micro-batch.
 
         Raises:
             MediaError: the video cannot be opened.
         """
-        rows: list[dict[str, object]] = []
-        num_shown, broken, fewer = 0, [], []
-        for segments, asked in ahead(self._asked(clip), BATCHES_AHEAD):
+        tables = [begun.table if begun else schema.BEHAVIOR.empty_table()]
+        num_shown, broken, fewer = begun.counts.values() if begun else (0, [], [])
+        for segments, asked in ahead(self._asked(clip, begun.last if begun else -1), BATCHES_AHEAD):
+            rows: list[dict[str, object]] = []
             for segment, pictures, answers in zip(segments, asked.shown, self._model.states(asked), strict=True):
                 num_shown += len(pictures.time_s)
                 own = [_row(segment, pictures, *pair) for pair in zip(clip.prompts, answers, strict=True)]
@@ -50,11 +56,14 @@ class BehaviorClip:
                     broken.append(segment.number)
                 if any(states.micro_batch < len(segments) for states in answers):
                     fewer.append(segment.number)
+            tables.append(pa.Table.from_pylist(rows, schema=schema.BEHAVIOR))
+            counts = {"num_shown": num_shown, "broken": broken, "fewer": fewer}
+            last = segments[-1].number
+            save(Part(pa.concat_tables(tables), last, share(clip, last), counts))
         reasons = []
         if broken:
             reasons = [f"states of {len(broken)} of {len(clip.segments)} segments are not finite: {_some(broken)}"]
-        table = pa.Table.from_pylist(rows, schema=schema.BEHAVIOR)
-        found = extracted(table, clip, self._settings, num_shown, reasons)
+        found = extracted(pa.concat_tables(tables), clip, self._settings, num_shown, reasons)
         if not fewer:
             return found
         note = (
@@ -63,10 +72,10 @@ class BehaviorClip:
         )
         return found._replace(reason="; ".join(filter(None, [found.reason, note])))
 
-    def _asked(self, clip: Clip) -> Iterator[tuple[list[Segment], Asked]]:
+    def _asked(self, clip: Clip, after: int) -> Iterator[tuple[list[Segment], Asked]]:
         """Micro-batches of segments as the model reads them."""
         prompts = [PROMPTS[cast(Prompt, prompt)] for prompt in clip.prompts]
-        pairs = shown(clip, self._settings)
+        pairs = shown(clip, self._settings, after)
         while batch := list(islice(pairs, self._settings.micro_batch)):
             segments, pictures = zip(*batch, strict=True)
             yield list(segments), self._model.prepare_ahead(pictures, prompts)

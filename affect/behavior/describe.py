@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import pyarrow as pa
 import torch
 
 from affect import schema
 from affect.behavior.checkpoint import Checkpoint, Shown
-from affect.behavior.frames import extracted, shown
+from affect.behavior.frames import extracted, share, shown
 from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Asked, in_halves
 from affect.config import Behavior, Description
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip, Extracted, Part, Save, keep_none
 
 
 class DescriptionClip:
@@ -37,17 +37,24 @@ class DescriptionClip:
             do_sample=False, max_new_tokens=settings.max_tokens, pad_token_id=pad, eos_token_id=[end, pad]
         )
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, begun: Part | None = None, save: Save = keep_none) -> Extracted:
         """Describe a clip.
+
+        Args:
+            clip: the clip.
+            begun: a part of it that is done; none if not given.
+            save: hears of every micro-batch.
 
         Raises:
             MediaError: the video cannot be opened.
         """
-        rows, num_shown = [], 0
-        pairs = shown(clip, self._behavior)
+        tables = [begun.table if begun else schema.DESCRIPTION.empty_table()]
+        num_shown = begun.counts["num_shown"] if begun else 0
+        pairs = shown(clip, self._behavior, begun.last if begun else -1)
         while batch := list(islice(pairs, self._behavior.micro_batch)):
             segments, pictures = zip(*batch, strict=True)
             num_shown += sum(len(segment.time_s) for segment in pictures)
+            rows: list[dict[str, Any]] = []
             for prompt in clip.prompts:
                 asked = Asked(pictures, [PROMPTS[cast(Prompt, prompt)]])
                 texts = in_halves(self._write, self._prepare, asked)
@@ -56,9 +63,11 @@ class DescriptionClip:
                     | {"segment": segment.number, "start_s": segment.start_s, "end_s": segment.end_s}
                     for segment, text in zip(segments, texts, strict=True)
                 ]
-        rows.sort(key=lambda row: (row["segment"], clip.prompts.index(row["prompt"])))
-        table = pa.Table.from_pylist(rows, schema=schema.DESCRIPTION)
-        return extracted(table, clip, self._behavior, num_shown)
+            rows.sort(key=lambda row: (row["segment"], clip.prompts.index(row["prompt"])))
+            tables.append(pa.Table.from_pylist(rows, schema=schema.DESCRIPTION))
+            last = segments[-1].number
+            save(Part(pa.concat_tables(tables), last, share(clip, last), {"num_shown": num_shown}))
+        return extracted(pa.concat_tables(tables), clip, self._behavior, num_shown)
 
     def _prepare(self, segments: Sequence[Shown], prompts: Sequence[str]) -> Asked:
         """Rows end together: what is written follows the last word of each."""

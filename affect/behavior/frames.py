@@ -31,7 +31,7 @@ class Segment(NamedTuple):
     end_s: float
 
 
-def shown(clip: Clip, settings: Behavior) -> Iterator[tuple[Segment, Shown]]:
+def shown(clip: Clip, settings: Behavior, after: int = -1) -> Iterator[tuple[Segment, Shown]]:
     """Each segment with its pictures, as soon as they are decoded; segments without any picture are left out.
 
     A frame is decoded once for all segments that show it and scaled once; a frame whose data are broken is left out.
@@ -39,13 +39,14 @@ def shown(clip: Clip, settings: Behavior) -> Iterator[tuple[Segment, Shown]]:
     Args:
         clip: the clip, whose segments may reach past its end.
         settings: how many frames, how large.
+        after: number of the last segment that is left out; all are shown if not given.
 
     Raises:
         MediaError: the video cannot be opened, or no picture of its shape can be shown.
 
     Source: spec section 4.1.
     """
-    wanted = _wanted(clip, settings)
+    wanted = {segment: frames for segment, frames in _wanted(clip, settings).items() if segment.number > after}
     if not wanted:
         return
     users: dict[int, list[Segment]] = defaultdict(list)
@@ -87,6 +88,12 @@ def extracted(
     if why := ", ".join([*broken, *reasons]):
         return Extracted(table, "degraded" if table.num_rows else "failed", why)
     return Extracted(table)
+
+
+def share(clip: Clip, number: int) -> float:
+    """Share of a clip's segments up to one."""
+    segments = clip.segments
+    return sum(own <= number for own, _, _ in segments) / len(segments)
 
 
 def _wanted(clip: Clip, settings: Behavior) -> dict[Segment, Int[ndarray, " n"]]:

@@ -8,8 +8,7 @@
 Source: the ABAW challenges' description of the valence-arousal track.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,12 +22,13 @@ Split = Literal["train", "development", "held_out"]
 FOLDERS: dict[Split, str] = {"train": "Train_Set", "development": "Validation_Set"}
 HEADER = "valence,arousal"
 NOT_ANNOTATED = -5.0
+MAX_FAULTS = 20
+"""Faults of a label folder that are named."""
 MAX_UNEVEN, MAX_UNEVEN_SHARE, MAX_UNEVEN_FACTOR = 100, 0.01, 1.5
 """Rows that an annotation may have more or fewer than its video has frames, as a number, a share and a factor."""
 
 Person = Literal["main", "left", "right"]
 _SIDES: tuple[Person, ...] = ("left", "right")
-VIDEO_SUFFIXES = tuple(".mp4 .m4v .mov .3gp .mkv .webm .avi .ts .mts .mpg .mpeg .wmv .flv .gif .ogv".split())
 
 
 class LabelError(ValueError):
@@ -73,19 +73,34 @@ def read_folder(uri: str) -> dict[str, Float[ndarray, "frames 2"]]:
     """Annotations of every ``<track>.txt`` in a folder, by track name.
 
     Raises:
-        LabelError: there is no such file, or one that cannot be read.
+        LabelError: there is no such file, or some cannot be read, each of which is named.
     """
+    found, faults = _read_folder(uri)
+    _check_faults(faults)
+    return found
+
+
+def _read_folder(uri: str) -> tuple[dict[str, Float[ndarray, "frames 2"]], list[str]]:
+    """Annotations that can be read, and what is wrong with the others."""
     names = [name for name, _, _ in files.walk(uri) if name.endswith(".txt") and "/" not in name and name[0] != "."]
     if not names:
-        raise LabelError(f"{uri}: no such folder, or no <track>.txt annotation in it; give one with --labels")
-    return {name.removesuffix(".txt"): _read_annotation(files.join(uri, name)) for name in names}
+        return {}, [f"{uri}: no such folder, or no <track>.txt annotation in it; give one with --labels"]
+    found, faults = {}, []
+    for name in names:
+        path = files.join(uri, name)
+        try:
+            found[name.removesuffix(".txt")] = parse_annotation(files.read_text(path), path)
+        except ValueError as error:
+            faults.append(str(error))
+    return found, faults
 
 
-def _read_annotation(uri: str) -> Float[ndarray, "frames 2"]:
-    try:
-        return parse_annotation(files.read_text(uri), uri)
-    except ValueError as error:
-        raise LabelError(str(error)) from error
+def _check_faults(faults: Sequence[str]) -> None:
+    if len(faults) == 1:
+        raise LabelError(faults[0])
+    if faults:
+        more = [f"and {len(faults) - MAX_FAULTS} more"] * (len(faults) > MAX_FAULTS)
+        raise LabelError("\n  ".join([f"{len(faults)} faults in the labels:", *faults[:MAX_FAULTS], *more]))
 
 
 def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]]]:
@@ -94,10 +109,11 @@ def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]
     Raises:
         LabelError: a split is missing or unreadable, or a track stands in both.
     """
-    splits = {split: read_folder(files.join(labels, folder)) for split, folder in FOLDERS.items()}
+    read = {split: _read_folder(files.join(labels, folder)) for split, folder in FOLDERS.items()}
+    splits = {split: found for split, (found, _) in read.items()}
     both = sorted(splits["train"].keys() & splits["development"].keys())
-    if both:
-        raise LabelError(f"{labels}: track {both[0]} is in Train_Set and in Validation_Set")
+    faults = [fault for _, of_split in read.values() for fault in of_split]
+    _check_faults(faults + [f"{labels}: track {name} is in Train_Set and in Validation_Set" for name in both])
     return splits
 
 
@@ -132,84 +148,6 @@ def check_length(name: str, num_rows: int, num_frames: int, duration_s: float) -
 def track_names(splits: Mapping[Split, Mapping[str, ndarray]]) -> list[str]:
     """Names of all annotated tracks, from :func:`read_splits`."""
     return [name for split in splits.values() for name in split]
-
-
-def list_videos(uri: str) -> dict[str, str]:
-    """Videos below a folder or bucket, those that a pattern such as ``talks/*.mp4`` means, or one: path by stem.
-
-    Paths are relative to :func:`videos_root`.
-
-    Raises:
-        ValueError: the place is missing, has no video, or has two of one stem.
-    """
-    found: dict[str, str] = {}
-    for name, _, _ in walk_videos(uri):
-        stem = PurePosixPath(name).stem
-        if stem in found:
-            raise ValueError(f"{uri}: {found[stem]} and {name} have the same stem, tracks could not tell them apart")
-        found[stem] = name
-    if not found:
-        misnamed = misnamed_videos(uri)
-        looked = f"{misnamed[0]} is no UTF-8: rename it" if misnamed else f"looked for {', '.join(VIDEO_SUFFIXES)}"
-        raise ValueError(f"{uri}: no video in it ({looked})")
-    return found
-
-
-def walk_videos(uri: str) -> list[tuple[str, int, str]]:
-    """The same as ``(path, bytes, version)``, as :func:`affect.files.walk` has them.
-
-    Raises:
-        ValueError: the place is missing.
-    """
-    return [row for row in _walk(uri) if _can_be_written(row[0])]
-
-
-def misnamed_videos(uri: str) -> list[str]:
-    """Videos whose names are not UTF-8, so that no table can hold them: as they can be printed.
-
-    Raises:
-        ValueError: the place is missing.
-    """
-    return [] if "://" in uri else [ascii(name)[1:-1] for name, _, _ in _walk(uri) if not _can_be_written(name)]
-
-
-def _walk(uri: str) -> list[tuple[str, int, str]]:
-    if _is_pattern(uri):
-        system, pattern = files.resolve(files.absolute(uri))
-        root, found = videos_root(uri), set(system.glob(pattern))
-        top = files.resolve(root)[1].rstrip("/")
-        listed = [row for row in files.walk(root) if f"{top}/{row[0]}" in found]
-    else:
-        system, path = files.resolve(files.absolute(uri))
-        if not system.exists(path):
-            raise ValueError(f"{uri}: no such folder or file; give a folder, a bucket prefix or a video with --videos")
-        listed = list(files.walk(uri))
-        if system.isfile(path):
-            return listed
-    return [row for row in listed if _is_video(row[0])]
-
-
-def _is_video(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-
-
-def _can_be_written(name: str) -> bool:
-    return not any("\ud800" <= mark <= "\udfff" for mark in name)
-
-
-def videos_root(uri: str) -> str:
-    """The folder that the paths of :func:`list_videos` are relative to."""
-    place = files.absolute(uri)
-    if _is_pattern(uri):
-        return place[: min(place.find(mark) for mark in "*?[" if mark in place)].rpartition("/")[0]
-    system, path = files.resolve(place)
-    return place.rpartition("/")[0] if system.isfile(path) else place
-
-
-def _is_pattern(uri: str) -> bool:
-    """Whether it is one, and no file or folder that is called so."""
-    return any(mark in uri for mark in "*?[") and not files.exists(uri)
 
 
 def video_of(track: str, videos: Collection[str]) -> str:

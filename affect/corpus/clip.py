@@ -1,7 +1,8 @@
 """A clip, the unit of extraction work, and what a modality makes of one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -42,6 +43,30 @@ class Clip:
         """``(number, start_s, end_s)`` of the segments that the clip owns; it may own none."""
         ranges = timeline.segments(self.probe.clock.duration_s, self.grid.segment_s, self.grid.hop_s)
         return [(n, a, b) for n, (a, b) in enumerate(ranges) if self.start_s <= a < self.end_s]
+
+
+class Part(NamedTuple):
+    """A clip whose extraction is under way, as far as it is done: who goes on from it ends with the same rows.
+
+    Args:
+        table: rows of the modality's schema.
+        last: the last frame, or segment, that is done.
+        share: of the clip that is done, in [0, 1].
+        counts: what the clip's reason is made of, as the modality counts it; plain JSON.
+    """
+
+    table: pa.Table
+    last: int
+    share: float
+    counts: dict[str, Any]
+
+
+Save = Callable[[Part], None]
+"""Hears of every part; it decides which to keep."""
+
+
+def keep_none(part: Part) -> None:
+    """Keep no part."""
 
 
 class Extracted(NamedTuple):

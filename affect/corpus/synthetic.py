@@ -96,6 +96,6 @@ def _segments(clock: timeline.Timestamps) -> Segments:
         patches=Patches.none(),
         audio_valid=nothing,
         kept=nothing,
-        verdict=["no audio"] * num,
+        verdict=["no sound"] * num,
         waveforms=[np.empty(0, dtype=np.int16)] * num,
     )

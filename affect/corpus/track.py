@@ -80,7 +80,7 @@ class Segments:
         multimodal: state of the last token, 0 where there is none.
         vision: state at the last vision end, 0 where there is none.
         patches: states of half seconds, of segments that have any.
-        audio_valid: whether there is a waveform.
+        audio_valid: whether there is sound: a waveform that is not silence.
         kept: the mouth filter's verdict.
         verdict: why a segment was not kept.
         waveforms: mono, true length, empty where there is none; may be read from the disk when it is asked for.

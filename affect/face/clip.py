@@ -1,7 +1,7 @@
 """Faces of a clip: decode, detect, cut out, mesh, encode."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from affect import schema, weights
 from affect.config import Face
 from affect.corpus import video
 from affect.corpus.ahead import ahead
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip, Extracted, Part, Save, keep_none
 from affect.face import appearance, detect
 from affect.face.crop import grow, letterbox
 from affect.face.detect import Boxes
@@ -23,6 +23,8 @@ DECODED_AHEAD = 4
 """Pictures that are decoded while others are worked on."""
 BATCH_PICTURES = 16
 """Pictures detected at once."""
+PART_PICTURES = 64
+"""Pictures after which a part of a clip is done, at least: some two seconds of video, two batches of the encoder."""
 BATCH_BYTES = 64 * 2**20
 """The same in bytes: two 8K frames fill it."""
 
@@ -100,20 +102,27 @@ class FaceClip:
         """Load detector, mesh and encoder."""
         self._settings = settings
         self._find = Finder(settings, device)
-        self._encode = Encoder(weights.folder(settings.weights), settings, device)
+        self._encode = Encoder(weights.folder(settings.weights), settings, device) if settings.weights else None
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, begun: Part | None = None, save: Save = keep_none) -> Extracted:
         """Extract a clip.
+
+        Args:
+            clip: the clip.
+            begun: a part of it that is done; none if not given.
+            save: hears of every part of about :data:`PART_PICTURES` frames.
 
         Raises:
             MediaError: the video cannot be opened.
         """
         first, last = clip.frames
         size, max_faces = self._settings.micro_batch, self._settings.max_faces
-        decoded = crowded = seen = 0
+        part_pictures, since = max(PART_PICTURES, 2 * size), 0
+        decoded, crowded, seen = begun.counts.values() if begun else (0, 0, 0)
         rows: list[Row] = []
-        parts = [schema.FACE.empty_table()]
-        frames = ahead(video.decode(clip.uri, clip.probe, first, last), DECODED_AHEAD)
+        parts = [begun.table if begun else schema.FACE.empty_table()]
+        start = begun.last + 1 if begun else first
+        frames = ahead(video.decode(clip.uri, clip.probe, start, last), DECODED_AHEAD)
         for numbers, pictures in _batches(frames):
             found, too_many = self._find(numbers, pictures)
             rows += found
@@ -121,6 +130,12 @@ class FaceClip:
             while len(rows) >= size:
                 parts.append(self._table(clip, rows[:size]))
                 rows = rows[size:]
+            since += len(numbers)
+            if since >= part_pictures:  # no batch reaches past a part, so that going on from it gives the same numbers
+                parts, rows, since = [*parts, *([self._table(clip, rows)] if rows else [])], [], 0
+                share = (numbers[-1] + 1 - first) / (last - first)
+                counts = {"decoded": decoded, "crowded": crowded, "seen": seen}
+                save(Part(pa.concat_tables(parts), numbers[-1], share, counts))
         if rows:
             parts.append(self._table(clip, rows))
         table = pa.concat_tables(parts)
@@ -138,10 +153,14 @@ class FaceClip:
         return Extracted(table, "degraded", ", ".join(reasons)) if reasons else Extracted(table)
 
     def _table(self, clip: Clip, rows: list[Row]) -> pa.Table:
-        answers = self._encode(np.stack([row.crop for row in rows]))
-        finite = np.all([np.isfinite(answer).all(axis=1) for answer in answers], axis=0)
-        rows = [row for row, kept in zip(rows, finite, strict=True) if kept]
-        embedding, expression, affect = (answer[finite] for answer in answers)
+        answers: dict[str, Any] = {name: [None] * len(rows) for name in ("valence", "arousal", "expression")}
+        answers["embedding"] = [[]] * len(rows)
+        if self._encode:
+            embedding, expression, affect = self._encode(np.stack([row.crop for row in rows]))
+            finite = np.all([np.isfinite(answer).all(axis=1) for answer in (embedding, expression, affect)], axis=0)
+            rows = [row for row, kept in zip(rows, finite, strict=True) if kept]
+            answers = {"valence": affect[finite, 0], "arousal": affect[finite, 1]}
+            answers |= {"expression": list(expression[finite]), "embedding": list(embedding[finite])}
         frames = [row.frame for row in rows]
         columns = {
             "frame": frames,
@@ -149,10 +168,7 @@ class FaceClip:
             "face": [row.face for row in rows],
             "box": [list(row.box) for row in rows],
             "score": [row.score for row in rows],
-            "embedding": list(embedding),
-            "valence": affect[:, 0],
-            "arousal": affect[:, 1],
-            "expression": list(expression),
+            **answers,
             "lip_area": [row.mesh and row.mesh.lip_area for row in rows],
             "blendshapes": [row.mesh and list(row.mesh.blendshapes) for row in rows],
             "colors": [row.colors.astype(np.float16) for row in rows],

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from affect import schema, timeline
-from affect.audio.speaking import verdicts
+from affect.audio.speaking import unheard, verdicts, with_sound
 from affect.config import Modality, Run, address
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
@@ -24,13 +24,13 @@ from affect.corpus.track import Patches, Segments, Track
 from affect.face.tracks import Person, at, choose
 from affect.pipeline import plan
 from affect.pipeline.columns import array, matrix
-from affect.pipeline.features import Features, load_features
+from affect.pipeline.features import Features, load_features, waveforms_of
 from affect.pipeline.graph import each
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
 from affect.pipeline.state import States
 from affect.pipeline.store import Store, slug
-from affect.pipeline.tracks import BASE, SILENCE, Part, TrackRef, to_tables
+from affect.pipeline.tracks import BASE, Part, TrackRef, to_tables
 
 
 def make_track(
@@ -57,9 +57,8 @@ def make_track(
         ValueError: the hints lie on nobody.
     """
     probe = features.probe
-    hints = hints if "face" in run.extracted else ()
-    chosen = at(features.persons, hints) if hints else choose(features.persons, features.faces, person)
-    if hints and chosen is None:
+    chosen = person_of(features, person, run, hints)
+    if hints and chosen is None and "face" in run.extracted:
         raise ValueError(f"track {name}: its hints lie on nobody that is seen in {video.uri}")
     num = len(probe.time_s) if gold is None else len(gold)
     time_s = _extend(probe.time_s, num)
@@ -69,6 +68,21 @@ def make_track(
     if gold is None:
         gold = np.full((num, 2), np.nan)
     return Track(name=name, video=video.stem, person=person, time_s=time_s, gold=gold, segments=segments, **face)
+
+
+def person_of(features: Features, person: str, run: Run, hints: Points = ()) -> Person | None:
+    """Whom a name means, or hints where faces are extracted; None if nobody is there."""
+    if hints and "face" in run.extracted:
+        return at(features.persons, hints)
+    return choose(features.persons, features.faces, person)
+
+
+def face_boxes(features: Features, person: Person | None, num_frames: int) -> Float[ndarray, "frames 4"]:
+    """Left, top, right and bottom of a person's face as :data:`affect.schema.FACE` has them, NaN where not found."""
+    boxes = np.full((num_frames, 4), np.nan)
+    if person is not None:
+        boxes[features.faces.frame[person.rows]] = features.faces.box[person.rows]
+    return boxes
 
 
 def _extend(time_s: Float[ndarray, " frames"], num: int) -> Float[ndarray, " num"]:
@@ -101,16 +115,15 @@ def _segments(
     whole = timeline.frame_ranges(clock, ranges_s)
     ranges = np.minimum(whole, num)
     edges = np.array([clock.block_edges(start, run.wavlm.blocks) for start in start_s])
+    waveforms = waveforms_of(features.audio, len(ranges))
+    silent = [unheard(wave, run.wavlm.speaking) for wave in waveforms]
     judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking, everyone=features.lip_areas)
+    judged = [with_sound(*pair) for pair in zip(judged, silent, strict=True)]
     prompts = features.behavior["prompt"].to_pylist()
     prompt = person if person in prompts else "neutral"
     behavior = features.behavior.filter(pa.array([p == prompt for p in prompts], type=pa.bool_()))
     behavior_valid, multimodal, vision = _states(behavior, len(ranges))
     patches = _patches(behavior, clock.time_s, whole, num)
-    waveforms = [SILENCE] * len(ranges)
-    for row in range(features.audio.num_rows):
-        waveforms[features.audio["segment"][row].as_py()] = features.audio["waveform"][row].values.to_numpy()
-    audio_valid = np.array([len(wave) > 0 for wave in waveforms])
     return Segments(
         start_s=start_s,
         end_s=end_s,
@@ -121,9 +134,9 @@ def _segments(
         multimodal=multimodal,
         vision=vision,
         patches=patches,
-        audio_valid=audio_valid,
-        kept=np.array([v.kept for v in judged]) & audio_valid,
-        verdict=[v.reason if valid else "no audio" for v, valid in zip(judged, audio_valid, strict=True)],
+        audio_valid=np.array([not why for why in silent]),
+        kept=np.array([verdict.kept for verdict in judged]),
+        verdict=[verdict.reason for verdict in judged],
         waveforms=waveforms,
     )
 
@@ -217,12 +230,16 @@ def assemble(
         )
     if unlabelled := len(usable.keys() - {ref.video for ref in refs}):
         say(f"assemble: {unlabelled} videos have no label and are left out")
-    failed = {}
+    failed: dict[str, str] = {}
     if rows:
         say(f"assemble: {len(rows)} of {len(refs)} tracks to do")
         shared = {video.stem: video for video in usable.values() if video.stem in {row["video"] for row in rows}}
         work = partial(_assemble, videos=shared, todo=todo, hints=hints or {}, run=run, where=where, store=store)
-        failed = {row["name"]: row["reason"] for row in each(rows, work, 0.5) if row["reason"]}
+        for row in each(rows, work, 0.5):
+            if row["note"]:
+                say(f"warning: {row['note']}")
+            if row["reason"]:
+                failed[row["name"]] = row["reason"]
     for name, reason in failed.items():
         say(f"left out: track {name}: {reason}")
     refs = [ref for ref in refs if ref.name not in failed]
@@ -296,11 +313,17 @@ def _assemble(
         features = load_features(video, run, where, store)
         track = make_track(name, row["person"], video, features, gold, run, hints.get(name, ()))
     except (ValueError, FileNotFoundError) as error:
-        return {"name": name, "reason": str(error)}
+        return {"name": name, "reason": str(error), "note": ""}
     tables = to_tables(track)
     for part, key in missing.items():
         store.put(key, Extracted(tables[part]))
-    return {"name": name, "reason": ""}
+    note = ""
+    if row["person"] == "main" and name not in hints and (num := len(features.persons)) > 1:
+        note = (
+            f"track {name}: its video shows {num} people, and the name does not say whom it means: the one who is seen "
+            f"largest and longest is taken; call it {name}_left or {name}_right, or give --hints"
+        )
+    return {"name": name, "reason": "", "note": note}
 
 
 def _why(name: str, error: Exception) -> str:

@@ -14,6 +14,7 @@ from affect import files, recipes, tiny
 from affect.config import Face, Run, Tracking
 from affect.corpus import affwild2, demo, video
 from affect.corpus.images import read_manifest
+from affect.corpus.videos import File, find
 from affect.face.clip import Finder
 from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, choose, persons
@@ -22,33 +23,9 @@ from affect.pipeline.progress import say
 from affect.pipeline.store import encode_csv
 from affect.recipes import Places
 
-CAVEAT = "These are the demo's models, made on generated faces and voices: they say nothing about real people."
 FRAME_STEP = 3
 """Every third frame is enough for the encoder."""
 SPLITS: tuple[demo.Split, ...] = ("train", "development", "held_out")
-
-
-def caveat_of(recipe: str) -> str:
-    """The caveat, where a recipe is the demo's or what a search made of it; else nothing."""
-    return CAVEAT if recipe.startswith("demo") else ""
-
-
-def prepare_default(run: Run, videos: str) -> Places | None:
-    """Make what the demo needs at its usual place, if that is what a job was asked for.
-
-    Args:
-        run: the job's run.
-        videos: the job's videos.
-
-    Returns:
-        The demo's places; None if the job is about something else.
-    """
-    places = recipes.demo_places()
-    if run.name != "demo" or videos != places.videos:
-        return None
-    prepare(run, places)
-    say(CAVEAT)
-    return places
 
 
 def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
@@ -100,26 +77,26 @@ def _cut(settings: Face, places: Places, split: demo.Split, folder: Path) -> Pat
         labels, root = affwild2.read_folder(places.truth), places.new_videos
     else:
         labels, root = affwild2.read_splits(places.labels)[split], places.videos
-    videos = affwild2.list_videos(root)
+    known = find(root).videos
     remote: Any = ray.remote(num_cpus=1)(_cut_track)
-    jobs = [remote.remote(settings, root, videos, name, list(labels), gold, folder) for name, gold in labels.items()]
+    jobs = [remote.remote(settings, known, name, list(labels), gold, folder) for name, gold in labels.items()]
     rows = [row for part in ray.get(jobs) for row in part]
     files.write(str(manifest), encode_csv(pa.Table.from_pylist(rows)))
     return manifest
 
 
 def _cut_track(
-    settings: Face, root: str, videos: dict[str, str], name: str, names: list[str], gold: ndarray, folder: Path
+    settings: Face, known: dict[str, File], name: str, names: list[str], gold: ndarray, folder: Path
 ) -> list[dict[str, Any]]:
     """Write the crops of a track's person; returns their rows of a manifest."""
-    stem = affwild2.video_of(name, videos)
-    uri = f"{root}/{videos[stem]}"
-    info = video.probe(uri, videos[stem])
-    find = Finder(settings)
+    stem = affwild2.video_of(name, known)
+    uri = known[stem].uri
+    info = video.probe(uri, known[stem].path)
+    faces_of = Finder(settings)
     found = []
     for frame, picture in video.decode(uri, info, 0, len(gold)):
         if frame % FRAME_STEP == 0:
-            found += find([frame], [picture])[0]
+            found += faces_of([frame], [picture])[0]
     faces = Faces(
         frame=np.array([row.frame for row in found]),
         time_s=info.time_s[[row.frame for row in found]],
@@ -129,7 +106,7 @@ def _cut_track(
         shape=np.stack([row.mesh.shape if row.mesh else np.full(len(FIRST), np.nan) for row in found]),
         thumbnail=np.stack([row.thumbnail for row in found]),
     )
-    person = choose(persons(faces, Tracking()), faces, affwild2.person_of(name, stem, names, videos))
+    person = choose(persons(faces, Tracking()), faces, affwild2.person_of(name, stem, names, known))
     assert person is not None
     (folder / name).mkdir(parents=True, exist_ok=True)
     rows = []

@@ -21,6 +21,7 @@ from affect.config import Run
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
+from affect.corpus.videos import Places, find
 from affect.pipeline import plan, results
 from affect.pipeline.assemble import assemble
 from affect.pipeline.judge import Judged, judge, sources_of, usable
@@ -82,7 +83,9 @@ def score_predictions(out: str, labels: str | None) -> Evaluation:
     return Evaluation(f"predictions of {out} on {labels}", answers, truth, answers[-1].tracks, {})
 
 
-def score_runs(run: Run, videos: str, labels: str, store: Store, runs: str, hints: Mapping[str, Points]) -> Evaluation:
+def score_runs(
+    run: Run, videos: Places, labels: str, store: Store, runs: str, hints: Mapping[str, Points]
+) -> Evaluation:
     """Judge every trained model on annotated tracks.
 
     Args:
@@ -103,7 +106,7 @@ def score_runs(run: Run, videos: str, labels: str, store: Store, runs: str, hint
 
 
 def score_models(
-    run: Run, models: Sequence[Model], videos: str, labels: str, store: Store, hints: Mapping[str, Points]
+    run: Run, models: Sequence[Model], videos: Places, labels: str, store: Store, hints: Mapping[str, Points]
 ) -> Evaluation:
     """The same of some models.
 
@@ -116,7 +119,8 @@ def score_models(
         hints: the same.
     """
     golds = _read_labels(labels)
-    probed = plan.probe_videos(videos, store, plan.wanted(run, videos, golds).prompts)
+    found = find(videos)
+    probed = plan.probe_videos(found, store, plan.wanted(run, found.videos, golds).prompts)
     refs = assemble(run, probed, {"held_out": golds}, store, hints)
     split, who = _known(models, refs)
     judged = judge(run, models, refs, store)

@@ -14,6 +14,7 @@ import faulthandler
 import sys
 import time
 import traceback
+import uuid
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -23,15 +24,15 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.actor import ActorHandle
 from ray.data import DataContext
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from affect import weights
 from affect.config import Behavior, Kind, Run
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip, Extracted, Part, Save
 from affect.corpus.video import MediaError, Probe
+from affect.corpus.videos import Places, find
 from affect.pipeline import plan, speed
 from affect.pipeline.cluster import WAIT_FOR_NODES_S, actors, device, nodes, share_of
 from affect.pipeline.features import SCHEMAS
@@ -39,9 +40,13 @@ from affect.pipeline.graph import on_actors
 from affect.pipeline.plan import Unit, Video
 from affect.pipeline.progress import LOOK_EVERY_S, Meter, say
 from affect.pipeline.state import State
-from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Store
+from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Parts, Store
 
 EXIT_OK, EXIT_NOTHING, EXIT_PARTIAL = 0, 1, 3
+Extractor = Callable[[Clip, Part | None, Save], Extracted]
+"""Turns a clip into rows, going on from a part of it, and says how far it is."""
+KEEP_EVERY_S = 5.0
+"""Seconds of work on a clip after which its part is kept."""
 _CLOSED = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """Errors of a store that takes nothing more, from anybody."""
 
@@ -74,7 +79,7 @@ class Summary:
         return EXIT_PARTIAL if both["failed"] + both["error"] or unusable else EXIT_OK
 
 
-def extractor(kind: Kind, run: Run, on: str) -> Callable[[Clip], Extracted]:
+def extractor(kind: Kind, run: Run, on: str) -> Extractor:
     """Load what turns clips into rows of a kind, on a device: ``cuda`` or ``cpu``."""
     if kind == "face":
         from affect.face.clip import FaceClip
@@ -128,15 +133,16 @@ class Stage:
         store: where units go.
         where: addresses by kind.
         attempts: counts those of this run.
-        tally: hears of every clip that is done.
+        tally: name of the actor that hears how much is done: a handle would make Ray warn, see
+            :func:`affect.pipeline.graph.on_actors`.
     """
 
     def __init__(
-        self, kind: Kind, run: Run, store: Store, where: dict[Kind, str], attempts: Attempts, tally: ActorHandle
+        self, kind: Kind, run: Run, store: Store, where: dict[Kind, str], attempts: Attempts, tally: str
     ) -> None:
         """Load the model."""
         self._kind, self._run, self._store, self._where = kind, run, store, where
-        self._attempts, self._tally = attempts, tally
+        self._attempts, self._tally, self._parts = attempts, ray.get_actor(tally), Parts(store)
         self._extract = extractor(kind, run, device())
         if torch := sys.modules.get("torch"):  # audio does without, and starts two seconds sooner
             torch.set_num_threads(max(1, int(getattr(run, kind).num_cpus)))
@@ -152,13 +158,19 @@ class Stage:
         outcome, seconds = Outcome("ok", "", 0), 0.0
         if self._kind in row["missing"].split(","):
             start = time.monotonic()
+            self._counted_s = 0.0
             outcome = self._do(row)
             seconds = time.monotonic() - start
-            self._tally.add.remote(self._kind, row["length_s"], ray.get_runtime_context().get_node_id())
+            self._count(row["length_s"])
         name = self._kind
         added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
         added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
         return {key: [value] for key, value in (row | added).items()}
+
+    def _count(self, done_s: float) -> None:
+        """Say how many seconds of the clip are done."""
+        self._tally.add.remote(self._kind, done_s - self._counted_s, ray.get_runtime_context().get_node_id())
+        self._counted_s = done_s
 
     def _do(self, row: dict[str, Any]) -> Outcome:
         try:
@@ -175,9 +187,11 @@ class Stage:
             if before >= MAX_ATTEMPTS:
                 extracted = self._failed(f"its process died {before} times, or was stopped after {limit_s:g} s")
             else:
-                extracted = self._try(plan.make_clip(row["uri"], prompts, probe, number, self._run), limit_s)
+                clip = plan.make_clip(row["uri"], prompts, probe, number, self._run)
+                extracted = self._try(clip, key, limit_s)
             outcome = self._store.put(key, extracted, replace=row["again"] and extracted.status != "failed")
             self._attempts.end(key)
+            self._parts.end(key)
             return outcome
         except Exception as error:  # the surroundings failed: the clip stays missing and its neighbours go on
             if isinstance(error, PermissionError) or getattr(error, "errno", None) in _CLOSED:
@@ -186,11 +200,20 @@ class Stage:
             cause = error.__cause__ if isinstance(error, UnreadError) else error
             return Outcome("error", f"{type(cause).__name__}: {cause}", 0)
 
-    def _try(self, clip: Clip, limit_s: float) -> Extracted:
+    def _try(self, clip: Clip, key: str, limit_s: float) -> Extracted:
         """Do a clip; a process that takes too long over it ends itself, whatever hangs, and says where it was."""
+        kept_at = time.monotonic()
+
+        def save(part: Part) -> None:
+            nonlocal kept_at
+            self._count(part.share * min(clip.end_s - clip.start_s, clip.probe.clock.duration_s - clip.start_s))
+            if time.monotonic() - kept_at >= KEEP_EVERY_S:
+                self._parts.keep(key, part)
+                kept_at = time.monotonic()
+
         faulthandler.dump_traceback_later(limit_s, exit=True)
         try:
-            return self._extract(clip)
+            return self._extract(clip, self._parts.load(key, SCHEMAS[self._kind]), save)
         except MediaError as error:
             return self._failed(str(error))
         except OSError as error:  # is no word about the store
@@ -204,7 +227,7 @@ class Stage:
 
 def extract(
     run: Run,
-    videos: str,
+    videos: Places,
     store: Store,
     *,
     tracks: list[str] | None = None,
@@ -212,11 +235,11 @@ def extract(
     retry_failed: bool = False,
     describe: bool = False,
 ) -> Summary:
-    """Extract what is missing of every video of a folder or bucket.
+    """Extract what is missing of every video.
 
     Args:
         run: the run.
-        videos: folder, bucket prefix or one video.
+        videos: where videos are.
         store: where features go.
         tracks: names of known tracks: their ``_left`` / ``_right`` decide what behaviour is asked.
         only: stems of the videos that are wanted; all of them if not given.
@@ -229,8 +252,11 @@ def extract(
     Raises:
         ValueError: no video, weights that cannot be had, or pools that do not fit the cluster.
     """
-    asked, where = plan.wanted(run, videos, tracks or [], describe=describe)
-    probed = plan.probe_videos(videos, store, asked, only=only, retry_failed=retry_failed)
+    found = find(videos)
+    for path in found.sound if only is None else ():
+        say(f"{path}: sound alone, no video; left out")
+    asked, where = plan.wanted(run, found.videos, tracks or [], describe=describe)
+    probed = plan.probe_videos(found, store, asked, only=only, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
     summary = Summary(probed)
     for outcome in existing:
@@ -252,7 +278,8 @@ def extract(
     total = sum(lengths)
     say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(kinds)}")
     attempts = Attempts.new(store)
-    tally: Any = ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
+    name = f"affect-tally-{uuid.uuid4().hex}"
+    tally: Any = ray.remote(num_cpus=0, max_restarts=-1)(Tally).options(name=name).remote()
     parts: dict[str, float] = {
         kind: sum(length for unit, length in zip(units, lengths, strict=True) if kind in unit.missing) for kind in kinds
     }
@@ -260,7 +287,7 @@ def extract(
     start = time.monotonic()
     try:
         with Meter("extract", total, "s of video", parts=parts, look=lambda: _ask(tally.read) or {}) as meter:
-            stream = _stream(run, probed, units, kinds, store, where, attempts, tally, retry_failed)
+            stream = _stream(run, probed, units, kinds, store, where, attempts, name, retry_failed)
             for row in stream.iter_rows():
                 for kind in kinds:
                     if kind in row["missing"].split(","):
@@ -333,7 +360,7 @@ def _stream(
     store: Store,
     where: dict[Kind, str],
     attempts: Attempts,
-    tally: ActorHandle,
+    tally: str,
     again: bool,
 ) -> ray.data.Dataset:
     """The graph itself: one row per clip, one actor pool per kind."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Float, Int16
 from numpy import ndarray
 
 from affect import schema
@@ -105,6 +105,14 @@ def load_table(
     return _of_finite_numbers(joined, NUMBERS.get(modality, ())), parts
 
 
+def waveforms_of(audio: pa.Table, num_segments: int) -> list[Int16[ndarray, " _"]]:
+    """A video's waveforms by segment, empty where there is none."""
+    waveforms = [np.empty(0, dtype=np.int16)] * num_segments
+    for row in range(audio.num_rows):
+        waveforms[audio["segment"][row].as_py()] = audio["waveform"][row].values.to_numpy()
+    return waveforms
+
+
 def _of_finite_numbers(table: pa.Table, names: Sequence[str]) -> pa.Table:
     if all(_is_finite(table[name]) for name in names):
         return table
@@ -113,7 +121,7 @@ def _of_finite_numbers(table: pa.Table, names: Sequence[str]) -> pa.Table:
 
 
 def _is_finite(column: pa.ChunkedArray) -> bool:
-    values = column.combine_chunks()
+    values = column.combine_chunks().drop_null()
     while pa.types.is_list(values.type):
         values = values.flatten()
     return bool(np.isfinite(values.to_numpy(zero_copy_only=False)).all())

@@ -12,30 +12,29 @@ from affect import files
 from affect.config import Kind, Pool, Run, System, address
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
-from affect.pipeline import plan, speed
+from affect.corpus.videos import Places, find
+from affect.pipeline import estimate, plan, speed
 from affect.pipeline.cluster import actors, room
 from affect.pipeline.extract import EXIT_OK
 from affect.pipeline.graph import MODEL_BYTES, check_inference
-from affect.pipeline.models import Model, load_model, read_run, run_name, settings_address
+from affect.pipeline.models import Model, load_model, settings_address
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import say
 from affect.pipeline.report import at_once
 from affect.pipeline.state import Head
 from affect.pipeline.store import Store
-from affect.report.pages import duration
+from affect.pipeline.trainings import read_run, run_name
+from affect.timeline import duration
 
 GIB = 1 << 30
-ASSUMED_S: dict[Kind, tuple[float, float]] = {
-    "face": (1.7, 0.15),
-    "behavior": (60.0, 0.5),
-    "description": (300.0, 5.0),
-    "audio": (0.01, 0.01),
-}
-"""Seconds of an actor per second of video, on a CPU core and on a GPU, before anything was measured: of the true sizes,
-the first and last figure from benchmarks, the others guesses."""
+MAX_NAMED = 20
+"""Labels that are named of those that something is wrong with."""
 ASSUMED_BYTES: dict[Kind, float] = {"face": 40e3, "behavior": 30e3, "description": 300.0, "audio": 64e3}
-"""Bytes per second of video, the same."""
-ASSUMED_START_S = 20.0
+"""Bytes per second of video, before anything was written: of the true sizes."""
+ASSUMED_START_S = 15.0
+SLOW_S = 10.0
+"""Seconds of work per second of video beyond which a GPU is advised."""
+NAMES = {"predict": "predict", "report": "films and pages"}
 MIN_CPUS_PER_GPU = 8
 """Decoding and preparing keep about this many CPUs busy for a GPU."""
 
@@ -71,7 +70,7 @@ class Forecast:
 
 def extraction(
     run: Run,
-    videos: str,
+    videos: Places,
     store: Store,
     tracks: list[str],
     *,
@@ -93,9 +92,10 @@ def extraction(
     Returns:
         The forecast and the videos, which are probed for it.
     """
-    asked, where = plan.wanted(run, videos, tracks, describe=describe)
+    listed = find(videos)
+    asked, where = plan.wanted(run, listed.videos, tracks, describe=describe)
     chosen = None if only is None else list(only)
-    probed = plan.probe_videos(videos, store, asked, only=chosen, retry_failed=retry_failed)
+    probed = plan.probe_videos(listed, store, asked, only=chosen, retry_failed=retry_failed)
     units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
     found = Forecast()
     usable = [entry for entry in probed if entry.head]
@@ -116,18 +116,21 @@ def extraction(
         to_do = sum(plan.seconds(probed[unit.video], unit, run) for unit in own)
         pool: Pool = getattr(run, kind)
         known = speed.measured(store.uri, kind, where[kind])
-        rate = known.work_s / known.amount if known else ASSUMED_S[kind][pool.num_gpus > 0]
+        rate, source = _rate(kind, run, probed, store, known)
         num = actors(pool, len(units))
         start_s = max(start_s, known.start_s if known else ASSUMED_START_S)
         busy = max(busy, to_do * rate / num)
         cpu_hours += to_do * rate * pool.num_cpus / 3600
         gpu_hours += to_do * rate * pool.num_gpus / 3600
         written += to_do * _bytes(store, kind, where[kind], known)
-        source = f"measured in {known.runs} runs" if known else "ASSUMED, nothing was measured yet"
         found.lines.append(
             f"plan: {kind}: {len(own)} clips, {duration(to_do)} of video, {rate:.2f} s of work per second of video "
             f"({source}), {num} actors: {duration(to_do * rate / num)}"
         )
+        if pool.num_gpus == 0 and rate > SLOW_S:
+            found.warnings.append(
+                f"{kind} takes {rate:.0f} s of work per second of video on a CPU: use GPUs (--{kind}.num-gpus 1)"
+            )
     found.lines.append(
         f"plan: extraction takes about {duration(start_s + busy)}: {duration(start_s)} to start and end, then as long "
         f"as the slowest stage; {cpu_hours:.2f} CPU-hours, {gpu_hours:.2f} GPU-hours, {written / GIB:.2f} GiB written"
@@ -135,6 +138,15 @@ def extraction(
     found.add(start_s + busy)
     _warn(found, run, kinds, store, written)
     return found, probed
+
+
+def _rate(kind: Kind, run: Run, probed: Sequence[Video], store: Store, known: speed.Speed | None) -> tuple[float, str]:
+    """Seconds of an actor per second of video, and where that is from."""
+    if known:
+        return known.work_s / known.amount, f"measured in {known.runs} runs"
+    probe = plan.load_probe(store, next(entry.probe_key for entry in probed if entry.head))
+    found = estimate.extraction(kind, run, probe)
+    return found.work_s, f"ESTIMATED, nothing was measured yet: {found.words}"
 
 
 def _bytes(store: Store, kind: Kind, mark: str, known: speed.Speed | None) -> float:
@@ -185,15 +197,22 @@ def training(
     runs = files.absolute(runs)
     heads = {entry.stem: entry.head for entry in probed if entry.head}
     usable: dict[Split, list[Head]] = {split: [] for split in labels}
+    stems, missing = {entry.stem for entry in probed}, []
     for split, tracks in labels.items():
         for name, gold in tracks.items():
-            if head := heads.get(_video(name, heads)):
-                try:
+            said = ""
+            try:
+                if head := heads.get(affwild2.video_of(name, stems)):
                     said = affwild2.check_length(name, len(gold), head.num_frames, head.duration_s)
                     usable[split].append(head)
-                except affwild2.LabelError as error:
-                    said = f"left out: {error}"
-                found.warnings += [said] * bool(said)
+                else:
+                    said = f"left out: track {name}: its video cannot be used"
+            except affwild2.LabelError as error:
+                said = f"left out: {error}"
+            missing += [said] * bool(said)
+    found.warnings += missing[:MAX_NAMED]
+    if len(missing) > MAX_NAMED:
+        found.warnings.append(f"and {len(missing) - MAX_NAMED} more labels")
     total = sum(head.num_frames for head in usable["train"])
     development = len(usable["development"])
     found.lines.append(
@@ -223,13 +242,6 @@ def training(
         )
         found.add(likely)
     return found
-
-
-def _video(track: str, stems: Mapping[str, object]) -> str:
-    try:
-        return affwild2.video_of(track, stems.keys())
-    except affwild2.LabelError:
-        return ""
 
 
 def _trained(run: Run, runs: str, folds: int) -> dict[System, str]:
@@ -268,12 +280,14 @@ def prediction(
     all_models = address({system: model.address for system, model in models.items()})
     for what, mark in [("predict", all_models), *([("report", "films")] if report else [])]:
         known = speed.measured(store.uri, what, mark)
-        if known is None:
-            found.lines.append(f"plan: {what}: not timed yet")
-            found.add(None)
-            continue
         num = actors(run.inference, len(probed), MODEL_BYTES) if what == "predict" else at_once(len(probed))
-        took = known.start_s + length * known.work_s / known.amount / num
-        found.lines.append(f"plan: {what}: {duration(took)} if none is there yet, measured in {known.runs} runs")
+        if known:
+            rate, start_s, source = known.work_s / known.amount, known.start_s, f"measured in {known.runs} runs"
+        else:
+            fps = sum(e.head.num_frames for e in probed if e.head) / max(length, 1e-9)
+            guess = estimate.prediction(run, models, fps) if what == "predict" else estimate.REPORT
+            rate, start_s, source = guess.work_s, ASSUMED_START_S, f"ESTIMATED: {guess.words}"
+        took = start_s + length * rate / num
+        found.lines.append(f"plan: {NAMES[what]}: {duration(took)} if none is there yet ({source})")
         found.add(took)
     return found

@@ -1,10 +1,13 @@
 """The two shapes of Ray Data graphs: a task per row, and a pool of actors that grows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
+import ray
 import ray.data
 from ray.data import ActorPoolStrategy
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
 from affect.config import Pool
 from affect.pipeline.cluster import actors, check_room, labels_of, share_of
@@ -43,6 +46,7 @@ def on_actors(
         fewest: actors that are started at once.
         most: actors that the pool grows to.
     """
+    _pass_by_value()
     return stream.map_batches(
         actor,
         fn_constructor_args=tuple(arguments),
@@ -52,6 +56,31 @@ def on_actors(
         label_selector=labels_of(settings),
         compute=ActorPoolStrategy(min_size=fewest, max_size=most),
     )
+
+
+@cache
+def _pass_by_value() -> None:
+    """Have Ray Data hand its two constructor arguments, of a few KB, to an actor by value.
+
+    It hands references over, of which Ray warns at every pool, in red, that such an actor cannot be started again if
+    they are lost. There is no public way (https://github.com/ray-project/ray/issues/57733).
+    """
+    start = ActorPoolMapOperator._start_actor
+    held = ("_data_context_ref", "_map_transformer_ref")
+    if not all(hasattr(ActorPoolMapOperator, name) for name in held):  # another version of Ray
+        return
+
+    def started(self: ActorPoolMapOperator, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 -- Ray's own
+        references = {name: getattr(self, name) for name in held}
+        try:
+            for name, reference in references.items():
+                setattr(self, name, ray.get(reference))
+            return start(self, *arguments, **named)
+        finally:
+            for name, reference in references.items():
+                setattr(self, name, reference)
+
+    ActorPoolMapOperator._start_actor = started  # type: ignore[method-assign]
 
 
 def check_inference(settings: Pool) -> None:

@@ -1,43 +1,46 @@
 """What every job does around its own work: read the command line, join Ray, turn errors into one line."""
 
-import difflib
 import logging
 import os
 import re
-import shlex
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, fields, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import ray
-import tyro
 from ray.data import DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError, UserCodeException
 
 from affect import files, spaces
+from affect.pipeline.arguments import VERBOSE, command, parse
 from affect.pipeline.cluster import WAIT_FOR_NODES_S
-from affect.recipes import RECIPES
-
-VERBOSE = ("-v", "--verbose")
 
 
 def entry(
-    job: type, work: Callable[[Any], int], fills: Collection[str], others: Mapping[str, Any] | None = None
+    job: type,
+    work: Callable[[Any], int],
+    fills: Collection[str],
+    others: Mapping[str, Any] | None = None,
+    needs: Sequence[str] = (),
+    **listed: Any,  # noqa: ANN401 -- as parse has them
 ) -> Callable[[], None]:
     """A job's main function: it runs the job and ends the process with its exit code.
 
     The first argument names a recipe; every setting of it and of the job is a flag. ``-v`` shows tracebacks.
 
     Args:
-        job: dataclass with a field ``run`` and the job's own settings; those without a default
-            are fields of :class:`affect.recipes.Places` and default to the recipe's place. A field ``best`` is the
-            ``best.json`` of a search, whose settings the run then has; one ``here`` says that Ray is not needed.
+        job: as in :func:`affect.pipeline.arguments.parse`. A field ``best`` is the ``best.json`` of a search, whose
+            settings the run then has; one ``here`` says that Ray is not needed.
         work: does the job and returns the exit code.
         fills: settings that name a place which the job writes to.
-        others: recipes of another kind than :data:`affect.recipes.RECIPES`, with the defaults of their flags.
+        others: as in :func:`affect.pipeline.arguments.parse`.
+        needs: modules that the work imports, which are imported while Ray starts: each of the two takes seconds.
+        listed: ``trained`` and ``unlisted``, the same.
     """
 
     def main() -> None:
@@ -45,12 +48,14 @@ def entry(
         verbose = any(flag in given for flag in VERBOSE)
         code = 1
         try:
-            arguments = parse(job, [flag for flag in given if flag not in VERBOSE], others or {})
+            arguments = parse(job, [flag for flag in given if flag not in VERBOSE], others or {}, **listed)
             if path := getattr(arguments, "best", None):
                 arguments = replace(arguments, run=spaces.best(path, arguments.run))
             check_buckets(arguments, fills)
-            if not getattr(arguments, "here", False):
-                start_ray()
+            with ThreadPoolExecutor(1) as importing:
+                importing.submit(lambda: [import_module(name) for name in needs])  # errors are the work's own
+                if not getattr(arguments, "here", False):
+                    start_ray()
             code = work(arguments)
         except (ValueError, OSError, FloatingPointError, RayError, ExecutionTimeoutError) as error:
             if verbose:
@@ -82,17 +87,6 @@ def check_buckets(arguments: Any, fills: Collection[str]) -> None:  # noqa: ANN4
                     files.check_writable(uri)
 
 
-def command() -> str:
-    """The command that this process was started with, to be given again."""
-    return f"{_program()} {shlex.join(sys.argv[1:])}"
-
-
-def _program() -> str:
-    """A script as people start it, or the name of a console command."""
-    script = sys.argv[0]
-    return f"python {shlex.quote(script)}" if script.endswith(".py") else os.path.basename(script)
-
-
 def _cause(error: Exception) -> str:
     """What went wrong in a task or an actor, without its traceback."""
     raised = re.findall(r"^(?!ray\.exceptions\.User)(?:\w+\.)*\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
@@ -101,24 +95,6 @@ def _cause(error: Exception) -> str:
     if cause := getattr(error, "cause", None):
         return str(cause)
     return raised[-1] if isinstance(error, RayError) and raised else str(error)
-
-
-def parse(job: type, arguments: list[str], others: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- a job
-    """Read a command line; prints usage with a runnable example where there is none."""
-    defaults = {name: ((type(other).__doc__ or "").splitlines()[0], other) for name, other in others.items()}
-    for name, (recipe, places) in RECIPES.items():
-        found = places()
-        required = [f.name for f in fields(job) if f.default is MISSING and f.name != "run"]
-        known = {name: getattr(found, name) for name in required}
-        defaults[name] = ((recipe.__doc__ or "").splitlines()[0], job(run=recipe(), **known))
-    program, first = _program(), arguments[0] if arguments else "--help"
-    if first not in defaults and first not in ("-h", "--help"):
-        near = difflib.get_close_matches(first, defaults, 1)
-        said = f"there is no recipe {first!r}" if first[:1] != "-" else f"name a recipe before {first}"
-        raise ValueError(f"{said}: {f'did you mean {near[0]}?' if near else 'one of ' + ', '.join(defaults)}")
-    example = f"\n\nExample: {program} {next(iter(RECIPES))}"
-    description = (job.__doc__ or "") + " -v shows tracebacks of errors; RECIPE --help lists all settings." + example
-    return tyro.extras.overridable_config_cli(defaults, args=arguments or ["--help"], description=description)
 
 
 class Cluster(NamedTuple):
@@ -142,7 +118,7 @@ def start_ray() -> Cluster:
     # It warns of a default that protects the cluster which it starts.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING)
+        ray.init(logging_level=logging.WARNING, include_dashboard=False)  # of a cluster that is started here
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     DataContext.get_current().execution_no_progress_timeout_s = WAIT_FOR_NODES_S
     return Cluster(ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0.0))

@@ -21,7 +21,7 @@ from affect.pipeline import plan
 from affect.pipeline.cluster import device
 from affect.pipeline.columns import matrix, rows_of
 from affect.pipeline.graph import pool
-from affect.pipeline.models import Model, embed, load_model
+from affect.pipeline.models import Model, embed, load_model, nameless
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, encode, read_table, slug
 from affect.pipeline.tracks import TrackRef, load_track
@@ -68,17 +68,13 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
         By model address and track.
     """
     there = {model.address: {name for name, _, _ in files.walk(files.join(model.uri, "judged"))} for model in models}
-    todo = [
-        {"track": number}
-        for number, ref in enumerate(refs)
-        if any(_name(model, ref) not in there[model.address] for model in models)
-    ]
+    todo = [{"ref": ref} for ref in refs if any(_name(model, ref) not in there[model.address] for model in models)]
     if todo:
         for model in models:
             model.network(torch.device("cpu"))  # damaged weights are said here in one line, and not by every actor
         say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions with each modality taken away too")
         with Meter("evaluate", float(len(todo)), "tracks") as meter:
-            for _ in pool(todo, Judge, (list(models), list(refs), store), run.inference):
+            for _ in pool(todo, Judge, ([nameless(model) for model in models], store), run.inference):
                 meter.advance(1.0)
     return {model.address: {ref.name: read_judged(model, ref) for ref in refs} for model in models}
 
@@ -88,14 +84,13 @@ class Judge:
 
     Args:
         models: those that are judged.
-        refs: all tracks.
-        store: where they are.
+        store: where tracks are.
     """
 
-    def __init__(self, models: list[Model], refs: list[TrackRef], store: Store) -> None:
+    def __init__(self, models: list[Model], store: Store) -> None:
         """Load the models, and those whose embeddings they read."""
         torch.set_num_threads(1)
-        self._models, self._refs, self._store = models, refs, store
+        self._models, self._store = models, store
         known = {model.address: model for model in models}
         for model in models:
             runs = model.uri.removesuffix(f"/{model.system}/{model.address}")
@@ -107,7 +102,7 @@ class Judge:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Write what all models say of one track."""
-        ref = self._refs[int(batch["track"][0])]
+        ref: TrackRef = batch["ref"][0]
         track = load_track(self._store, ref, [m for m in MODALITIES if m in ref.keys])
         said: dict[str, tuple[Series, Blocks | None]] = {}
         for mark, model in sorted(self._known.items(), key=lambda item: bool(item[1].upstream)):
@@ -121,7 +116,7 @@ class Judge:
                 judged = Judged(prediction, np.zeros((track.num_frames, 0)), {})
             if model in self._models:
                 files.write(files.join(model.uri, "judged", _name(model, ref)), encode(_to_table(judged)))
-        return batch
+        return {"track": [ref.name]}
 
     def _fusion(self, model: Model, track: Track, said: Mapping[str, tuple[Series, Blocks | None]]) -> Judged:
         task = self._tasks[model.address]

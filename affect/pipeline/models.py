@@ -1,7 +1,6 @@
 """Trained models on disk, and what they say of tracks.
 
 RUNS/<system>/<address:16>/model.safetensors, model.json       a model is complete when its model.json is there
-RUNS/<run>.json                                                which models a recipe's latest training came to
 STORE/embedded/<model>/<track>-<address:16>/{frames,blocks}.arrow    what a unimodal model says of a track
 """
 
@@ -26,6 +25,7 @@ from affect.corpus.track import Blocks, Series, Track
 from affect.pipeline.columns import matrix, rows_of
 from affect.pipeline.store import Store, slug
 from affect.pipeline.tracks import TrackRef
+from affect.pipeline.trainings import read_run, run_names
 from affect.tasks.audio import AudioTask
 from affect.tasks.behavior import BehaviorTask
 from affect.tasks.face import FaceTask
@@ -111,6 +111,11 @@ class Model:
             raise ValueError(f"{path} does not hold the model of its model.json: {error}") from error
 
 
+def nameless(model: Model) -> Model:
+    """A model without the names of whom it knows, which are many: what actors are made with is kept small."""
+    return dataclasses.replace(model, learned_from=[], selected_on=[])
+
+
 def settings_address(run: Run, system: System) -> str:
     """Address of a system's settings, the content of pretrained weights included."""
     settings = run.settings_of(system)
@@ -167,39 +172,13 @@ def load_model(uri: str) -> Model:
     return model
 
 
-def run_name(recipe: str, folds: int) -> str:
-    """What the trainings of a recipe are kept under."""
-    return f"{recipe}-{folds}folds" if folds else recipe
-
-
-def note_run(runs: str, name: str, models: Mapping[System, Model]) -> None:
-    """Note which models a run has; those that it had before and has not now stay."""
-    known = read_run(runs, name) | {system: model.address for system, model in models.items()}
-    files.write(files.join(runs, f"{name}.json"), json.dumps({"systems": known}, indent=1).encode())
-
-
-def read_run(runs: str, name: str) -> dict[System, str]:
-    """Addresses of a run's models by system; none if there is no such run.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    path = files.join(runs, f"{name}.json")
-    if not files.exists(path):
-        return {}
-    try:
-        return json.loads(files.read(path)).get("systems", {})
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no list of models ({error}); delete it and run jobs/train.py again") from error
-
-
 def all_models(runs: str) -> list[Model]:
     """Every model that a recipe's latest training came to, once, in the order of the systems.
 
     Raises:
         ValueError: there is none.
     """
-    names = [name.removesuffix(".json") for name, _, _ in files.walk(runs) if "/" not in name and name[-5:] == ".json"]
+    names = run_names(runs)
     found = {(system, mark) for name in names for system, mark in read_run(runs, name).items()}
     models = [load_model(files.join(runs, system, mark)) for system, mark in sorted(found)]
     if not models:

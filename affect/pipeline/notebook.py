@@ -3,36 +3,60 @@
 import pyarrow as pa
 
 from affect import files
+from affect.config import People, Run
+from affect.corpus.videos import Places
 from affect.pipeline.extract import extract
 from affect.pipeline.job import start_ray
-from affect.pipeline.predict import People, load_models
+from affect.pipeline.predict import load_models
 from affect.pipeline.predict import predict as predict_all
 from affect.pipeline.store import Store, read_table
-from affect.recipes import RECIPES
+from affect.pipeline.trainings import run_names, trained_run
+from affect.recipes import RECIPES, corpus_places
 
 
 def predict(
-    videos: str,
+    videos: Places,
     *,
-    recipe: str,
+    recipe: str | None,
     runs: str | None,
     store: str | None,
     out: str | None,
     people: People,
 ) -> pa.Table:
     """What :func:`affect.predict` does."""
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe {recipe!r} is none of {', '.join(RECIPES)}")
-    make_run, make_places = RECIPES[recipe]
-    run, places = make_run(), make_places()
+    run, runs, kept = _training(recipe, runs)
     start_ray()
-    models = load_models(run, runs or places.runs)
-    features = Store(store or places.store)
+    models = load_models(run, runs)
+    features = Store(store or kept)
     target = files.absolute(out or files.join(features.uri, "_notebook"))
     found = extract(run, videos, features)
     rows = predict_all(run, found.videos, models, features, target, people=people)
     usable = [row["video"] for row in rows if row["status"] != "failed"]
     if not usable:
-        raise ValueError(f"{videos}: nothing can be predicted; {rows[0]['video']}: {rows[0]['reason']}")
+        raise ValueError(f"nothing can be predicted; {rows[0]['video']}: {rows[0]['reason']}")
     tables = [read_table(files.join(target, f"{stem}.parquet")) for stem in usable]
     return pa.concat_tables([table.replace_schema_metadata() for table in tables])
+
+
+def _training(recipe: str | None, runs: str | None) -> tuple[Run, str, str]:
+    """The settings of a training, where its models are, and where its features are."""
+    if recipe is None and runs is not None:
+        names = run_names(runs)
+        if len(names) != 1:
+            raise ValueError(
+                f"{runs} has {', '.join(names) or 'no training'}: " + "name one with recipe=" * bool(names)
+            )
+        recipe = names[0]
+    recipe = recipe or "demo"
+    if recipe not in RECIPES and runs is None:
+        raise ValueError(
+            f"recipe {recipe!r} is none of {', '.join(RECIPES)}; with runs= any training of theirs can be named"
+        )
+    make_run, make_places = RECIPES.get(recipe, (None, corpus_places))
+    here, places = make_run and make_run(), make_places()
+    runs = runs or places.runs
+    trained = trained_run(runs, recipe, here)
+    run = trained.run if trained else here
+    if run is None:
+        raise ValueError(f"{runs} has no training {recipe}, but {', '.join(run_names(runs)) or 'none'}")
+    return run, runs, trained.store if trained and files.exists(trained.store) else places.store

@@ -19,12 +19,12 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from affect import files, schema, timeline
-from affect.audio.speaking import mouth_open, verdicts
+from affect.audio.speaking import mouth_open, unheard, verdicts, with_sound
 from affect.config import Modality, Run, address
 from affect.corpus.video import MediaError, Probe
 from affect.face.tracks import Faces, Person, names
 from affect.pipeline import plan
-from affect.pipeline.features import load_table, who_is_who
+from affect.pipeline.features import load_table, waveforms_of, who_is_who
 from affect.pipeline.film import Cast
 from affect.pipeline.film import film as film_people
 from affect.pipeline.graph import each
@@ -34,17 +34,20 @@ from affect.pipeline.store import Store, encode_csv, slug
 
 LARGEST = (960, 960)
 """Width and height of a film in pixels at most."""
+OVERLAID: tuple[Modality, ...] = ("face", "audio")
+"""Features that are read; audio where the run extracts it."""
 MAX_LINES = 20
 """People that are said one by one; a table holds them all."""
 
 
 class Seen(NamedTuple):
-    """Whom a video shows."""
+    """Whom a video shows, and what is heard in it if its sound is extracted."""
 
     probe: Probe
     faces: Faces
     table: pa.Table
     people: list[Person]
+    audio: pa.Table | None
 
 
 def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
@@ -93,15 +96,15 @@ def _overlay(
     """One video's film and people; what is there is not done again."""
     entry = videos[row["stem"]]
     assert entry.head is not None
-    film = files.join(out, f"{entry.stem}.mp4")
+    film, read = files.join(out, f"{entry.stem}.mp4"), [m for m in OVERLAID if m in where]
     record = files.join(out, "_people", f"{slug(entry.stem)}-{address(entry.uri)}.json")
     try:
-        clips = [str(store.outcome(key)) for key in plan.keys_of(entry, run, where, "face")]
+        clips = [str(store.outcome(key)) for kind in read for key in plan.keys_of(entry, run, where, kind)]
     except FileNotFoundError:
-        return _row(entry, reason="its faces have not been extracted")
+        return _row(entry, reason=f"{' and '.join(read)} have not been extracted")
     except ValueError as error:  # an object is damaged
         return _row(entry, reason=str(error))
-    mark = address(where["face"], entry.head.fingerprint, clips, run.tracking, run.grid, run.wavlm.speaking)
+    mark = address([where[m] for m in read], entry.head.fingerprint, clips, run.tracking, run.grid, run.wavlm.speaking)
     try:
         known = json.loads(files.read(record))
     except FileNotFoundError:
@@ -109,10 +112,11 @@ def _overlay(
     if known.get("mark") == mark and files.exists(film):
         return _row(entry, known["people"], known["segments"])
     try:
-        probe, table = plan.load_probe(store, entry.probe_key), load_table(entry, run, where, "face", store)[0]
+        probe = plan.load_probe(store, entry.probe_key)
+        tables = {m: load_table(entry, run, where, m, store)[0] for m in read}
     except ValueError as error:
         return _row(entry, reason=str(error))
-    seen = Seen(probe, *who_is_who(table, run))
+    seen = Seen(probe, *who_is_who(tables["face"], run), tables.get("audio"))
     lips = [_lips(seen, person) for person in seen.people]
     everyone = np.concatenate([np.empty(0), *lips])
     opened = [_mouth(lip_area, everyone, run) for lip_area in lips]
@@ -161,6 +165,9 @@ def _segments(
     ranges_s = timeline.segments(clock.duration_s, run.grid.segment_s, run.grid.hop_s)
     ranges = timeline.frame_ranges(clock, ranges_s)
     judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking, everyone=everyone)
+    if seen.audio is not None:
+        waveforms = waveforms_of(seen.audio, len(ranges))
+        judged = [with_sound(v, unheard(w, run.wavlm.speaking)) for v, w in zip(judged, waveforms, strict=True)]
     return [
         {"video": entry.stem, "person": name, "segment": number, "start_s": start_s, "end_s": end_s} | verdict._asdict()
         for number, ((start_s, end_s), verdict) in enumerate(zip(ranges_s, judged, strict=True))

@@ -1,4 +1,4 @@
-"""From a folder of videos to clips of work: probe, cut, find what is missing, longest first."""
+"""From a folder of videos to clips of work: probe, cut, find what is missing, order it."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from affect import files, schema, weights
+from affect import schema, weights
 from affect.config import Kind, Modality, Pool, Run, Stage, address
 from affect.corpus import affwild2, video
 from affect.corpus.clip import Clip, Extracted
 from affect.corpus.video import MediaError, Probe
+from affect.corpus.videos import File, Found
 from affect.pipeline.cluster import Share, check_room, share_of
 from affect.pipeline.graph import each
 from affect.pipeline.state import Head, State, States
@@ -23,6 +24,8 @@ from affect.timeline import TIME_TOLERANCE_S
 MISNAMED = "its name is not UTF-8: rename it"
 PATIENCE, MIN_PATIENCE_S = 400.0, 600.0
 """Seconds of work that a second of video may take before what works on it counts as stuck, and the least."""
+SHORT_FIRST = 2
+"""Short clips that a run begins with: something is done within seconds, and what would fail always fails at once."""
 READING_CPUS = 0.1
 """CPUs that Ray Data keeps for reading rows."""
 
@@ -100,19 +103,19 @@ class Wanted(NamedTuple):
     where: dict[Kind, str]
 
 
-def wanted(run: Run, videos: str, tracks: Iterable[str], *, describe: bool = False) -> Wanted:
+def wanted(run: Run, found: Collection[str], tracks: Iterable[str], *, describe: bool = False) -> Wanted:
     """What a run reads of videos: every command that names the same run, videos and labels means the same objects.
 
     Args:
         run: the run.
-        videos: folder, bucket prefix, pattern or one video.
+        found: stems of the videos.
         tracks: names of known tracks, which decide what behaviour is asked.
         describe: whether descriptions in words are meant, too.
 
     Raises:
-        ValueError: no video, or weights that cannot be had.
+        ValueError: weights that cannot be had.
     """
-    prompts = prompts_of(affwild2.list_videos(videos), tracks, run.behavior.ask)
+    prompts = prompts_of(found, tracks, run.behavior.ask)
     where: dict[Kind, str] = dict(addresses(run).items())
     if describe:
         where["description"] = description_address(run)
@@ -122,14 +125,28 @@ def wanted(run: Run, videos: str, tracks: Iterable[str], *, describe: bool = Fal
 def _content(kind: Kind, run: Run) -> list[str]:
     """What weights and prompts numbers or words come from."""
     if kind == "face":
-        names = [run.face.weights, run.face.landmarker]
-        return [weights.identity(name) for name in names + [run.face.yolo_weights] * (run.face.detector == "yolo")]
+        names = [run.face.landmarker] + [run.face.yolo_weights] * (run.face.detector == "yolo")
+        return [*_encoder(run), *(weights.identity(name) for name in names)]
     if kind in ("behavior", "description"):
         from affect.behavior.prompt import PROMPTS, VERSION
 
         weight = weights.identity(run.behavior.weights, run.behavior.revision)
         return [weight, f"prompt {VERSION}", *PROMPTS.values()]
     return []
+
+
+def _encoder(run: Run) -> list[str]:
+    """What the frame encoder's numbers come from, if there is one."""
+    if not run.face.weights:
+        return []
+    try:
+        return [weights.identity(run.face.weights)]
+    except weights.WeightsError as error:
+        raise weights.WeightsError(
+            f"{error}. GRADA, the frame encoder, has not been published by its authors: train one on labelled pictures "
+            "(jobs/train.py grada), name it with --face.weights, or take a recipe that needs none: audio, behavior, "
+            "behavior_vision, behavior_dense"
+        ) from error
 
 
 def _unnamed(settings: Stage) -> dict[str, Any]:
@@ -155,17 +172,17 @@ def prompts_of(stems: Iterable[str], tracks: Iterable[str], always: Iterable[str
 
 
 def probe_videos(
-    root: str,
+    found: Found,
     store: Store,
     prompts: Mapping[str, tuple[str, ...]],
     *,
     only: Collection[str] | None = None,
     retry_failed: bool = False,
 ) -> list[Video]:
-    """Probe every video of a folder or bucket that has not been probed, in parallel.
+    """Probe every video that has not been probed, in parallel.
 
     Args:
-        root: folder, bucket prefix or one video.
+        found: the videos.
         store: keeps the probes.
         prompts: people asked about per video, ``neutral`` where it says nothing.
         only: stems of the videos that are wanted; all of them if not given.
@@ -174,34 +191,30 @@ def probe_videos(
     Returns:
         One entry per video, sorted by path; a video that cannot be used has a reason and no probe.
     """
-    names = affwild2.list_videos(root)
-    base = affwild2.videos_root(root)
-    known = {path: (size, version) for path, size, version in affwild2.walk_videos(root)}
-    rows = [
-        {"stem": stem, "path": path, "uri": files.join(base, path), "key": probe_key(path, *known[path])}
-        for stem, path in sorted(names.items(), key=lambda item: item[1])
-        if only is None or stem in only
-    ]
+    chosen = [file for stem, file in found.videos.items() if only is None or stem in only]
+    rows = [{"path": file.path, "uri": file.uri, "key": key_of(file)} for file in chosen]
     keys = [row["key"] for row in rows]
     states = States(store)
-    found = states.of("videos", keys)
-    failed = {key for key in keys if retry_failed and key in found and found[key].outcome.status == "failed"}
-    new = [row for row in rows if row["key"] not in found or row["key"] in failed]
+    known = states.of("videos", keys)
+    failed = {key for key in keys if retry_failed and key in known and known[key].outcome.status == "failed"}
+    new = [row for row in rows if row["key"] not in known or row["key"] in failed]
     unread = {}
     if new:
         done = each(new, partial(_probe, store=store), 0.5)
         unread = {row["key"]: State(Outcome("failed", row["error"], 0), None) for row in done if row["error"]}
-        found = states.of("videos", keys)
+        known = states.of("videos", keys)
     states.keep()
     videos = []
-    for row in rows:
-        state = unread.get(row["key"]) or found[row["key"]]
-        size, asked = known[row["path"]][0], prompts.get(row["stem"], ("neutral",))
-        videos.append(
-            Video(row["stem"], row["uri"], row["path"], size, row["key"], state.head, state.outcome.reason, asked)
-        )
-    unnamed = affwild2.misnamed_videos(root) if only is None else []
-    return videos + [Video(PurePosixPath(n).name, files.join(base, n), n, 0, "", None, MISNAMED) for n in unnamed]
+    for file, key in zip(chosen, keys, strict=True):
+        state, asked = unread.get(key) or known[key], prompts.get(file.stem, ("neutral",))
+        videos.append(Video(file.stem, file.uri, file.path, file.bytes, key, state.head, state.outcome.reason, asked))
+    unnamed = found.misnamed if only is None else []
+    return videos + [Video(PurePosixPath(uri).name, uri, uri, 0, "", None, MISNAMED) for uri in unnamed]
+
+
+def key_of(file: File) -> str:
+    """Key of a video's probe."""
+    return probe_key(file.path, file.bytes, file.version)
 
 
 def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
@@ -261,7 +274,7 @@ def unit_keys(kind: Kind, wanted: str, prompts: tuple[str, ...], path: str, fing
 def missing_units(
     videos: list[Video], run: Run, where: Mapping[Any, str], store: Store, *, retry_failed: bool
 ) -> tuple[list[Unit], list[Outcome]]:
-    """Units to do, longest first, and how the units that exist ended.
+    """Units to do, a few short ones and then the longest first, and how the units that exist ended.
 
     Args:
         videos: from :func:`probe_videos`.
@@ -285,7 +298,8 @@ def missing_units(
                     outcomes.append(outcome)
     states.keep()
     units = [Unit(index, number, tuple(kinds)) for (index, number), kinds in missing.items()]
-    return sorted(units, key=lambda unit: -seconds(videos[unit.video], unit, run)), outcomes
+    units.sort(key=lambda unit: -seconds(videos[unit.video], unit, run))
+    return units[-SHORT_FIRST:] + units[:-SHORT_FIRST], outcomes
 
 
 def limit_s(pool: Stage, length_s: float) -> float:

@@ -13,43 +13,47 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
+from jaxtyping import Float
 from numpy import ndarray
 
 from affect import batches, files, schema
-from affect.config import MODALITIES, SYSTEMS, Modality, Run, System, address, flat
+from affect.audio.speaking import frame_reasons
+from affect.config import MODALITIES, SYSTEMS, Modality, People, Run, System, address, flat
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
 from affect.corpus.track import Series, Track
 from affect.face.tracks import names
 from affect.pipeline import plan, speed
-from affect.pipeline.assemble import make_track, tell_unknown
+from affect.pipeline.assemble import face_boxes, make_track, person_of, tell_unknown
 from affect.pipeline.cluster import actors, device
 from affect.pipeline.features import Features, load_features
 from affect.pipeline.graph import MODEL_BYTES, pool
-from affect.pipeline.models import Model, embed, load_model, read_run, run_name, settings_address
+from affect.pipeline.models import Model, embed, load_model, nameless
 from affect.pipeline.plan import Video
 from affect.pipeline.progress import Meter, say
-from affect.pipeline.store import Store, encode, encode_csv
+from affect.pipeline.store import Store, encode, encode_csv, read_table
+from affect.pipeline.trainings import read_run, run_name
 from affect.tasks.fusion import FusionTask
 from affect.tasks.track import TrackTask
 
-People = Literal["all", "main", "left", "right"]
 SUMMARY = "videos"
 """Name of the table that says how each video ended."""
 _METADATA = b"affect"
 MAX_NAME_BYTES = 200
 """Of a video's name without its suffix: tables, pages and films are called so, and file systems allow 255."""
 UNANSWERED = "the model's answer is not a finite number"
+UNSEEN = {"face": "the face is not found", "behavior": "the vision-language model has no state"}
+"""Why a modality has no evidence; of audio :func:`affect.audio.speaking.frame_reasons` says it."""
 
 
 def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
@@ -86,18 +90,22 @@ def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
 
 
 def check_settings(model: Model, run: Run) -> None:
-    """See that a model was trained with a run's settings.
+    """See that a model was trained with a run's settings, whatever pretrained weights it began with.
 
     Raises:
         ValueError: it was not; names the settings that differ.
     """
-    if model.settings_address == settings_address(run, model.system):
-        return
     kept = json.dumps(dataclasses.asdict(run.settings_of(model.system)))  # as model.json has them: tuples are lists
     own, theirs = flat(json.loads(kept)), flat(json.loads(json.dumps(model.settings)))
-    differing = [f"{n} {theirs.get(n)} (this run: {value})" for n, value in own.items() if theirs.get(n) != value]
-    what = ", ".join(differing) or "other pretrained weights"
-    raise ValueError(f"{model.uri} was trained with other {model.system} settings than this run has: {what}")
+    differing = [
+        f"{name} {theirs.get(name)} (this run: {value})"
+        for name, value in own.items()
+        if theirs.get(name) != value and name not in ("weights", "revision")  # a trained model holds all its weights
+    ]
+    if differing:
+        raise ValueError(
+            f"{model.uri} was trained with other {model.system} settings than this run has: {', '.join(differing)}"
+        )
 
 
 class Predictor:
@@ -107,11 +115,9 @@ class Predictor:
         run: the run.
         where: addresses of the features, by modality.
         models: from :func:`load_models`.
-        videos: by stem.
         store: features.
         out: where tables go.
-        people: whom to predict.
-        tracks: names of the tracks to predict; None for the people who are seen.
+        people: whom to predict of a video whose row names no tracks.
         hints: points on the person that a track means, by track.
     """
 
@@ -119,26 +125,29 @@ class Predictor:
         self,
         run: Run,
         where: Mapping[Modality, str],
-        models: dict[System, Model],
-        videos: Mapping[str, Video],
+        models: Mapping[System, Model],
         store: Store,
         out: str,
         people: People,
-        tracks: list[str] | None,
         hints: Mapping[str, Points],
     ) -> None:
         """Load all models."""
         torch.set_num_threads(1)
-        self._whom, self._tracks, self._hints = people, tracks, hints
-        self._run, self._videos, self._store, self._out = run, videos, store, out
+        self._whom, self._hints = people, hints
+        self._run, self._store, self._out = run, store, out
         self._device, self._where = torch.device(device()), where
         self._models = {system: model.address for system, model in models.items()}
         self._tasks: dict[System, TrackTask] = {system: model.task() for system, model in models.items()}
         self._networks = {system: model.network(self._device) for system, model in models.items()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Predict one video; its row is the outcome."""
-        video = self._videos[str(batch["stem"][0])]
+        """Predict one video; its row is the outcome.
+
+        Args:
+            batch: ``video``, and ``tracks``, JSON: name and person of each that is to be predicted, null for those who
+                are seen.
+        """
+        video: Video = batch["video"][0]
         start = time.monotonic()
         row = {"video": video.stem, "status": "failed", "people": 0, "frames": 0, "duration_s": 0.0}
         row |= {"reason": video.reason, "new_s": 0.0, "took_s": 0.0}
@@ -147,17 +156,17 @@ class Predictor:
         elif len(os.fsencode(video.stem)) > MAX_NAME_BYTES:
             row["reason"] = f"its name has more than {MAX_NAME_BYTES} bytes, too many for a table's: rename it"
         elif video.head is not None:
-            row |= {"duration_s": video.head.duration_s, **self._predict(video)}
+            row |= {"duration_s": video.head.duration_s, **self._predict(video, json.loads(batch["tracks"][0]))}
             row["took_s"] = time.monotonic() - start if row["new_s"] else 0.0
         if row["status"] == "failed" and video.stem != SUMMARY:  # what an earlier run said of it holds no more
             for suffix in ("parquet", "csv"):
                 files.delete(files.join(self._out, f"{video.stem}.{suffix}"))
         return {name: [value] for name, value in row.items()}
 
-    def _predict(self, video: Video) -> dict[str, Any]:
+    def _predict(self, video: Video, tracks: list[list[str]] | None) -> dict[str, Any]:
         path = files.join(self._out, f"{video.stem}.parquet")
         try:
-            mark = self._mark(video)
+            mark = self._mark(video, tracks)
             if known := _known(path, mark):
                 return known
             features = load_features(video, self._run, self._where, self._store)
@@ -165,7 +174,7 @@ class Predictor:
             return {"reason": f"not extracted: {error}"}
         except ValueError as error:  # an object is damaged: the other videos' are not
             return {"reason": str(error)}
-        people = self._people(video, features)
+        people = self._seen(video, features) if tracks is None else tracks
         try:
             tables = [self._person(video, features, name, person) for name, person in people]
         except ValueError as error:  # hints that lie on nobody
@@ -173,7 +182,7 @@ class Predictor:
         table = pa.concat_tables(tables) if tables else schema.PREDICTIONS.empty_table()
         nobody = "no person: no face is seen long enough" if self._whom == "all" else f"nobody is {self._whom}"
         reasons = features.reasons if people else [nobody, *features.reasons]
-        if unanswered := table["reason"].to_pylist().count(UNANSWERED):
+        if unanswered := sum(reason.endswith(UNANSWERED) for reason in table["reason"].to_pylist()):
             reasons = [*reasons, f"{unanswered} frames: {UNANSWERED}"]
         status = "failed" if features.failed else "degraded" if reasons else "ok"
         row = {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
@@ -184,7 +193,7 @@ class Predictor:
         files.write(path, encode(table.replace_schema_metadata({_METADATA: note})))  # last: it says that all is there
         return {**row, "new_s": features.probe.clock.duration_s}
 
-    def _mark(self, video: Video) -> str:
+    def _mark(self, video: Video, tracks: list[list[str]] | None) -> str:
         """Address of everything that decides a video's table.
 
         Raises:
@@ -195,10 +204,11 @@ class Predictor:
         keys = [key for kind in self._where for key in plan.keys_of(video, run, self._where, kind)]
         units = [(key, str(self._store.outcome(key))) for key in keys]
         points = sorted((name, [tuple(point) for point in own]) for name, own in self._hints.items())
-        asked = [self._whom, self._tracks, points]
+        asked = [self._whom, tracks, points]
         return address(
             schema.VERSION,
             schema.MODEL_VERSION,
+            schema.PREDICTIONS.names,
             self._models,
             video.stem,
             units,
@@ -207,22 +217,18 @@ class Predictor:
             asked,
         )
 
-    def _people(self, video: Video, features: Features) -> list[tuple[str, str]]:
-        """Tracks to predict and whom each means: those asked for, or those who are seen.
+    def _seen(self, video: Video, features: Features) -> list[list[str]]:
+        """Tracks of the people who are seen, and whom each means.
 
         Without faces nobody knows who is seen: then it is whom the behaviour was asked about.
         """
-        if self._tracks is not None:
-            stems = set(self._videos)
-            own = [t for t in self._tracks if affwild2.video_of(t, stems) == video.stem]
-            return [(track, affwild2.person_of(track, video.stem, self._tracks, stems)) for track in own]
         asked = [prompt for prompt in video.prompts if prompt != "neutral"]
         seen = names(features.persons) if "face" in self._run.extracted else asked or ["main"]
         if self._whom == "main":
             seen = ["main"] if seen else []
         elif self._whom != "all":
             seen = [person for person in seen if person == self._whom]
-        return [(video.stem if person == "main" else f"{video.stem}_{person}", person) for person in seen]
+        return [[video.stem if person == "main" else f"{video.stem}_{person}", person] for person in seen]
 
     def _person(self, video: Video, features: Features, name: str, person: str) -> pa.Table:
         track = make_track(name, person, video, features, None, self._run, self._hints.get(name, ()))
@@ -243,7 +249,9 @@ class Predictor:
         fusion = task if isinstance(task, FusionTask) else None
         trust = fusion.trust(track, outputs) if fusion and outputs.windows else {}
         evidence = fusion.evidence if fusion else (cast(Modality, system),)
-        return _table(track, answers, evidence, task.spread(track, outputs), trust)
+        chosen = person_of(features, person, self._run, self._hints.get(name, ()))
+        boxes = face_boxes(features, chosen, track.num_frames)
+        return _table(track, answers, evidence, task.spread(track, outputs), trust, boxes)
 
 
 def _known(path: str, mark: str) -> dict[str, Any] | None:
@@ -262,6 +270,7 @@ def _table(
     evidence: Sequence[Modality],
     spread: ndarray,
     trust: Mapping[Modality, ndarray],
+    boxes: Float[ndarray, "frames 4"],
 ) -> pa.Table:
     """Rows of a person.
 
@@ -271,6 +280,7 @@ def _table(
         evidence: what the last one needs, any of them: a frame with none is not valid.
         spread: of the last one.
         trust: share of each modality in the last one's gates.
+        boxes: of the face, NaN where it is not found.
     """
     seen = {m: series.valid for m, series in track.series.items()}
     valid: ndarray = np.any([seen[m] for m in evidence], axis=0)
@@ -280,9 +290,12 @@ def _table(
     answers = {s: np.where(np.isfinite(a), np.clip(a, -1, 1), np.nan) for s, a in answers.items()}
     main = list(answers.values())[-1]
     answered = ~np.isnan(main).any(axis=1)
-    reasons = np.where(
-        valid, np.where(answered, "", UNANSWERED), "no " + " or ".join(evidence) + " evidence at this frame"
-    )
+    why: dict[Modality, list[str]] = {m: ["" if ok else UNSEEN.get(m, "") for ok in of] for m, of in seen.items()}
+    if "audio" in seen:
+        unheard = frame_reasons(track.segments.ranges, track.segments.verdict, num)
+        why["audio"] = ["" if ok else reason for ok, reason in zip(seen["audio"], unheard, strict=True)]
+    parts = [[f"{m}: {reason}" if reason else "" for reason in of] for m, of in why.items()]
+    parts.append(np.where(valid & ~answered, UNANSWERED, "").tolist())
     columns: dict[str, Any] = {
         "video": [track.video] * num,
         "person": [track.person] * num,
@@ -293,14 +306,16 @@ def _table(
         "arousal": _nullable(main[:, 1]),
         **{f"{name}_spread": _nullable(spread[:, i]) for i, name in enumerate(("valence", "arousal"))},
         "valid": valid & answered,
-        "reason": reasons.tolist(),
+        "reason": ["; ".join(filter(None, row)) for row in zip(*parts, strict=True)],
     }
     for system in SYSTEMS:
         for i, name in enumerate(("valence", "arousal")):
             columns[f"{system}_{name}"] = _nullable(answers[system][:, i]) if system in answers else nothing
     for modality in MODALITIES:
         columns[f"{modality}_valid"] = seen.get(modality, pa.nulls(num, pa.bool_()))
+        columns[f"{modality}_reason"] = why.get(modality, pa.nulls(num, pa.string()))
         columns[f"{modality}_trust"] = _nullable(trust[modality]) if modality in trust else nothing
+    columns |= {f"face_{side}": _nullable(boxes[:, i]) for i, side in enumerate(schema.SIDES)}
     return pa.table(columns).select(schema.PREDICTIONS.names).cast(schema.PREDICTIONS)
 
 
@@ -342,11 +357,14 @@ def predict(
     if tracks is not None and people != "all":
         raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
     by_stem = {video.stem: video for video in videos}
-    given = (run, plan.addresses(run), models, by_stem, store, files.absolute(out), people, tracks, hints or {})
+    asked = None if tracks is None else _asked(tracks, by_stem)
+    todo = [{"video": video, "tracks": json.dumps(asked and asked[stem])} for stem, video in by_stem.items()]
+    own = {system: nameless(model) for system, model in models.items()}
+    given = (run, plan.addresses(run), own, store, files.absolute(out), people, hints or {})
     rows: list[dict[str, Any]] = []
     start = time.monotonic()
     with Meter("predict", float(len(by_stem)), "videos") as meter:
-        for row in pool([{"stem": stem} for stem in by_stem], Predictor, given, run.inference):
+        for row in pool(todo, Predictor, given, run.inference):
             rows.append(row)
             meter.advance(1.0)
     length, work_s = (sum(row.pop(name) for row in rows) for name in ("new_s", "took_s"))
@@ -372,6 +390,27 @@ def predict(
         if row["reason"]:
             say(f"{row['video']}: {row['status']}, {row['people']} people, {row['reason']}")
     return rows
+
+
+def _asked(tracks: Sequence[str], stems: Collection[str]) -> dict[str, list[tuple[str, str]]]:
+    """Tracks that a template names and whom each means, by the stem of their video."""
+    found: dict[str, list[tuple[str, str]]] = {stem: [] for stem in stems}
+    for track in tracks:
+        stem = affwild2.video_of(track, stems)
+        found[stem].append((track, affwild2.person_of(track, stem, tracks, stems)))
+    return found
+
+
+def read_predictions(uri: str) -> pa.Table:
+    """Predictions of a video; columns that an earlier version did not write are null.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    table = read_table(uri)
+    for missing in (field for field in schema.PREDICTIONS if field.name not in table.schema.names):
+        table = table.append_column(missing, pa.nulls(table.num_rows, missing.type))
+    return table.select(schema.PREDICTIONS.names)
 
 
 def read_outcomes(out: str) -> list[dict[str, Any]]:

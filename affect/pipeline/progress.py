@@ -14,8 +14,9 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+
+from affect.timeline import duration
 
 LINE_EVERY_S, LOOK_EVERY_S = 10.0, 1.0
 MAX_SAID = 300
@@ -32,6 +33,35 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())[-MAX_SAID:]
 
 
+class Rate:
+    """How fast one stage works, from the first look that finds anything done: what came before is no work of its own.
+
+    Args:
+        total: its amount of work.
+    """
+
+    def __init__(self, total: float) -> None:
+        """Nothing is known yet."""
+        self.total, self.done = total, 0.0
+        self._first: tuple[float, float] | None = None
+
+    def see(self, done: float) -> None:
+        """Note what is done by now."""
+        self.done = min(done, self.total)
+        if self._first is None and done > 0:
+            self._first = time.monotonic(), self.done
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that are left; None while nothing is known."""
+        if self.done >= self.total:
+            return 0.0
+        if self._first is None or self.done <= self._first[1]:
+            return None
+        elapsed = time.monotonic() - self._first[0]
+        return elapsed * (self.total - self.done) / (self.done - self._first[1])
+
+
 class Meter:
     """Counts work done against work known beforehand.
 
@@ -40,7 +70,8 @@ class Meter:
         total: amount of work.
         unit: what the amount counts, e.g. ``s of video``.
         start: work that was done before, which says nothing of the rate.
-        parts: amount of work of each stage, where the work passes several.
+        parts: amount of work of each stage, where the work passes several: then they are what is shown, and the
+            slowest says how much time is left.
         look: says how much each stage has done; asked every second.
     """
 
@@ -56,8 +87,8 @@ class Meter:
         """Start the clock."""
         self._name, self._total, self._unit = name, total, unit
         self._before = self._done = start
-        self._parts, self._look = dict(parts or {}), look
-        self._of_part = dict.fromkeys(self._parts, 0.0)
+        self._look = look
+        self._rates = {part: Rate(amount) for part, amount in (parts or {}).items()}
         self._note = ""
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
@@ -65,16 +96,17 @@ class Meter:
         self._lock = threading.Lock()
         if sys.stdout.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console())
+            self._bar = Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=Console())
 
     def __enter__(self) -> "Meter":
         """Show the bars."""
         self._tasks: dict[str, TaskID] = {}
         if self._bar:
             self._bar.start()
-            for part, amount in self._parts.items():
-                self._tasks[part] = self._bar.add_task(f"  {part}", total=round(amount))
-            self._task = self._bar.add_task(self._name, total=round(self._total))
+            shown = {part: rate.total for part, rate in self._rates.items()} or {"": self._total}
+            for part, amount in shown.items():
+                title = f"{self._name} {part}".rstrip()
+                self._tasks[part] = self._bar.add_task(title, total=round(amount), left="")
         self._watch = threading.Thread(target=self._ask, daemon=True)
         self._watch.start()
         return self
@@ -102,26 +134,46 @@ class Meter:
         while not self._over.wait(LOOK_EVERY_S):
             found = self._look() if self._look else {}
             with self._lock:
-                self._of_part |= found
+                for part, done in found.items():
+                    self._rates[part].see(done)
                 self._show()
 
     def _show(self) -> None:
         if self._bar:
+            left = self._left()
             for part, task in self._tasks.items():
-                self._bar.update(task, completed=round(self._of_part[part]))
-            self._bar.update(self._task, completed=round(self._done), description=f"{self._name} {self._note}")
+                done = self._rates[part].done if part else self._done
+                last = part == list(self._tasks)[-1]  # the estimate is of the whole
+                note = f"{left} {self._note}".strip() if last else ""
+                self._bar.update(task, completed=round(done), left=note)
         elif time.monotonic() - self._last >= LINE_EVERY_S and self._done < self._total:  # the end is said at the end
             self._last = time.monotonic()
             say(self._line())
 
+    def _left(self) -> str:
+        """The time that is left, in words; nothing while it is not known."""
+        if self._done >= self._total:
+            return ""
+        if self._rates:
+            known = [rate.left_s for rate in self._rates.values()]
+            if None in known:
+                return ""
+            left = max(seconds for seconds in known if seconds is not None)
+        elif self._done > self._before:
+            elapsed = time.monotonic() - self._start
+            left = elapsed * (self._total - self._done) / (self._done - self._before)
+        else:
+            return ""
+        return f"about {duration(left)} left"
+
     def _line(self) -> str:
         elapsed = time.monotonic() - self._start
-        rate = (self._done - self._before) / max(elapsed, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
-        eta = f", {left:.0f} s left" if self._done < self._total and self._done > self._before else ""
         note = f", {self._note}" if self._note else ""
-        parts = ""
-        if self._parts and self._done < self._total:
-            parts = f" ({', '.join(f'{p} {self._of_part[p]:.0f}/{amount:.0f}' for p, amount in self._parts.items())})"
-        done = f"{self._done:.0f} of {self._total:.0f} {self._unit}"
-        return f"{self._name}: {done}{parts} in {elapsed:.0f} s, {rate:.1f} a second{eta}{note}"
+        if self._rates and self._done < self._total:
+            parts = ", ".join(f"{part} {rate.done:.0f} of {rate.total:.0f}" for part, rate in self._rates.items())
+            done, rate = f"{parts} {self._unit}", ""
+        else:
+            done = f"{self._done:.0f} of {self._total:.0f} {self._unit}"
+            rate = f", {(self._done - self._before) / max(elapsed, 1e-9):.1f} a second"
+        left = f", {words}" if (words := self._left()) else ""
+        return f"{self._name}: {done} in {duration(elapsed)}{rate}{left}{note}"

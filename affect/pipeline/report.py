@@ -29,15 +29,15 @@ from affect.corpus.hints import Points
 from affect.corpus.video import MediaError
 from affect.face.tracks import at, choose
 from affect.pipeline import plan, results, speed
+from affect.pipeline.caveat import caveat_of
 from affect.pipeline.cluster import room
-from affect.pipeline.demo import caveat_of
 from affect.pipeline.evaluate import Evaluation
 from affect.pipeline.features import load_table, who_is_who
 from affect.pipeline.film import Cast, film
 from affect.pipeline.graph import each
 from affect.pipeline.models import Model
 from affect.pipeline.plan import Video
-from affect.pipeline.predict import read_outcomes
+from affect.pipeline.predict import read_outcomes, read_predictions
 from affect.pipeline.progress import Meter, say
 from affect.pipeline.store import Store, read_table
 from affect.report.figures import gold_against_predicted, ranking
@@ -203,7 +203,7 @@ def _page(
         files.delete(target)
         files.delete(page)
         return {"row": json.dumps(index_row(row, schema.PREDICTIONS.empty_table(), None))}
-    table = read_table(files.join(out, f"{row['video']}.parquet"))
+    table = read_predictions(files.join(out, f"{row['video']}.parquet"))
     shown = [moment for rows in by_track(table)[:MAX_SHOWN] for moment in moments(rows)]
     pictures = [""] * len(shown)
     name = None

@@ -9,27 +9,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from affect import files
 from affect.config import Kind, Run
-from affect.corpus import affwild2, video
+from affect.corpus import video
+from affect.corpus.clip import keep_none
 from affect.corpus.video import MediaError
+from affect.corpus.videos import Places, as_list, find
 from affect.device import at_hand
 from affect.pipeline import plan
 from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extractor
 from affect.pipeline.progress import say
 from affect.pipeline.state import State, States
-from affect.pipeline.store import Outcome, Store, probe_key
+from affect.pipeline.store import Outcome, Store
 
 MAX_REASONS, MAX_NAMED = 12, 3
 """Reasons that are said, and videos that are named for each."""
 
 
-def status(run: Run, videos: str, store: Store, tracks: list[str], *, describe: bool = False) -> int:
+def status(run: Run, videos: Places, store: Store, tracks: list[str], *, describe: bool = False) -> int:
     """Say what is done, what failed and what is missing; nothing is computed or written.
 
     Args:
         run: the run.
-        videos: folder, bucket prefix, pattern or one video.
+        videos: where videos are.
         store: where features are.
         tracks: names of known tracks, which decide what behaviour is asked.
         describe: whether descriptions in words are looked at, too.
@@ -37,16 +38,15 @@ def status(run: Run, videos: str, store: Store, tracks: list[str], *, describe: 
     Returns:
         0 if everything is there and fine, 3 if something failed, 1 if something is missing.
     """
-    names = affwild2.list_videos(videos)
-    asked, where = plan.wanted(run, videos, tracks, describe=describe)
-    sizes = {path: (size, version) for path, size, version in affwild2.walk_videos(videos)}
+    found = find(videos)
+    asked, where = plan.wanted(run, found.videos, tracks, describe=describe)
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in ("videos", *where)}
     reasons: dict[str, list[str]] = {}
     states = States(store)
-    probes = {stem: probe_key(path, *sizes[path]) for stem, path in sorted(names.items())}
+    probes = {stem: plan.key_of(file) for stem, file in sorted(found.videos.items())}
     probed = states.of("videos", probes.values())
     misnamed = State(Outcome("failed", plan.MISNAMED, 0), None)
-    for path in affwild2.misnamed_videos(videos):
+    for path in found.misnamed:
         _count(misnamed, counts["videos"], reasons, "", path)
     usable = {}
     for stem, key in probes.items():
@@ -56,7 +56,12 @@ def status(run: Run, videos: str, store: Store, tracks: list[str], *, describe: 
     for kind in where:
         units = {
             stem: plan.unit_keys(
-                kind, where[kind], asked[stem], names[stem], head.fingerprint, plan.num_clips(head.last_s, run)
+                kind,
+                where[kind],
+                asked[stem],
+                found.videos[stem].path,
+                head.fingerprint,
+                plan.num_clips(head.last_s, run),
             )
             for stem, head in usable.items()
         }
@@ -90,12 +95,12 @@ def _print(counts: Mapping[str, Counter[str]], reasons: Mapping[str, list[str]],
         console.print(f"  and {len(reasons) - MAX_REASONS} other reasons")
 
 
-def replay(run: Run, videos: str, wanted: str, tracks: list[str], *, describe: bool = False) -> int:
+def replay(run: Run, videos: Places, wanted: str, tracks: list[str], *, describe: bool = False) -> int:
     """Do one clip, or all of one video, in this process and say everything; nothing is written.
 
     Args:
         run: the run.
-        videos: folder, bucket prefix, pattern or one video.
+        videos: where videos are.
         wanted: ``VIDEO`` or ``VIDEO:CLIP``, the video by its name without suffix, the clip by its number from 0.
         tracks: names of known tracks.
         describe: whether it is described in words, too.
@@ -106,13 +111,15 @@ def replay(run: Run, videos: str, wanted: str, tracks: list[str], *, describe: b
     Raises:
         ValueError: there is no such video or clip.
     """
-    names = affwild2.list_videos(videos)
+    names = find(videos).videos
     stem, _, number = (wanted, "", "") if wanted in names else wanted.rpartition(":")
     if stem not in names or (number and not number.isdecimal()):
-        raise ValueError(f"--only {wanted}: no such video in {videos}; give VIDEO or VIDEO:CLIP, without a suffix")
-    uri = files.join(affwild2.videos_root(videos), names[stem])
+        raise ValueError(
+            f"--only {wanted}: no such video in {' '.join(as_list(videos))}; give VIDEO or VIDEO:CLIP, without a suffix"
+        )
+    uri = names[stem].uri
     try:
-        probe = video.probe(uri, names[stem])
+        probe = video.probe(uri, names[stem].path)
     except (MediaError, OSError):
         traceback.print_exc()
         return EXIT_PARTIAL
@@ -128,7 +135,7 @@ def replay(run: Run, videos: str, wanted: str, tracks: list[str], *, describe: b
         for clip in [int(number)] if number else range(total):
             start = time.monotonic()
             try:
-                done = work(plan.make_clip(uri, asked, probe, clip, run))
+                done = work(plan.make_clip(uri, asked, probe, clip, run), None, keep_none)
             except MediaError:
                 traceback.print_exc()
                 code = EXIT_PARTIAL

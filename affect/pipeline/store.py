@@ -3,6 +3,7 @@
     STORE/<modality>/<address:16>/<slug>-<fingerprint:12>/<clip:05d>.parquet
     STORE/videos/<slug>-<path, size and version:12>.parquet
     STORE/_attempts/<start>-<job>/      clips under way, see :class:`Attempts`
+    STORE/_parts/<key:24>.parquet       as far as they are done, see :class:`Parts`
 
 An object is present when it is complete. It carries ``status``, ``reason``, the schema's version, and length and
 checksum of what it holds, and nothing that changes from run to run, so that doing a unit twice gives the same bytes.
@@ -13,6 +14,7 @@ them into memory, so that all processes of a node share one copy. Of those named
 
 import hashlib
 import io
+import json
 import os
 import re
 import time
@@ -29,11 +31,11 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from affect import files, schema
-from affect.corpus.clip import Extracted, Status
+from affect.corpus.clip import Extracted, Part, Status
 from affect.pipeline import sealed
 
 MAPPED, ROWS = ".arrow", ".rows.arrow"
-ATTEMPTS = "_attempts"
+ATTEMPTS, PARTS = "_attempts", "_parts"
 MAX_ATTEMPTS = 3
 MAX_RUN_S = 86_400
 """Seconds after which markers of another run are left behind: it ended, or counts anew, which harms nothing."""
@@ -82,7 +84,7 @@ class Store:
         if key.endswith(MAPPED):
             content = sealed.to_arrow(table, note, by_row=key.endswith(ROWS))
         else:
-            content = sealed.to_parquet(table, note)
+            content = sealed.to_parquet(table.combine_chunks(), note)  # however many parts it was made of
         written = files.write(self.uri_of(key), content, replace=replace)
         return outcome if written else self.outcome(key)
 
@@ -256,3 +258,37 @@ class Attempts:
 
     def _marker(self, key: str) -> str:
         return files.join(self._folder, hashlib.sha256(key.encode()).hexdigest()[:24])
+
+
+class Parts:
+    """Parts of clips under way: a job that is stopped loses the work of seconds.
+
+    Args:
+        store: where they lie.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Remember the place."""
+        self._store = store
+
+    def load(self, key: str, rows: pa.Schema) -> Part | None:
+        """As far as a unit of such rows is done; None if nothing was kept, or nothing that can be read."""
+        try:
+            found = self._store.get(self._of(key))
+            return Part(found.table.cast(rows), **json.loads(found.reason))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def keep(self, key: str, part: Part) -> None:
+        """Keep a part in the place of an earlier one; a store that takes none says so when the unit is written."""
+        note = {"last": part.last, "share": part.share, "counts": part.counts}
+        with suppress(OSError):
+            self._store.put(self._of(key), Extracted(part.table, "ok", json.dumps(note)))
+
+    def end(self, key: str) -> None:
+        """Forget a unit's part."""
+        with suppress(OSError):
+            files.delete(self._store.uri_of(self._of(key)))
+
+    def _of(self, key: str) -> str:
+        return f"{PARTS}/{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"

@@ -15,6 +15,7 @@ from jaxtyping import Int16
 from numpy import ndarray
 
 from affect import schema
+from affect.audio.speaking import NO_SOUND
 from affect.config import MODALITIES, Modality, address
 from affect.corpus.affwild2 import Split
 from affect.corpus.track import Patches, Segments, Track
@@ -190,7 +191,7 @@ def _read_audio(table: pa.Table) -> dict[str, Any]:
 
 def _no_audio(num: int) -> dict[str, Any]:
     silence = np.zeros(num, dtype=bool)
-    return {"audio_valid": silence, "kept": silence, "verdict": ["no audio"] * num}
+    return {"audio_valid": silence, "kept": silence, "verdict": [NO_SOUND] * num}
 
 
 def waveforms(store: Store, key: str) -> Rows:

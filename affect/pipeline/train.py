@@ -33,9 +33,7 @@ from affect.pipeline.models import (
     embedded_key,
     load_model,
     make_task,
-    note_run,
     put_embedded,
-    run_name,
     settings_address,
     with_embeddings,
 )
@@ -46,6 +44,7 @@ from affect.pipeline.speed import speed_of
 from affect.pipeline.store import Store
 from affect.pipeline.stream import TrackLoader
 from affect.pipeline.tracks import TrackRef, load_track
+from affect.pipeline.trainings import note_run, run_name
 from affect.pipeline.trunk import store_trunk, with_trunk
 from affect.pipeline.workers import MAX_FAILURES, Observer, device_of, on_workers, open_many_files
 from affect.tasks.track import TrackTask
@@ -197,7 +196,7 @@ def train_all(
             for training in todo:
                 _embed_missing(training)
             upstream[system] = {ref.name: training.address for training in todo for ref in training.embeds}
-        note_run(runs, run_name(run.name, folds), {system: load_model(whole.uri)})
+        note_run(run, runs, run_name(run.name, folds), store.uri, {system: whole.address})
     return made
 
 

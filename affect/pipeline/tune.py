@@ -36,6 +36,7 @@ from affect.concordance import Score
 from affect.config import FIELDS, Run, Workers, address, flat, setting, with_settings
 from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
+from affect.corpus.videos import Places
 from affect.learning import Epoch, Keeper
 from affect.pipeline.cluster import WORKERS_ADVICE, at_most, check_room, shares_of
 from affect.pipeline.evaluate import Evaluation, score_models
@@ -392,14 +393,14 @@ def _trial(result: Any) -> Trial:  # noqa: ANN401 -- Ray Tune's own class
 
 
 def conclude(
-    job: Search, trials: Sequence[Trial], sets: Sequence[tuple[str, str]], hints: Mapping[str, Points]
+    job: Search, trials: Sequence[Trial], sets: Sequence[tuple[Places, str]], hints: Mapping[str, Points]
 ) -> None:
     """Train winner and defaults anew, judge both, say what came of the search and add it to the search's page.
 
     Args:
         job: the search.
         trials: the best first.
-        sets: folders of videos and labels.
+        sets: places of videos, and folders of labels.
         hints: points on the person that a track means, by track.
     """
     training = job.training

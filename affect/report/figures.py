@@ -92,15 +92,15 @@ def ranking(scores: Mapping[str, tuple[float, float]]) -> tuple[str, str, str]:
     order = sorted(scores, key=lambda name: -np.nansum(scores[name]))
     shown = order if len(order) <= 30 else [*order[:15], *order[-15:]]
     with drawn():
-        figure = Figure(figsize=(8.4, 0.6 + 0.24 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(8.4, 1.2 + 0.24 * len(shown)), layout="constrained")
         axes = figure.subplots()
         for i, (name, marker, color) in enumerate((("valence", "o", "#0b62a8"), ("arousal", "^", "#b3460f"))):
             axes.scatter([scores[v][i] for v in shown], range(len(shown)), marker=marker, color=color, label=name, s=26)
         axes.set_yticks(range(len(shown)), [v.replace("$", r"\$") for v in shown])
-        axes.invert_yaxis()
+        axes.set_ylim(len(shown) - 0.4, -0.6)  # the first and the last point whole, the best on top
         axes.set_xlabel("CCC of the video")
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)  # above the points
         picture = svg(figure)
     left_out = "" if len(shown) == len(order) else f" The 15 best and 15 worst of {len(order)}."
     return "Each video", picture, f"CCC of valence and arousal within each video.{left_out}"

@@ -14,6 +14,7 @@ from affect.config import MODALITIES
 from affect.face.overlay import COLORS
 from affect.report.figures import drawn, svg, template, text
 from affect.report.series import DIMENSIONS, Moment, column, person_data, shows_person, thinned
+from affect.timeline import duration
 
 SPARK_POINTS = 60
 """Points of the small curves of an index."""
@@ -48,7 +49,7 @@ def video_page(
             "name": person["name"],
             "track": person["track"],
             **{d: _signed(person["mean"][d]) for d in DIMENSIONS},
-            "seen": {m: f"{100 * person['seen'][m]['share']:.0f} %" if m in person["seen"] else "" for m in shown},
+            "seen": {m: person["seen"].get(m) for m in shown},
         }
         for person in people
     ]
@@ -97,9 +98,13 @@ def index_row(row: Mapping[str, Any], table: pa.Table, page: str | None) -> dict
     found: dict[str, Any] = {**row, "page": page, "spark": {}, "ccc": None}
     found["coverage"] = float(valid.mean()) if len(valid) else 0.0
     for dimension in DIMENSIONS:
-        means = [float(np.mean(column(rows, dimension)[s])) for rows in people if (s := shows_person(rows)).any()]
-        found[dimension] = round(float(np.mean(means)), 3) if means else None  # what the table is sorted by
-        found[f"{dimension}_of_each"] = " / ".join(f"{mean:+.2f}" for mean in means)
+        means = {
+            rows["person"][0].as_py(): float(np.mean(column(rows, dimension)[s]))
+            for rows in people
+            if (s := shows_person(rows)).any()
+        }
+        found[dimension] = round(float(np.mean(list(means.values()))), 3) if means else None  # what the table sorts by
+        found[f"{dimension}_of_each"] = [(name if len(people) > 1 else "", f"{m:+.2f}") for name, m in means.items()]
         found["spark"][dimension] = [
             thinned(column(rows, dimension), max(1, rows.num_rows // SPARK_POINTS)) for rows in people[:2]
         ]
@@ -206,15 +211,6 @@ def training_page(title: str, models: Sequence[Mapping[str, Any]], caveat: str) 
             figures.append((model["title"], svg(figure), caption))
     shown = [{**model, "settings": json.dumps(model["settings"], indent=1)} for model in models]
     return template("training.html").render(title=title, models=shown, figures=figures, caveat=caveat)
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, to be read."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def said(value: float, form: str = "{:.3f}") -> str:

@@ -1,5 +1,6 @@
 """Predictions as a page shows them: fewer points, stretches without evidence, the strongest moments."""
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from affect import timeline
-from affect.config import MODALITIES, SYSTEMS
+from affect.config import MODALITIES, SYSTEMS, Modality
 
 MAX_POINTS = 3000
 """Points of a curve; longer tracks are shown as means of as many equal stretches."""
@@ -16,12 +17,8 @@ MIN_GAP_S = 0.2
 """Shorter stretches without evidence are not marked."""
 ONE_FRAME_S = 0.04
 """How long the only frame of a video is shown."""
-MODALITY_WORDS = {
-    "face": "the face is not found",
-    "behavior": "no state of the vision-language model",
-    "audio": "no sound, or the mouth is not seen to speak",
-}
-"""Why a modality has no evidence."""
+NOT_SAID = "no evidence"
+"""Why a modality saw nothing, in predictions of earlier versions."""
 DIMENSIONS = ("valence", "arousal")
 
 
@@ -88,7 +85,7 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
     main = {d: column(rows, d) for d in DIMENSIONS}
     systems = {s: {d: column(rows, f"{s}_{d}") for d in DIMENSIONS} for s in SYSTEMS}
     same = [s for s, of in systems.items() if all(np.allclose(of[d], main[d], equal_nan=True) for d in DIMENSIONS)]
-    seen = {m: rows[f"{m}_valid"] for m in MODALITIES if rows[f"{m}_valid"].null_count == 0}
+    seen = [m for m in MODALITIES if rows[f"{m}_valid"].null_count == 0]
     trust = {m: column(rows, f"{m}_trust") for m in MODALITIES}
     valid = rows["valid"].to_numpy(zero_copy_only=False)
     shown = shows_person(rows)
@@ -107,17 +104,27 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
             if s not in same and not np.isnan(of["valence"]).all()
         },
         "gold": None if gold is None else {d: thinned(gold[:, i], step) for i, d in enumerate(DIMENSIONS)},
-        "seen": {
-            m: {
-                "share": round(float(np.mean(of.to_numpy(zero_copy_only=False))), 3),
-                "gaps": stretches(~of.to_numpy(zero_copy_only=False), time_s, end_s, MIN_GAP_S),
-                "why": MODALITY_WORDS[m],
-            }
-            for m, of in seen.items()
-        },
+        "seen": {m: _evidence(rows, m, time_s, end_s) for m in seen},
         "missing": stretches(~valid, time_s, end_s, MIN_GAP_S),
         "mean": {d: round(float(np.mean(values[shown])), 3) if shown.any() else None for d, values in main.items()},
         "trust": {m: thinned(of, step) for m, of in trust.items() if not np.isnan(of).all()},
+    }
+
+
+def _evidence(rows: pa.Table, modality: Modality, time_s: Float[ndarray, " frames"], end_s: float) -> dict[str, Any]:
+    """Where a modality saw a person: as a share, and the stretches where it did not, each with its reason."""
+    valid = rows[f"{modality}_valid"].to_numpy(zero_copy_only=False)
+    reasons = np.array([reason or NOT_SAID for reason in rows[f"{modality}_reason"].to_pylist()], dtype=object)
+    missing = dict(Counter(reasons[~valid].tolist()).most_common())
+    gaps = [
+        (*stretch, reason)
+        for reason in missing
+        for stretch in stretches(~valid & (reasons == reason), time_s, end_s, MIN_GAP_S)
+    ]
+    return {
+        "share": round(float(np.mean(valid)), 3),
+        "missing": {reason: round(number / len(valid), 3) for reason, number in missing.items()},
+        "gaps": sorted(gaps),
     }
 
 

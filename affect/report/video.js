@@ -8,12 +8,13 @@
   const DASHES = ["", "9 4", "2 3", "11 4 2 4", "5 2", "1 2"];
   const SYSTEM = { face: "#8a5a00", behavior: "#127a4b", audio: "#8b3a8f", dcmmoe: "#444c55", raav: "#b3460f" };
   const WORDS = { face: "face", behavior: "behaviour", audio: "audio", dcmmoe: "DCMMOE", raav: "RAAV" };
+  const SOUNDLESS = ["no sound", "silence"];
   const DASH_OF = { face: "6 3", behavior: "2 3", audio: "9 3 2 3", dcmmoe: "1 3", raav: "4 2 1 2" };
-  const LEFT = 84, RIGHT = 8, WIDTH = 1100, PANEL = 130, STRIP = 16, TRUST = 70;
+  const LEFT = 84, RIGHT = 8, NARROWEST = 300, PANEL = 130, STRIP = 16, TRUST = 70, NOTE = 16;
   const END = data.end;
   const shown = new Set(data.people.map((_, i) => i));
   const layers = new Set(data.people.some((p) => p.gold) ? ["gold", "spread"] : ["spread"]);
-  let now = 0, from = 0, length = END;
+  let now = 0, from = 0, length = END, width = 0; // width of the drawing in pixels: as wide as its place
 
   const element = (name, attributes, parent, text) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -22,11 +23,11 @@
     if (parent) parent.append(made);
     return made;
   };
-  const x = (time) => LEFT + ((time - from) / length) * (WIDTH - LEFT - RIGHT);
+  const x = (time) => LEFT + ((time - from) / length) * (width - LEFT - RIGHT);
   const timeAt = (clientX) => {
     const box = timeline.firstChild.getBoundingClientRect();
-    const at = ((clientX - box.left) / box.width) * WIDTH;
-    return clamp(from + ((at - LEFT) / (WIDTH - LEFT - RIGHT)) * length);
+    const at = ((clientX - box.left) / box.width) * width;
+    return clamp(from + ((at - LEFT) / (width - LEFT - RIGHT)) * length);
   };
   const clamp = (time) => Math.min(Math.max(0, time), Math.max(0, END - 0.001));
   const indexAt = (person, time) => {
@@ -72,26 +73,28 @@
   };
   const signed = (value) => (value === null || value === undefined ? "none" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2));
 
+  const weightless = (person) => Object.keys(person.trust).length ? of(person.seen).map(([m]) => m).filter((m) => !(m in person.trust)) : [];
   const of = (values) => ["face", "behavior", "audio"].filter((m) => m in values).map((m) => [m, values[m]]);
 
   let cursor;
   const strips = () => data.people.flatMap((person, i) => (shown.has(i) ? [[person, i]] : []));
   function draw() {
-    const perPerson = strips().map(([person]) => STRIP * Object.keys(person.seen).length + (Object.keys(person.trust).length ? TRUST + 26 : 0) + 30);
+    width = Math.max(NARROWEST, timeline.clientWidth);
+    const perPerson = strips().map(([person]) => STRIP * Object.keys(person.seen).length + (Object.keys(person.trust).length ? TRUST + 26 + NOTE * weightless(person).length : 0) + 30);
     const height = 2 * (PANEL + 18) + perPerson.reduce((a, b) => a + b, 0) + 24;
-    const drawn = element("svg", { viewBox: `0 0 ${WIDTH} ${height}`, "aria-hidden": "true" });
+    const drawn = element("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
     const patterns = element("defs", {}, drawn);
     const hatch = element("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, patterns);
     element("rect", { width: 6, height: 6, fill: "#eceff2" }, hatch);
     element("line", { x1: 0, y1: 0, x2: 0, y2: 6, stroke: "#8794a1", "stroke-width": 2 }, hatch);
     const clip = element("clipPath", { id: "inside" }, patterns);
-    element("rect", { x: LEFT, y: 0, width: WIDTH - LEFT - RIGHT, height }, clip);
+    element("rect", { x: LEFT, y: 0, width: width - LEFT - RIGHT, height }, clip);
     let top = 8;
     for (const dimension of ["valence", "arousal"]) {
       const y = (value) => top + PANEL * (1 - (value + 1) / 2);
       element("text", { x: 4, y: top + 12, class: "name" }, drawn, dimension);
       for (const tick of [-1, -0.5, 0, 0.5, 1]) {
-        element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick), stroke: tick ? "#e3e8ed" : "#aab4be" }, drawn);
+        element("line", { x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick), stroke: tick ? "#e3e8ed" : "#aab4be" }, drawn);
         if (tick !== 1) element("text", { x: LEFT - 6, y: y(tick) + 4, "text-anchor": "end" }, drawn, tick);
       }
       const inside = element("g", { "clip-path": "url(#inside)" }, drawn);
@@ -122,39 +125,40 @@
         element("text", { x: LEFT - 6, y: top + 12, "text-anchor": "end" }, drawn, WORDS[modality]);
         const inside = element("g", { "clip-path": "url(#inside)" }, drawn);
         element("rect", { x: x(0), y: top + 2, width: x(person.end) - x(0), height: STRIP - 4, fill: COLORS[i % COLORS.length], opacity: 0.55 }, inside);
-        for (const [a, b] of seen.gaps) {
-          const gap = element("rect", { x: x(a), y: top + 2, width: Math.max(1, x(b) - x(a)), height: STRIP - 4, fill: "url(#hatch)" }, inside);
-          element("title", {}, gap, `${WORDS[modality]} from ${a.toFixed(1)} to ${b.toFixed(1)} s: ${seen.why}`);
+        for (const [a, b, why] of seen.gaps) {
+          const gap = element("rect", { x: x(a), y: top + 2, width: Math.max(1, x(b) - x(a)), height: STRIP - 4, fill: SOUNDLESS.includes(why) ? "#dde2e7" : "url(#hatch)", "data-why": why }, inside);
+          element("title", {}, gap, `${WORDS[modality]} from ${a.toFixed(1)} to ${b.toFixed(1)} s: ${why}`);
         }
         top += STRIP;
       }
       if (Object.keys(person.trust).length) {
         element("text", { x: 4, y: top + 16, class: "name" }, drawn, "trust");
-        top += 24;
+        const notes = weightless(person);
+        const legend = top + 18;
+        top += 24 + NOTE * notes.length;
         const y = (value) => top + TRUST * (1 - value);
         for (const tick of [0, 0.5, 1]) {
-          element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick), stroke: "#e3e8ed" }, drawn);
+          element("line", { x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick), stroke: "#e3e8ed" }, drawn);
           element("text", { x: LEFT - 6, y: y(tick) + 4, "text-anchor": "end" }, drawn, tick);
         }
         const inside = element("g", { "clip-path": "url(#inside)" }, drawn);
-        let at = WIDTH - RIGHT - 8;
+        let at = width - RIGHT - 8;
         for (const [modality, values] of of(person.trust).reverse()) {
           element("path", { d: path(person, values, y), fill: "none", stroke: SYSTEM[modality], "stroke-width": 1.8, "stroke-dasharray": DASH_OF[modality], "data-trust": modality }, inside);
-          element("text", { x: at, y: top - 6, "text-anchor": "end" }, drawn, WORDS[modality]);
+          element("text", { x: at, y: legend, "text-anchor": "end" }, drawn, WORDS[modality]);
           at -= 8 * WORDS[modality].length + 4;
-          element("line", { x1: at - 26, x2: at, y1: top - 10, y2: top - 10, stroke: SYSTEM[modality], "stroke-width": 2, "stroke-dasharray": DASH_OF[modality] }, drawn);
+          element("line", { x1: at - 26, x2: at, y1: legend - 4, y2: legend - 4, stroke: SYSTEM[modality], "stroke-width": 2, "stroke-dasharray": DASH_OF[modality] }, drawn);
           at -= 44;
         }
-        for (const [modality] of of(person.seen).filter(([m]) => !(m in person.trust))) {
-          element("text", { x: LEFT + 4, y: top - 6 }, drawn, `${WORDS[modality]} has no gate`);
-        }
+        notes.forEach((modality, line) => element("text", { x: 4, y: legend + NOTE * (line + 1) }, drawn, `${WORDS[modality]} has no weight of its own: it changes the others`));
         top += TRUST;
       }
       top += 16;
     }
-    const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600].find((s) => length / s <= 12) || 1200;
+    const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600].find((s) => length / s <= Math.max(3, (width - LEFT) / 80)) || 1200;
     for (let tick = Math.ceil(from / step) * step; tick <= from + length + 1e-6; tick += step) {
-      element("text", { x: x(tick), y: height - 6, "text-anchor": "middle" }, drawn, clock(tick));
+      const last = x(tick) > width - 24; // whose middle would be past the edge
+      element("text", { x: last ? width - 2 : x(tick), y: height - 6, "text-anchor": last ? "end" : "middle" }, drawn, clock(tick));
     }
     cursor = element("line", { y1: 0, y2: height - 20, stroke: "#111", "stroke-width": 1.5, id: "cursor" }, drawn);
     timeline.replaceChildren(drawn);
@@ -209,8 +213,8 @@
     const said = strips().map(([person]) => {
       const k = indexAt(person, now);
       const missing = person.missing.some(([a, b]) => a <= now && now < b) ? ", no evidence here" : "";
-      const known = person.gold && person.gold.valence[k] !== null ? ` (gold ${signed(person.gold.valence[k])}, ${signed(person.gold.arousal[k])})` : "";
-      const unseen = !missing && person.seen.face && person.seen.face.gaps.some(([a, b]) => a <= now && now < b) ? ", the face is not found here" : "";
+      const known = person.gold && person.gold.valence[k] !== null ? ` (annotated ${signed(person.gold.valence[k])}, ${signed(person.gold.arousal[k])})` : "";
+      const unseen = of(person.seen).flatMap(([m, seen]) => seen.gaps.filter(([a, b]) => a <= now && now < b).map(([, , why]) => `, ${WORDS[m]}: ${why}`)).join("");
       return `${data.people.length > 1 ? person.name + ": " : ""}valence ${signed(person.valence[k])}, arousal ${signed(person.arousal[k])}${known}${missing}${unseen}`;
     }).join("; ");
     document.getElementById("readout").textContent = `${clock(now)} · ${said}`;
@@ -296,4 +300,5 @@
   zoom.hidden = zoom.querySelectorAll("button").length < 2;
   drawPlane();
   draw();
+  new ResizeObserver(() => { if (Math.max(NARROWEST, timeline.clientWidth) !== width) draw(); }).observe(timeline);
 })();

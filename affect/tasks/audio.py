@@ -12,6 +12,7 @@ from transformers import WavLMConfig, WavLMModel
 
 from affect import timeline
 from affect.audio.augment import augment
+from affect.audio.speaking import SILENCE
 from affect.audio.wavlm import WavlmRegressor, load_backbone, parameter_groups, sizes_of
 from affect.batches import Arrays, Batch, Example, Outputs, Window
 from affect.config import Wavlm
@@ -67,6 +68,7 @@ class AudioTask(TrackTask):
     def census(self, items: Sequence[Track]) -> str:
         """What the mouth filter and the labels leave of the segments."""
         segments = [(track, i) for track in items for i in range(len(track.segments.kept))]
+        silent = sum(track.segments.verdict[i].startswith(SILENCE) for track, i in segments)
         heard = [(track, i) for track, i in segments if track.segments.audio_valid[i]]
         kept = [(track, i) for track, i in heard if track.segments.kept[i]]
         rejected = [track.segments.verdict[i] for track, i in heard if not track.segments.kept[i]]
@@ -74,10 +76,10 @@ class AudioTask(TrackTask):
         rule, blocks = self._model.speaking, self._model.blocks
         learned = sum(self.trains_on(track, (i * blocks, (i + 1) * blocks)) for track, i in kept)
         return (
-            f"{len(items)} tracks have {len(segments)} segments, {len(heard)} of them with sound; the mouth is seen in "
-            f"less than {rule.min_coverage:.0%} of the frames of {hidden} and open for less than {rule.min_open_s:g} s "
-            f"in {closed}, so {len(kept)} are kept, of which {learned} have {self._model.min_blocks} annotated blocks; "
-            "--wavlm.speaking.* holds the rule"
+            f"{len(items)} tracks have {len(segments)} segments, {len(heard)} of them with sound and {silent} silent; "
+            f"the mouth is seen in less than {rule.min_coverage:.0%} of the frames of {hidden} and open for less than "
+            f"{rule.min_open_s:g} s in {closed}, so {len(kept)} are kept, of which {learned} have "
+            f"{self._model.min_blocks} annotated blocks; --wavlm.speaking.* holds the rule"
         )
 
     def example(self, track: Track, window: Window) -> Example:

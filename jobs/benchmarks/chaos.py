@@ -90,7 +90,7 @@ def frail(log: str, traps: tuple[Trap, ...]) -> type[extraction.Stage]:
     """A stage that notes every attempt at a clip in a file, and steps into traps."""
 
     class Frail(extraction.Stage):
-        def _try(self, clip: Clip, limit_s: float) -> Extracted:
+        def _try(self, clip: Clip, key: str, limit_s: float) -> Extracted:
             line = f"{self._kind} {clip.probe.path} {clip.start_s:g}"
             first = line not in _lines(log)
             with open(log, "a") as file:
@@ -103,7 +103,7 @@ def frail(log: str, traps: tuple[Trap, ...]) -> type[extraction.Stage]:
                 self._extract = _hang
             if "tear" in sprung and first:
                 os.fsync = _tear  # type: ignore[assignment]
-            return super()._try(clip, limit_s)
+            return super()._try(clip, key, limit_s)
 
     return Frail
 
@@ -112,7 +112,7 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if os.path.exists(path) else []
 
 
-def _hang(clip: Clip) -> Extracted:
+def _hang(clip: Clip, *_: object) -> Extracted:
     time.sleep(3600)
     raise AssertionError(f"{clip.uri} was to be stopped")
 

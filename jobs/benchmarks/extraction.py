@@ -103,8 +103,8 @@ def face() -> None:
     clip = Clip(uri, info, 0.0, 5.0, Grid())
     with tempfile.TemporaryDirectory() as name:
         stage = FaceClip(Face(weights=str(true_size_encoder(Path(name)))))
-    finder = stage._find
-    assert isinstance(finder, Finder)
+    finder, encode = stage._find, stage._encode
+    assert isinstance(finder, Finder) and encode
     pictures = [picture for _, picture in video.decode(uri, info, *clip.frames)]
     found = finder(range(len(pictures)), pictures)[0]
     crops = np.concatenate([letterbox(pictures[row.frame], row.box[None], 240) for row in found])
@@ -113,7 +113,7 @@ def face() -> None:
         finder._detect(pictures)
         for crop in crops:
             finder._mesh(crop)
-        stage._encode(crops)
+        encode(crops)
         return len(pictures)
 
     def whole() -> int:
@@ -171,6 +171,8 @@ def pipeline(copies: int = 2) -> None:
     """The demo's labelled videos, several times under different names, through all three stages."""
     from affect import recipes
     from affect.config import MODALITIES
+    from affect.corpus.clip import keep_none
+    from affect.corpus.videos import find
     from affect.pipeline import demo, plan
     from affect.pipeline.extract import extract, extractor
     from affect.pipeline.job import start_ray
@@ -186,7 +188,7 @@ def pipeline(copies: int = 2) -> None:
             for path in sorted(Path(places.videos).iterdir()):
                 shutil.copy(path, root / "videos" / f"{path.stem}-{copy}{path.suffix}")
         store = Store(str(root / "store"))
-        videos = plan.probe_videos(str(root / "videos"), store, {})
+        videos = plan.probe_videos(find(str(root / "videos")), store, {})
         frames = sum(video.head.num_frames for video in videos if video.head)
         start = time.perf_counter()
         extract(run, str(root / "videos"), store)
@@ -199,7 +201,8 @@ def pipeline(copies: int = 2) -> None:
             info = plan.load_probe(store, video.probe_key)
             for number in range(plan.num_clips(video.head.last_s, run)):
                 for modality in MODALITIES:
-                    made = extractors[modality](plan.make_clip(video.uri, video.prompts, info, number, run))
+                    clip = plan.make_clip(video.uri, video.prompts, info, number, run)
+                    made = extractors[modality](clip, None, keep_none)
                     plain.put(f"{modality}/{video.stem}/{number:05d}.parquet", made)
         loop = frames / (time.perf_counter() - start)  # models loaded beforehand
     say_ratio(f"pipeline on {cores:g} cores", "frames", through, "plain loop", loop)
@@ -212,6 +215,7 @@ def protections() -> None:
     import ray
 
     from affect import recipes
+    from affect.corpus.videos import find
     from affect.pipeline import extract, plan
     from affect.pipeline.job import start_ray
     from affect.pipeline.store import Attempts, Store
@@ -232,12 +236,12 @@ def protections() -> None:
         setattr(owner, name, wrapped)
 
     start_ray()
-    tally: Any = ray.remote(num_cpus=0)(extract.Tally).remote()
+    ray.remote(num_cpus=0)(extract.Tally).options(name="tally", lifetime="detached").remote()
     with tempfile.TemporaryDirectory(dir=".") as folder:  # the disk, which /tmp need not be
-        store, where = Store(folder), plan.wanted(run, f"{home}/*1.mp4", []).where
-        videos = plan.probe_videos(f"{home}/*1.mp4", store, {})
+        store, where = Store(folder), plan.wanted(run, [], []).where
+        videos = plan.probe_videos(find(f"{home}/*1.mp4"), store, {})
         units, _ = plan.missing_units(videos, run, where, store, retry_failed=False)
-        stages = {kind: extract.Stage(kind, run, store, where, Attempts(store, "run"), tally) for kind in where}
+        stages = {kind: extract.Stage(kind, run, store, where, Attempts(store, "run"), "tally") for kind in where}
         for name in ("has", "put"):
             timed(Store, name)
         for name in ("begin", "end"):

@@ -90,6 +90,7 @@ def _upload(top: Path) -> str:
 
 def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
     from affect import recipes
+    from affect.corpus.videos import find
     from affect.pipeline import plan
     from affect.pipeline.status import status as say_status
     from affect.pipeline.store import Store
@@ -97,7 +98,7 @@ def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
     run = recipes.demo()
 
     def recognise() -> None:
-        probed = plan.probe_videos(videos, Store(store), {})
+        probed = plan.probe_videos(find(videos), Store(store), {})
         units, existing = plan.missing_units(probed, run, plan.addresses(run), Store(store), retry_failed=False)
         assert not units and len(existing) == 3 * NUM_VIDEOS
 

@@ -25,6 +25,7 @@ def tune() -> None:
     from affect import learning, recipes, spaces
     from affect.config import with_settings
     from affect.corpus import affwild2
+    from affect.corpus.videos import find
     from affect.pipeline import demo, plan
     from affect.pipeline.assemble import assemble
     from affect.pipeline.job import start_ray
@@ -37,7 +38,7 @@ def tune() -> None:
     run, places = recipes.demo(), recipes.demo_places()
     demo.prepare(run, places)
     run, store = replace(run, systems=("face", "behavior", "audio", "raav")), Store(places.store)
-    videos = plan.probe_videos(places.videos, store, {})
+    videos = plan.probe_videos(find(places.videos), store, {})
     refs = assemble(run, videos, affwild2.read_splits(places.labels), store)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(places.runs, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tune*"))

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affect import timeline
-from affect.audio.speaking import judge_table, mouth_open, smooth, verdicts
+from affect.audio.speaking import (
+    Verdict,
+    frame_reasons,
+    judge_table,
+    level_dbfs,
+    mouth_open,
+    smooth,
+    unheard,
+    verdicts,
+    with_sound,
+)
 from affect.config import Grid, Speaking
 
 RULE = Speaking()
@@ -309,3 +319,41 @@ def test_a_mouth_table_that_cannot_be_says_why(
 ):
     with pytest.raises(ValueError, match=message):
         judge_table(np.array(frame), np.array(area), fps, num_frames=num)
+
+
+def test_a_level_is_the_root_mean_square_in_decibels_of_full_scale():
+    second = np.arange(16_000) / 16_000
+    sine = np.round(32_767 * np.sin(2 * np.pi * 440 * second)).astype(np.int16)
+    assert level_dbfs(sine) == pytest.approx(-3.01, abs=0.01)
+    assert level_dbfs((sine // 1000 + 900).astype(np.int16)) == pytest.approx(-63.0, abs=0.2)  # the mean says nothing
+    for constant in (0, -1, 32_767):
+        assert level_dbfs(np.full(100, constant, dtype=np.int16)) == -np.inf
+    square = np.tile(np.array([-32_768, 32_767], dtype=np.int16), 50)
+    assert level_dbfs(square) == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wave", "why"),
+    [
+        (np.empty(0), "no sound"),
+        (np.zeros(64_000), "silence, -inf dBFS"),
+        (np.full(64_000, 1200.0), "silence, -inf dBFS"),
+        (np.tile([0.0, 1.0], 32_000), "silence, -96 dBFS"),
+        (np.tile([0.0, 21.0], 32_000), ""),  # -69.9 dBFS
+        (np.tile([0.0, 20.0], 32_000), "silence, -70 dBFS"),
+    ],
+)
+def test_silence_is_sound_below_a_floor(wave: np.ndarray, why: str):
+    assert unheard(wave.astype(np.int16), Speaking()) == why
+    assert unheard(np.tile(np.array([0, 20], dtype=np.int16), 100), Speaking(min_level_dbfs=-80.0)) == ""
+
+
+def test_a_frame_has_the_reason_of_the_segment_that_comes_nearest_to_being_heard():
+    ranges = np.array([[0, 4], [2, 6], [4, 8], [6, 10]])
+    verdicts = ["no sound", "silence, -90 dBFS", "mouth open for 0.20 s", ""]
+    mouth = "the mouth is not seen to speak"
+    assert frame_reasons(ranges, verdicts, 11) == [
+        *["no sound"] * 2, *["silence"] * 2, *[mouth] * 4, *["no sound"] * 3
+    ]  # fmt: skip
+    verdict = Verdict(True, "", 2.0, 1.0)
+    assert with_sound(verdict, "") == verdict and with_sound(verdict, "silence, -90 dBFS").kept is False

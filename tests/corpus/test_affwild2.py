@@ -1,6 +1,5 @@
 """Label files and names of tracks: what is read, what is refused, and which person of which video a track is."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affect.corpus import affwild2
-from affect.corpus.affwild2 import LabelError, check_length, list_videos, parse_annotation, person_of, video_of
+from affect.corpus.affwild2 import (
+    LabelError,
+    check_length,
+    parse_annotation,
+    person_of,
+    read_folder,
+    read_splits,
+    video_of,
+)
 
 HEADER = "valence,arousal\n"
 values = st.floats(-1, 1, allow_subnormal=False)
@@ -156,57 +163,30 @@ def test_a_track_without_a_video_is_an_error_that_names_it(track: str):
         video_of(track, ["v"])
 
 
-def touch(folder: Path, *names: str) -> str:
-    """A folder with these empty files."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return str(folder)
-
-
-def test_videos_are_listed_by_stem_at_any_depth_and_hidden_files_are_not(tmp_path: Path):
-    names = [
-        "a.mp4",
-        "deep/er/b.AVI",
-        "c d [1].webm",
-        "ü.mkv",
-        "x.y.mov",
-        "._a.mp4",
-        ".hidden.mp4",
-        "readme.txt",
-        "mp4",
+def test_all_faults_of_a_label_folder_are_said_at_once(tmp_path: Path):
+    texts = {"a": "valence,arousal\n0,0\n", "b": "v,a\n0,0\n", "c": "valence,arousal\n0,2\n", "d": "valence,arousal\n"}
+    for split in ("Train_Set", "Validation_Set"):
+        (tmp_path / split).mkdir()
+    for name, text in texts.items():
+        (tmp_path / "Train_Set" / f"{name}.txt").write_text(text)
+    for name in ("a", "b"):
+        (tmp_path / "Validation_Set" / f"{name}.txt").write_text(texts[name])
+    with pytest.raises(LabelError, match="5 faults in the labels") as said:
+        read_splits(str(tmp_path))
+    lines = str(said.value).splitlines()
+    named = [
+        "Train_Set/b.txt",
+        "Train_Set/c.txt: row 1",
+        "Train_Set/d.txt",
+        "Validation_Set/b.txt",
+        "track a is in Train_Set and",
     ]
-    assert list_videos(touch(tmp_path, *names)) == {
-        "a": "a.mp4",
-        "b": "deep/er/b.AVI",
-        "c d [1]": "c d [1].webm",
-        "ü": "ü.mkv",
-        "x.y": "x.y.mov",
-    }
+    assert len(lines) == 6 and all(sum(name in line for line in lines) == 1 for name in named)
 
 
-def test_one_video_may_be_named_alone(tmp_path: Path):
-    touch(tmp_path, "a.mp4", "b.mp4")
-    path = str(tmp_path / "a.mp4")
-    assert list_videos(path) == {"a": "a.mp4"} and affwild2.videos_root(path) == str(tmp_path)
-    assert affwild2.videos_root(str(tmp_path)) == str(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["a.mp4", "deep/a.avi"], r"a\.mp4 and deep/a\.avi have the same stem"),
-        (["a.txt", ".b.mp4"], "no video in it"),
-        ([], "no such folder"),
-    ],
-)
-def test_a_place_that_cannot_be_listed_says_why(names: list[str], message: str, tmp_path: Path):
-    with pytest.raises(ValueError, match=message):
-        list_videos(touch(tmp_path / "videos", *names))
-
-
-def test_videos_whose_names_are_no_text_are_told_apart(tmp_path: Path):
-    for name in (b"fine.mp4", b"caf\xe9.mp4", b"caf\xe9.txt"):
-        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(b"x")
-    assert affwild2.list_videos(str(tmp_path)) == {"fine": "fine.mp4"}
-    assert affwild2.misnamed_videos(str(tmp_path)) == ["caf\\udce9.mp4"]
+def test_of_many_faults_the_first_are_named(tmp_path: Path):
+    for number in range(30):
+        (tmp_path / f"{number:02d}.txt").write_text("")
+    with pytest.raises(LabelError, match="30 faults") as said:
+        read_folder(str(tmp_path))
+    assert str(said.value).endswith("and 10 more") and len(str(said.value).splitlines()) == 22

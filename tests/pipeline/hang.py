@@ -24,7 +24,7 @@ class Nobody:
         """Count nothing."""
 
 
-def hangs(clip: object) -> None:
+def hangs(*_: object) -> None:
     """Work that never ends."""
     time.sleep(3600)
 
@@ -34,10 +34,11 @@ run, store = micro_run(root), Store(place)
 run = replace(run, audio=replace(run.audio, limit_s=0.5))
 extract.extractor = lambda kind, run, on: hangs  # type: ignore[assignment,return-value]
 extract.device = lambda: "cpu"
+extract.ray.get_actor = lambda _: Nobody()  # type: ignore[assignment,return-value]
 extract.ray.get_runtime_context = lambda: Nobody()  # type: ignore[assignment]
-key = sorted(store.keys("videos"))[0]
+key = next(key for key in sorted(store.keys("videos")) if store.outcome(key).rows)
 probe = plan.load_probe(store, key)
-stage = extract.Stage("audio", run, store, plan.addresses(run), Attempts(store, "run"), Nobody())  # type: ignore[arg-type]
+stage = extract.Stage("audio", run, store, plan.addresses(run), Attempts(store, "run"), "nobody")
 row = {"uri": f"{root}/{probe.path}", "probe_key": key, "number": 0, "prompts": "neutral"}
 done = stage({k: [v] for k, v in {**row, "missing": "audio", "length_s": 2.0, "again": False}.items()})
 print(f"{done['audio_status'][0]}, {done['audio_reason'][0]}")

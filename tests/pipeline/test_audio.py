@@ -19,11 +19,14 @@ from affect.checkpoint import changing
 from affect.config import Augment, Run, Speaking, Workers
 from affect.corpus.clip import Extracted
 from affect.corpus.track import FULL_SCALE, Track
+from affect.corpus.videos import find
+from affect.pipeline import assemble as assemble_module
 from affect.pipeline import plan, trunk
 from affect.pipeline.assemble import make_track
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
-from affect.pipeline.features import faces_of, load_features
+from affect.pipeline.features import Features, faces_of, load_features
 from affect.pipeline.models import Model, embedded_key
+from affect.pipeline.plan import Video
 from affect.pipeline.rows import Rows
 from affect.pipeline.store import Store
 from affect.pipeline.tracks import TrackRef, load_track, waveforms
@@ -243,21 +246,59 @@ def test_waveforms_are_heard_in_their_own_scale(micro: Micro, refs: list[TrackRe
     assert np.allclose(example.whole["x"][: len(wave)], wave / 32_768.0) and example.whole["num_samples"] == len(wave)
 
 
-def test_relative_to_the_video_a_louder_mouth_takes_the_voice_from_a_track(micro: Micro, store: Store):
-    """The micro corpus' person, and a second one whose mouth is ten times as open at every frame."""
+def test_without_an_encoder_faces_are_the_same_but_for_what_it_says(micro: Micro, extracted: Micro, store: Store):
+    """And a run that reads embeddings is refused."""
+    run, whole = audio_run(micro.run), Store(extracted.places.store)
+    rows = {}
+    for name, own, where in (("mouths", run, store), ("whole", extracted.run, whole)):
+        video = plan.probe_videos(find(micro.places.videos), where, {})[0]
+        rows[name] = load_features(video, own, plan.addresses(own), where).face_table
+    said = ["embedding", "valence", "arousal", "expression"]
+    assert rows["mouths"].drop_columns(said).equals(rows["whole"].drop_columns(said)) and rows["mouths"].num_rows >= 50
+    assert all(rows["mouths"][name].null_count == rows["mouths"].num_rows for name in said[1:])
+    assert {len(value) for value in rows["mouths"]["embedding"].to_pylist()} == {0}
+    with pytest.raises(ValueError, match=r"system face needs face\.weights"):
+        replace(run, systems=("face", "audio"))
+
+
+def two_people(micro: Micro, store: Store) -> tuple[Video, Features]:
+    """The micro corpus' person, and a second one at the same place whose mouth is ten times as open at every frame."""
     run = audio_run(micro.run)
-    video = plan.probe_videos(micro.places.videos, store, {})[0]
+    video = plan.probe_videos(find(micro.places.videos), store, {})[0]
     found = load_features(video, run, plan.addresses(run), store)
     table, [person] = found.face_table, found.persons
     wide = pc.multiply(table["lip_area"], 10.0).cast(pa.float32())
     other = table.set_column(table.schema.get_field_index("lip_area"), table.schema.field("lip_area"), wide)
     both = pa.concat_tables([table, other])
-    two = replace(
-        found,
-        faces=faces_of(both),
-        face_table=both,
-        persons=[person, replace(person, rows=person.rows + table.num_rows)],
-    )
+    second = replace(person, rows=person.rows + table.num_rows)
+    return video, replace(found, faces=faces_of(both), face_table=both, persons=[person, second])
+
+
+@pytest.mark.parametrize(("name", "said"), [("video01", True), ("video01_left", False), ("pointed", False)])
+def test_a_bare_label_of_a_video_of_two_people_says_whom_it_means(
+    micro: Micro,
+    refs: list[TrackRef],
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    said: bool,
+):
+    run, (video, features) = audio_run(micro.run), two_people(micro, store)
+    monkeypatch.setattr(assemble_module, "load_features", lambda *_: features)
+    row = {"name": name, "person": "left" if name.endswith("_left") else "main", "video": video.stem}
+    hints = {"pointed": [(0, *features.faces.box[0].reshape(2, 2).mean(axis=0))]}
+    todo = {name: (np.zeros((50, 2)), {"audio": "tracks/x/audio.arrow"})}
+    given = {"videos": {video.stem: video}, "todo": todo, "hints": hints, "run": run}
+    done = assemble_module._assemble(row, **given, where=plan.addresses(run), store=Store(str(tmp_path)))
+    assert done["reason"] == "" and ("its video shows 2 people" in done["note"]) == said
+    assert not said or "call it video01_left or video01_right, or give --hints" in done["note"]
+
+
+def test_relative_to_the_video_a_louder_mouth_takes_the_voice_from_a_track(
+    micro: Micro, refs: list[TrackRef], store: Store
+):
+    run, (video, two) = audio_run(micro.run), two_people(micro, store)
     kept = {}
     for relative_to in ("track", "video"):
         speaking = Speaking(relative_to=relative_to)

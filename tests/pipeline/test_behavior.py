@@ -17,6 +17,7 @@ from affect.corpus import affwild2
 from affect.corpus.clip import Extracted
 from affect.corpus.demo import Person, VideoSpec, write_video
 from affect.corpus.track import Patches
+from affect.corpus.videos import find
 from affect.pipeline import job, plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.columns import matrix
@@ -55,7 +56,7 @@ class Pair:
 
     def refs(self) -> list[TrackRef]:
         """The two tracks, assembled."""
-        videos = plan.probe_videos(self.videos, self.store, plan.prompts_of(["pair"], TRACKS))
+        videos = plan.probe_videos(find(self.videos), self.store, plan.prompts_of(["pair"], TRACKS))
         labels = affwild2.read_folder(str(self.root / "labels" / "Train_Set"))
         return assemble(self.run, videos, {"train": labels}, self.store)
 
@@ -183,7 +184,7 @@ def test_what_keeps_an_actor_from_starting_is_said_without_its_traceback(local_r
 def test_other_states_make_another_model_under_another_title(trained: Micro, states: str, tmp_path: Path):
     run = replace(trained.run, name=states, systems=("behavior",), mamba=replace(trained.run.mamba, states=states))
     store, out, runs = Store(trained.places.store), str(tmp_path / "out"), str(tmp_path / "runs")
-    videos = plan.probe_videos(trained.places.videos, store, {})
+    videos = plan.probe_videos(find(trained.places.videos), store, {})
     refs = assemble(run, videos, affwild2.read_splits(trained.places.labels), store)
     [model] = train(run, refs, store, runs)
     assert load_model(model.uri).title == {"dense": "behavior (dense)", "vision": "behavior (vision only)"}[states]

@@ -14,6 +14,7 @@ from affect import concordance, files, schema
 from affect.config import MODALITIES, SYSTEMS
 from affect.corpus import affwild2
 from affect.corpus.clip import Extracted
+from affect.corpus.videos import find
 from affect.pipeline import plan
 from affect.pipeline.assemble import assemble, make_track
 from affect.pipeline.columns import matrix
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("pools_here")
 def refs(trained: Micro) -> list[TrackRef]:
     """The micro corpus' assembled tracks."""
     store = Store(trained.places.store)
-    videos = plan.probe_videos(trained.places.videos, store, {})
+    videos = plan.probe_videos(find(trained.places.videos), store, {})
     return assemble(trained.run, videos, affwild2.read_splits(trained.places.labels), store)
 
 
@@ -53,7 +54,7 @@ def test_a_track_survives_its_tables(trained: Micro, refs: list[TrackRef]):
 
 def test_labels_decide_a_tracks_length(trained: Micro):
     store = Store(trained.places.store)
-    [video, *_] = plan.probe_videos(trained.places.videos, store, {})
+    [video, *_] = plan.probe_videos(find(trained.places.videos), store, {})
     features = load_features(video, trained.run, plan.addresses(trained.run), store)
     for rows in (48, 52):  # surplus frames are ignored, missing last ones are filled
         track = make_track("x", "main", video, features, np.zeros((rows, 2)), trained.run)
@@ -63,7 +64,7 @@ def test_labels_decide_a_tracks_length(trained: Micro):
 
 def test_labels_of_another_length_are_left_out_with_both_numbers(trained: Micro, capsys: CaptureFixture[str]):
     store = Store(trained.places.store)
-    videos = plan.probe_videos(trained.places.videos, store, {})
+    videos = plan.probe_videos(find(trained.places.videos), store, {})
     golds = affwild2.read_splits(trained.places.labels)
     [name] = golds["train"]
     golds["train"][name] = golds["train"][name][:10]  # two a second
@@ -75,7 +76,7 @@ def test_labels_of_another_length_are_left_out_with_both_numbers(trained: Micro,
 
 def test_hints_override_a_name_and_have_to_lie_on_somebody(trained: Micro, capsys: CaptureFixture[str]):
     store = Store(trained.places.store)
-    videos = plan.probe_videos(trained.places.videos, store, {})
+    videos = plan.probe_videos(find(trained.places.videos), store, {})
     features = load_features(videos[0], trained.run, plan.addresses(trained.run), store)
     [person] = features.persons
     x, y = (float(v) for v in (person.box[3, :2] + person.box[3, 2:]) / 2)
@@ -148,22 +149,26 @@ def test_two_ray_train_workers_learn_what_this_process_learns(trained: Micro, re
 
 def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micro, refs: list[TrackRef]):
     from affect.corpus.track import Series
-    from affect.pipeline.predict import _table
+    from affect.pipeline.predict import UNSEEN, _table
 
     track = load_track(Store(trained.places.store), refs[0])
     unseen = Series(np.zeros((50, 4)), np.zeros((50, 2)), np.zeros(50, dtype=bool))
     track = replace(track, series={"face": unseen, "behavior": unseen, "audio": unseen})
     nothing = np.full((50, 2), np.nan)
-    table = _table(track, dict.fromkeys(SYSTEMS, nothing), MODALITIES, nothing, {})
+    table = _table(track, dict.fromkeys(SYSTEMS, nothing), MODALITIES, nothing, {}, np.full((50, 4), np.nan))
     assert table["valence"].null_count == table["raav_arousal"].null_count == table["face_valence"].null_count == 50
-    assert set(table["reason"].to_pylist()) == {"no face or behavior or audio evidence at this frame"}
+    assert all(
+        set(UNSEEN[m] for m in UNSEEN) <= {part.partition(": ")[2] for part in reason.split("; ")}
+        for reason in table["reason"].to_pylist()
+    )
+    assert table["face_left"].null_count == 50
 
 
 def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list[TrackRef], tmp_path: Path):
     """A track's address follows how its clips ended, since a retried clip is written under the same key."""
     store = Store(str(tmp_path / "store"))
     shutil.copytree(trained.places.store, store.uri)
-    videos = plan.probe_videos(trained.places.videos, store, {})
+    videos = plan.probe_videos(find(trained.places.videos), store, {})
     first = plan.keys_of(videos[0], trained.run, plan.addresses(trained.run), "face")[0]
     store.put(first, Extracted(schema.FACE.empty_table(), "failed", "not one frame can be decoded"))
     labels = affwild2.read_splits(trained.places.labels)
@@ -176,7 +181,7 @@ def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list
 
 def test_labels_of_a_broken_video_go_to_nobody_else(trained: Micro, capsys: CaptureFixture[str]):
     store = Store(trained.places.store)
-    videos = plan.probe_videos(trained.places.videos, store, {})
+    videos = plan.probe_videos(find(trained.places.videos), store, {})
     broken = replace(videos[0], stem="video01_left", head=None, reason="the file is empty")
     labels = affwild2.read_splits(trained.places.labels)
     both = {**labels["train"], "video01_left": labels["train"]["video01"]}
@@ -206,7 +211,7 @@ def test_a_finished_model_embeds_the_tracks_of_a_new_store(trained: Micro, tmp_p
     store = Store(str(tmp_path / "store"))
     for part in ("videos", "face", "behavior", "audio"):
         shutil.copytree(Path(trained.places.store) / part, Path(store.uri) / part)
-    videos = plan.probe_videos(trained.places.videos, store, {})
+    videos = plan.probe_videos(find(trained.places.videos), store, {})
     refs = assemble(trained.run, videos, affwild2.read_splits(trained.places.labels), store)
     train(trained.run, refs, store, trained.places.runs)
     old = Store(trained.places.store)

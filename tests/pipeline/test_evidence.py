@@ -1,5 +1,6 @@
 """Evidence that is spoilt, missing or too much: every answer is finite and in [-1, 1] or null, and says why."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,14 +15,17 @@ import torch
 from affect import schema
 from affect.config import MODALITIES, SYSTEMS, Modality
 from affect.corpus.clip import Extracted
+from affect.corpus.videos import find
 from affect.pipeline import plan
 from affect.pipeline.plan import Video
-from affect.pipeline.predict import Predictor, load_models, read_outcomes
+from affect.pipeline.predict import UNSEEN, Predictor, load_models, read_outcomes, read_predictions
 from affect.pipeline.store import Store, encode, read_table
+from affect.report.series import person_data
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
 
+UNSEEN_FACE, UNSEEN_BEHAVIOR = (f"{m}: {UNSEEN[m]}" for m in ("face", "behavior"))
 Change = Callable[[pa.Table], pa.Table]
 
 
@@ -43,14 +47,17 @@ class Spoilt:
 
     def predictor(self, **settings: Any) -> Predictor:
         models = load_models(self.micro.run, self.micro.places.runs)
-        wanted = {"people": "all", "tracks": None, "hints": {}} | settings
+        wanted = {"people": "all", "hints": {}} | settings
         run = self.micro.run
-        given = (run, plan.addresses(run), models, {self.video.stem: self.video}, self.store, str(self.out))
+        given = (run, plan.addresses(run), models, self.store, str(self.out))
         return Predictor(*given, **wanted)
 
-    def predict(self, predictor: Predictor) -> tuple[dict[str, Any], pa.Table]:
-        """How it ended, and the table, of which everything holds that always holds."""
-        row = {name: values[0] for name, values in predictor({"stem": [self.video.stem]}).items()}
+    def predict(self, predictor: Predictor, *tracks: str) -> tuple[dict[str, Any], pa.Table]:
+        """How it ended, and the table, of which everything holds that always holds.
+
+        Tracks mean the main person; without any it is who is seen.
+        """
+        row = of(predictor, self.video, *tracks)
         table = read_table(f"{self.out}/{self.video.stem}.parquet")
         assert table.schema.remove_metadata().equals(schema.PREDICTIONS)
         for name in ("valence", "arousal", *(f"{s}_{d}" for s in SYSTEMS for d in ("valence", "arousal"))):
@@ -58,15 +65,30 @@ class Spoilt:
             assert np.isfinite(values).all() and (np.abs(values) <= 1).all(), name
         for name in ("valence_spread", "arousal_spread", *(f"{m}_trust" for m in MODALITIES)):
             assert np.isfinite(table[name].drop_null().to_numpy()).all(), name
-        valid = table["valid"].to_numpy(zero_copy_only=False)
-        assert [bool(reason) for reason in table["reason"].to_pylist()] == (~valid).tolist()
+        whole = np.ones(table.num_rows, dtype=bool)
+        for modality in MODALITIES:
+            valid = table[f"{modality}_valid"].to_numpy(zero_copy_only=False)
+            assert [not reason for reason in table[f"{modality}_reason"].to_pylist()] == valid.tolist()
+            whole &= valid
+        whole &= table["valid"].to_numpy(zero_copy_only=False)
+        assert [not reason for reason in table["reason"].to_pylist()] == whole.tolist()
+        boxes = np.stack([table[f"face_{side}"].to_numpy(zero_copy_only=False) for side in schema.SIDES], axis=1)
+        found = table["face_valid"].to_numpy(zero_copy_only=False)
+        assert (np.isfinite(boxes) == found[:, None]).all()
+        assert (boxes[found, :2] < boxes[found, 2:]).all()
         return row, table
+
+
+def of(predictor: Predictor, video: Video, *tracks: str) -> dict[str, Any]:
+    """How a video ended."""
+    asked = json.dumps([[track, "main"] for track in tracks] or None)
+    return {name: values[0] for name, values in predictor({"video": [video], "tracks": [asked]}).items()}
 
 
 @pytest.fixture
 def spoilt(predicted: str, trained: Micro, tmp_path: Path) -> Spoilt:
     store = Store(str(tmp_path / "store"))
-    [video] = plan.probe_videos(trained.places.new_videos, Store(trained.places.store), {})
+    [video] = plan.probe_videos(find(trained.places.new_videos), Store(trained.places.store), {})
     where = plan.addresses(trained.run)
     keys = [video.probe_key, *(key for m in where for key in plan.keys_of(video, trained.run, where, m))]
     for key in keys:
@@ -112,18 +134,17 @@ def test_a_number_that_is_not_finite_costs_its_own_row_and_is_counted(
 
 def test_without_one_modality_the_others_answer_and_without_any_nobody_does(spoilt: Spoilt):
     """A name asks for the person, since nobody is seen."""
-    ask = {"tracks": [spoilt.video.stem]}
     spoilt.change("face", put_in("embedding", np.inf, slice(None)))
-    row, table = spoilt.predict(spoilt.predictor(**ask))
+    row, table = spoilt.predict(spoilt.predictor(), spoilt.video.stem)
     assert row["status"] == "degraded" and " rows are not finite" in row["reason"]
     assert table["valence"].null_count == 0 and table["face_valence"].null_count == 50
     assert not any(table["face_valid"].to_pylist())
     spoilt.change("behavior", put_in("vision", np.nan, slice(None)))
     spoilt.change("audio", lambda audio: audio.slice(0, 0))
-    row, table = spoilt.predict(spoilt.predictor(**ask))
+    row, table = spoilt.predict(spoilt.predictor(), spoilt.video.stem)
     assert row["status"] == "degraded"
     assert table["valence"].null_count == table["arousal"].null_count == table["dcmmoe_valence"].null_count == 50
-    assert set(table["reason"].to_pylist()) == {"no face or behavior evidence at this frame"}
+    assert set(table["reason"].to_pylist()) == {f"{UNSEEN_FACE}; {UNSEEN_BEHAVIOR}; audio: no sound"}
 
 
 def test_a_voice_alone_is_evidence_of_dcmmoe_and_none_of_raav(spoilt: Spoilt):
@@ -133,12 +154,61 @@ def test_a_voice_alone_is_evidence_of_dcmmoe_and_none_of_raav(spoilt: Spoilt):
     run = spoilt.micro.run
     heard = replace(run.wavlm, speaking=replace(run.wavlm.speaking, min_open_s=0.0, min_coverage=0.0))
     listens = replace(spoilt, micro=replace(spoilt.micro, run=replace(run, wavlm=heard)))
-    predictor = spoilt.predictor(tracks=[spoilt.video.stem])
+    predictor = spoilt.predictor()
     predictor._run = listens.micro.run  # the models are those of the published rule
-    _, table = spoilt.predict(predictor)
+    _, table = spoilt.predict(predictor, spoilt.video.stem)
     assert all(table["audio_valid"].to_pylist()) and table["dcmmoe_valence"].null_count == 0
     assert table["raav_valence"].null_count == table["valence"].null_count == 50 and not any(table["valid"].to_pylist())
-    assert set(table["reason"].to_pylist()) == {"no face or behavior evidence at this frame"}
+    assert set(table["reason"].to_pylist()) == {f"{UNSEEN_FACE}; {UNSEEN_BEHAVIOR}"}
+
+
+SOUNDS: dict[str, Callable[[int], np.ndarray]] = {
+    "digital silence": lambda num: np.zeros(num),
+    "a constant": lambda num: np.full(num, 700.0),
+    "a muted microphone": lambda num: np.random.default_rng(0).integers(-2, 3, num),
+}
+
+
+@pytest.mark.parametrize("sound", SOUNDS)
+def test_silence_is_as_no_sound_track_and_the_rows_tell_them_apart(spoilt: Spoilt, sound: str):
+    """Of a mouth that moves all the time."""
+    run = spoilt.micro.run
+    talking = replace(run.wavlm, speaking=replace(run.wavlm.speaking, min_open_s=0.0, min_coverage=0.0))
+    predictor = spoilt.predictor()
+    predictor._run = replace(run, wavlm=talking)  # the models are those of the published rule
+    _, heard = spoilt.predict(predictor)
+    assert all(heard["audio_valid"].to_pylist())
+
+    def muted(audio: pa.Table) -> pa.Table:
+        waves = [SOUNDS[sound](len(wave)).astype(np.int16) for wave in audio["waveform"].to_pylist()]
+        place = audio.schema.get_field_index("waveform")
+        return audio.set_column(place, "waveform", pa.array(waves)).cast(audio.schema)
+
+    spoilt.change("audio", muted)
+    (spoilt.out / f"{spoilt.video.stem}.parquet").unlink()  # of objects that ended alike
+    _, silent = spoilt.predict(predictor)
+    assert set(silent["audio_reason"].to_pylist()) == {"silence"}
+    assert all(reason.endswith("audio: silence") for reason in silent["reason"].to_pylist())
+    spoilt.change("audio", lambda audio: audio.slice(0, 0))
+    _, without = spoilt.predict(predictor)
+    assert set(without["audio_reason"].to_pylist()) == {"no sound"}
+    differs = {"reason", "audio_reason"}
+    columns = [name for name in schema.PREDICTIONS.names if name not in differs]
+    assert silent.select(columns).equals(without.select(columns)) and not silent["valence"].equals(heard["valence"])
+    assert silent["audio_valence"].null_count == silent.num_rows
+
+
+def test_predictions_of_an_earlier_version_are_read_with_nothing_in_the_columns_that_they_lack(
+    predicted: str, tmp_path: Path
+):
+    [name] = [path.name for path in Path(predicted).glob("video03*.parquet")]
+    whole = read_predictions(f"{predicted}/{name}")
+    new = [*(f"{m}_reason" for m in MODALITIES), *(f"face_{side}" for side in schema.SIDES)]
+    (tmp_path / name).write_bytes(encode(whole.drop_columns(new)))
+    old = read_predictions(str(tmp_path / name))
+    assert old.schema.names == whole.schema.names and all(old[field].null_count == len(old) for field in new)
+    seen = person_data(old, None)["seen"]
+    assert {reason for of in seen.values() for reason in of["missing"]} <= {"no evidence"} and len(seen) == 3
 
 
 def test_a_predictor_needs_neither_the_weights_that_made_features_nor_those_that_training_began_with(
@@ -148,7 +218,7 @@ def test_a_predictor_needs_neither_the_weights_that_made_features_nor_those_that
     models, where = load_models(spoilt.micro.run, spoilt.micro.places.runs), plan.addresses(spoilt.micro.run)
     for name in ("weights.identity", "weights.checkpoint", "weights.folder", "weights.file"):
         monkeypatch.setattr(f"affect.{name}", lambda *_: pytest.fail("weights are read"))
-    given = (where, models, {spoilt.video.stem: spoilt.video}, spoilt.store, str(spoilt.out), "all", None, {})
+    given = (where, models, spoilt.store, str(spoilt.out), "all", {})
     assert spoilt.predict(Predictor(spoilt.micro.run, *given))[0]["status"] == "ok"
 
 
@@ -165,7 +235,7 @@ def test_a_damaged_object_costs_its_own_video(spoilt: Spoilt):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:200] + bytes(200) + whole[400:]):  # no footer; other content
         path.write_bytes(content)
-        row = {name: values[0] for name, values in spoilt.predictor()({"stem": [spoilt.video.stem]}).items()}
+        row = of(spoilt.predictor(), spoilt.video)
         assert row["status"] == "failed" and f"{key}: damaged" in row["reason"]
 
 
@@ -208,13 +278,12 @@ def test_a_table_that_is_none_of_ours_is_made_again(spoilt: Spoilt):
         path.write_bytes(content)
         spoilt.predict(predictor)
         assert path.read_bytes() == whole
-    assert predictor({"stem": [spoilt.video.stem]})["new_s"] == [0.0]  # known now
+    assert of(predictor, spoilt.video)["new_s"] == 0.0  # known now
 
 
 def test_a_name_that_is_too_long_for_a_table_costs_its_own_video(spoilt: Spoilt):
     long = replace(spoilt.video, stem="x" * 251)
-    predictor = replace(spoilt, video=long).predictor()
-    row = {name: values[0] for name, values in predictor({"stem": [long.stem]}).items()}
+    row = of(spoilt.predictor(), long)
     assert row["status"] == "failed" and "more than 200 bytes" in row["reason"]
 
 

@@ -14,13 +14,14 @@ import ray
 from _pytest.capture import CaptureFixture
 
 from affect import files, timeline
-from affect.config import Pool
-from affect.corpus.clip import Clip, Extracted
+from affect.config import Kind, Pool
+from affect.corpus.clip import Clip, Extracted, Part
+from affect.corpus.videos import find
 from affect.pipeline import cluster, plan
 from affect.pipeline import extract as extraction
 from affect.pipeline.extract import extract
 from affect.pipeline.plan import Video
-from affect.pipeline.store import Attempts, Store
+from affect.pipeline.store import Attempts, Parts, Store
 from tests.conftest import Micro, pools
 
 ROOT = Path(__file__).parents[2]
@@ -32,14 +33,15 @@ def objects(store: str) -> dict[str, bytes]:
     return {name: files.read(files.join(store, name)) for name in names}
 
 
-def tally() -> Any:
-    """Counts what a stage does."""
-    return ray.remote(num_cpus=0)(extraction.Tally).remote()
+def tally() -> str:
+    """Name of an actor that counts what a stage does."""
+    ray.remote(num_cpus=0)(extraction.Tally).options(name="tally", get_if_exists=True, lifetime="detached").remote()
+    return "tally"
 
 
 def videos_of(micro: Micro) -> list[Video]:
     """The micro corpus' labelled videos, probed."""
-    return plan.probe_videos(micro.places.videos, Store(micro.places.store), {})
+    return plan.probe_videos(find(micro.places.videos), Store(micro.places.store), {})
 
 
 def test_every_frame_and_segment_is_extracted_once_across_clips(extracted: Micro):
@@ -160,6 +162,130 @@ def test_a_clip_that_keeps_killing_its_process_is_quarantined(audio_stage: Audio
     assert audio_stage.store.outcome(audio_stage.key).status == "failed"
 
 
+class Stopped(BaseException):
+    """As Ctrl-C and kills: nothing in between hears of it."""
+
+
+@pytest.mark.parametrize("kind", ["face", "behavior", "description"])
+def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_same_bytes(
+    extracted: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+):
+    """At every part; what was done before is not done again."""
+    monkeypatch.setattr("affect.face.clip.PART_PICTURES", 16)
+    monkeypatch.setattr("affect.face.clip.BATCH_PICTURES", 8)
+    monkeypatch.setattr(extraction, "KEEP_EVERY_S", 0.0)
+    run = replace(
+        extracted.run,
+        grid=replace(extracted.run.grid, clip_s=60.0),
+        behavior=replace(extracted.run.behavior, micro_batch=1),
+    )
+    where = plan.wanted(run, [], [], describe=True).where
+    video = videos_of(extracted)[0]
+    row: dict[str, Any] = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
+    row |= {"missing": kind, "length_s": 5.0, "again": False}
+    made: dict[str, dict[str, bytes]] = {}
+    for name in ("whole", "stopped"):
+        store = Store(str(tmp_path / name))
+        shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
+        stage = extraction.Stage(kind, run, store, where, Attempts(store, "run"), tally())
+        begun: list[tuple[int, float]] = []
+        keep, extract_clip, stops = stage._parts.keep, stage._extract, 0
+
+        def kept(key: str, part: Part, keep: Any = keep) -> None:
+            keep(key, part)
+            raise Stopped
+
+        def noted(clip: Clip, part: Part | None, save: Any, begun: Any = begun, go: Any = extract_clip) -> Extracted:
+            begun.append((part.last, part.share) if part else (-1, 0.0))
+            return go(clip, part, save)
+
+        monkeypatch.setattr(stage, "_extract", noted)
+        if name == "stopped":
+            monkeypatch.setattr(stage._parts, "keep", kept)
+        while True:
+            try:
+                done = stage({key: [value] for key, value in row.items()})
+                break
+            except Stopped:
+                stops += 1
+                Attempts(store, "run").close()  # another run
+        assert done[f"{kind}_status"] == ["ok"] and stops == len(begun) - 1
+        made[name] = objects(store.uri)
+        assert not [key for key, _, _ in files.walk(store.uri) if key.startswith("_parts")]
+    assert stops >= 1 and begun == sorted(begun) and len(set(begun)) == len(begun) and 0 < begun[-1][1] <= 1
+    assert made["whole"] == made["stopped"]
+
+
+def test_a_part_that_cannot_be_read_is_done_again(tmp_path: Path):
+    parts, table = Parts(Store(str(tmp_path))), extraction.SCHEMAS["audio"].empty_table()
+    assert parts.load("x", table.schema) is None
+    parts.keep("x", Part(table, 7, 0.5, {"seen": 3}))
+    found = parts.load("x", table.schema)
+    assert found is not None and found[1:] == (7, 0.5, {"seen": 3}) and found.table.equals(table)
+    [path] = (tmp_path / "_parts").iterdir()
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], whole[:40] + bytes(20) + whole[60:]):
+        path.write_bytes(content)
+        assert parts.load("x", table.schema) is None
+    parts.end("x")
+    parts.end("x")
+    assert not path.exists()
+
+
+def test_seconds_of_video_are_counted_as_parts_are_done(
+    extracted: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("affect.face.clip.PART_PICTURES", 16)
+    run = replace(extracted.run, grid=replace(extracted.run.grid, clip_s=60.0))
+    counted: list[float] = []
+
+    class Counter:
+        """Hears what a tally hears."""
+
+        class add:  # noqa: N801 -- an actor's method
+            """Counts."""
+
+            @staticmethod
+            def remote(kind: str, seconds: float, node: str) -> None:
+                """Count."""
+                counted.append(seconds)
+
+    store, where, video = Store(str(tmp_path / "store")), plan.addresses(run), videos_of(extracted)[0]
+    shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
+    monkeypatch.setattr(extraction.ray, "get_actor", lambda _: Counter())
+    stage = extraction.Stage("face", run, store, where, Attempts(store, "run"), "tally")
+    row = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral", "missing": "face"}
+    stage({name: [value] for name, value in (row | {"length_s": 5.0, "again": False}).items()})
+    assert len(counted) >= 3 and sum(counted) == pytest.approx(5.0) and all(seconds >= 0 for seconds in counted)
+
+
+def test_a_run_begins_with_short_clips_and_goes_on_with_the_longest(extracted: Micro, tmp_path: Path):
+    """Five seconds in clips of two: the last of each video is one second long."""
+    videos, store = videos_of(extracted), Store(str(tmp_path))
+    units, _ = plan.missing_units(videos, extracted.run, plan.addresses(extracted.run), store, retry_failed=False)
+    lengths = [plan.seconds(videos[unit.video], unit, extracted.run) for unit in units]
+    assert lengths == pytest.approx([1.0, 1.0, 2.0, 2.0, 2.0, 2.0])
+
+
+def test_starting_actors_prints_nothing_red(extracted: Micro, tmp_path: Path):
+    """Ray's warning of constructor arguments in its object store, which looks like an error, at every pool."""
+    program = (
+        "import sys, ray; from tests.conftest import micro_run; from affect.pipeline.extract import extract; "
+        "from affect.pipeline.store import Store; from dataclasses import replace; "
+        "ray.init('local', num_cpus=2, include_dashboard=False, object_store_memory=100_000_000); "
+        "run = replace(micro_run(sys.argv[1]), systems=('audio',)); "
+        "run = replace(run, face=replace(run.face, weights='')); "
+        "extract(run, sys.argv[2], Store(sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", program, str(extracted.root), extracted.places.new_videos, str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        command, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0 and "extract:" in done.stdout, done.stderr
+    assert "core_worker" not in done.stdout + done.stderr
+
+
 def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extracted: Micro, tmp_path: Path):
     """Each attempt is a process of its own, which ends itself; the fourth writes what happened."""
     shutil.copytree(Path(extracted.places.store) / "videos", tmp_path / "store" / "videos")
@@ -204,7 +330,7 @@ def test_a_store_that_takes_nothing_stops_the_job_and_a_video_that_is_forbidden_
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    def forbidden(clip: Clip) -> Extracted:
+    def forbidden(clip: Clip, *_: object) -> Extracted:
         raise PermissionError(13, "Permission denied", clip.uri)
 
     with monkeypatch.context() as patch:

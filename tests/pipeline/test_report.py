@@ -214,7 +214,7 @@ def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
 ):
     run, store = extracted.run, Store(str(tmp_path / "store"))
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])
-    assert len(probed) == 2 and found.seconds and any("ASSUMED" in line for line in found.lines)
+    assert len(probed) == 2 and found.seconds and any("ESTIMATED" in line for line in found.lines)
     assert {name.split("/")[0] for name, _, _ in files.walk(store.uri)} == {"videos", "_state.parquet"}
     shutil.copytree(extracted.places.store, tmp_path / "store", dirs_exist_ok=True)
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])
@@ -222,7 +222,12 @@ def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
     labels = affwild2.read_splits(extracted.places.labels)
     nothing = str(tmp_path / "runs")
     empty = forecast.training(forecast.Forecast(), run, [], labels, nothing, 0)
-    assert "no annotated video is here" in empty.warnings[0]
+    assert "no annotated video is here" in empty.warnings[-1]
+    assert [said for said in empty.warnings if "has no video" in said] == empty.warnings[:-1]
+    assert len(empty.warnings) == 1 + sum(len(tracks) for tracks in labels.values())
+    many = {"train": {f"nobody{number}": gold for number in range(30) for gold in labels["train"].values()}}
+    crowd = forecast.training(forecast.Forecast(), run, probed, {**labels, **many}, nothing, 0).warnings
+    assert len(crowd) == 22 and crowd[20] == "and 10 more labels"
     [name] = labels["train"]
     short = {**labels, "train": {name: labels["train"][name][:10]}}
     refused = forecast.training(forecast.Forecast(), run, probed, short, nothing, 0)
@@ -272,19 +277,6 @@ def test_speeds_that_cannot_be_read_are_measured_anew(tmp_path: Path):
     assert speed.measured(str(tmp_path), "face", "x") is None
 
 
-def test_a_pattern_means_the_videos_that_it_matches(tmp_path: Path):
-    for name in ("talks/a.mp4", "talks/b.mkv", "talks/deep/c.mp4", "odd[1].mp4", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    assert affwild2.list_videos(f"{tmp_path}/talks/*.mp4") == {"a": "a.mp4"}
-    assert affwild2.list_videos(f"{tmp_path}/talks/**/*.mp4") == {"a": "a.mp4", "c": "deep/c.mp4"}
-    assert affwild2.videos_root(f"{tmp_path}/talks/*.mp4") == f"{tmp_path}/talks"
-    assert affwild2.list_videos(f"{tmp_path}/talks/[ab].*") == {"a": "a.mp4", "b": "b.mkv"}
-    assert affwild2.list_videos(f"{tmp_path}/odd[1].mp4") == {"odd[1]": "odd[1].mp4"}  # a file that is called so
-    with pytest.raises(ValueError, match="no video in it"):
-        affwild2.list_videos(f"{tmp_path}/talks/*.avi")
-
-
 def test_a_log_goes_on_while_stages_work_and_shows_each(monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]):
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.05)
     monkeypatch.setattr(progress, "LOOK_EVERY_S", 0.02)
@@ -293,7 +285,40 @@ def test_a_log_goes_on_while_stages_work_and_shows_each(monkeypatch: pytest.Monk
         time.sleep(0.3)
         meter.advance(10.0)
     lines = capsys.readouterr().out.splitlines()
-    assert "extract: 0 of 10 s (face 3/10, audio 0/4)" in lines[0] and lines[-1].startswith("extract: 10 of 10 s in")
+    assert "extract: face 3 of 10, audio 0 of 4 s" in lines[0] and lines[-1].startswith("extract: 10 of 10 s in")
+
+
+def test_the_time_left_is_the_slowest_stage_s_and_does_not_rise_while_it_works_evenly(
+    monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]
+):
+    """Nothing is finished for a minute; the estimate is of what stages have done of what they are at."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    meter = Meter("extract", 300.0, "s of video", parts={"face": 300.0, "audio": 300.0})
+    left = []
+    for second in range(1, 140):
+        clock[0] = float(second)
+        for part, done in (("face", max(0.0, second - 20.0)), ("audio", 10.0 * second)):
+            meter._rates[part].see(done)
+        left.append(meter._rates["face"].left_s)
+    assert left[:21] == [None] * 21 and left[-1] == pytest.approx(300 - 119)
+    known = [seconds for seconds in left if seconds is not None]
+    assert known == sorted(known, reverse=True)
+    assert meter._rates["audio"].left_s == 0 and meter._left() == "about 3 min 01 s left"
+    assert "face 119 of 300, audio 300 of 300 s of video in 2 min 19 s, about 3 min 01 s left" in meter._line()
+
+
+def test_what_was_done_before_says_nothing_of_the_rate(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    rate = progress.Rate(100.0)
+    rate.see(50.0)
+    assert rate.left_s is None
+    clock[0] = 10.0
+    rate.see(60.0)
+    assert rate.left_s == pytest.approx(40.0)
+    rate.see(130.0)  # a clip that was begun twice
+    assert rate.left_s == 0.0 and rate.done == 100.0
 
 
 def test_a_notebook_gets_a_table(trained: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -305,10 +330,33 @@ def test_a_notebook_gets_a_table(trained: Micro, tmp_path: Path, monkeypatch: py
     table = affect.predict(str(path), recipe="micro", out=str(tmp_path))
     assert table.schema.equals(schema.PREDICTIONS) and table.num_rows == 50
     (tmp_path / "broken.mp4").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"broken\.mp4: nothing can be predicted; broken: cannot be opened"):
+    with pytest.raises(ValueError, match=r"nothing can be predicted; broken: cannot be opened"):
         affect.predict(str(tmp_path / "broken.mp4"), recipe="micro", out=str(tmp_path))
     with pytest.raises(ValueError, match="recipe 'x' is none of micro"):
         affect.predict(str(path), recipe="x")
+    with pytest.raises(ValueError, match="no training x, but demo"):
+        affect.predict(str(path), recipe="x", runs=trained.places.runs)
+
+
+def test_a_notebook_anywhere_needs_no_more_than_the_models(
+    trained: Micro, predicted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The micro corpus' settings, weights and store differ from the recipe's: all are what the models know."""
+    runs = tmp_path / "runs"
+    shutil.copytree(trained.places.runs, runs)
+    for note in runs.glob("*.json"):
+        if note.name != "demo.json":
+            note.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    [path] = Path(trained.places.new_videos).glob("*.mp4")
+    table = affect.predict([str(path)], runs=str(runs), out=str(tmp_path / "out"))
+    expected = pq.read_table(f"{predicted}/video03.parquet")
+    assert table.drop_columns(["track"]).equals(expected.replace_schema_metadata().drop_columns(["track"]))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (runs / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="has demo, other: name one with recipe="):
+        affect.predict(str(path), runs=str(runs))
 
 
 def test_the_run_note_names_versions_models_and_features(predicted: str):

@@ -16,6 +16,7 @@ from _pytest.capture import CaptureFixture
 from affect import spaces
 from affect.config import Run, Workers
 from affect.corpus import affwild2
+from affect.corpus.videos import find
 from affect.pipeline import plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.models import load_model
@@ -43,7 +44,7 @@ def run(trained: Micro) -> Run:
 @pytest.fixture(scope="module")
 def refs(trained: Micro, run: Run) -> list[TrackRef]:
     store = Store(trained.places.store)
-    videos = plan.probe_videos(trained.places.videos, store, {})
+    videos = plan.probe_videos(find(trained.places.videos), store, {})
     return assemble(run, videos, affwild2.read_splits(trained.places.labels), store)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from affect import recipes
 from affect.corpus import affwild2
+from affect.corpus.videos import find
 from affect.pipeline import plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.job import start_ray
@@ -24,6 +25,6 @@ else:
     fit = replace(run.face_transformer.fit, max_epochs=150, stop_patience=150, ema_decay=0.9)
     transformer = replace(run.face_transformer, fit=fit)
     run = replace(run, systems=("face",), workers=workers, face_transformer=transformer)
-    videos = plan.probe_videos(places.videos, store, {})
+    videos = plan.probe_videos(find(places.videos), store, {})
     refs = assemble(run, videos, affwild2.read_splits(places.labels), store)
 train(run, refs, store, runs)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from affect import recipes, spaces
 from affect.corpus import affwild2
+from affect.corpus.videos import find
 from affect.pipeline import plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.job import start_ray
@@ -19,7 +20,7 @@ workers = replace(run.workers, num_workers=int(num_workers), num_cpus=0.5 if int
 fit = replace(run.face_transformer.fit, max_epochs=int(epochs), stop_patience=int(epochs))
 transformer = replace(run.face_transformer, fit=fit)
 run = replace(run, systems=("face",), workers=workers, face_transformer=transformer)
-refs = assemble(run, plan.probe_videos(places.videos, store, {}), affwild2.read_splits(places.labels), store)
+refs = assemble(run, plan.probe_videos(find(places.videos), store, {}), affwild2.read_splits(places.labels), store)
 words = ["face_transformer.hidden=32,64", "face_transformer.fit.learning_rate=1e-4..1e-2"]
 job = prepare(run, refs, store, runs, spaces.check(spaces.parse(words), run), int(num_trials), 0, "killed", 0)
 conclude(job, search(job), [(places.videos, places.labels)], {})

@@ -22,6 +22,8 @@ CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
 HOSTILE = "<script>alert(1)<script>&\"'#%41.ä"
 FPS = 20
+BOX = (0.2, 0.1, 0.4, 0.5)
+WHY = {"face": "the face is not found", "behavior": "the vision-language model has no state", "audio": "silence"}
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,6 +37,15 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield launched
         launched.close()
+
+
+DRAWN = "document.querySelector('#timeline svg').viewBox.baseVal.width"
+PLACE = "document.getElementById('timeline').clientWidth"
+
+
+def at(opened: "Opened", share: float) -> float:
+    """Where a share of the shown time is, in pixels from the drawing's left edge."""
+    return 84 + share * (opened.number(DRAWN) - 92)
 
 
 class Opened:
@@ -73,12 +84,14 @@ def predictions(stem: str, seconds: float, people: tuple[str, ...] = ("left", "r
             "valence_spread": np.full(num, 0.1),
             "arousal_spread": pa.nulls(num, pa.float32()),
             "valid": valid,
-            "reason": np.where(valid, "", "no face evidence").tolist(),
+            "reason": np.where(valid, "", "face: the face is not found").tolist(),
+            **{f"face_{side}": np.where(valid, at, np.nan) for side, at in zip(schema.SIDES, BOX, strict=True)},
         }
         for system in SYSTEMS:
             columns |= {f"{system}_valence": valence * 0.8, f"{system}_arousal": arousal * 0.8}
         for modality in MODALITIES:
-            columns |= {f"{modality}_valid": valid, f"{modality}_trust": np.full(num, 1 / 3)}
+            why = np.where(valid, "", WHY[modality]).tolist()
+            columns |= {f"{modality}_valid": valid, f"{modality}_reason": why, f"{modality}_trust": np.full(num, 1 / 3)}
         tables.append(pa.table(columns).select(schema.PREDICTIONS.names).cast(schema.PREDICTIONS))
     return pa.concat_tables(tables)
 
@@ -139,10 +152,10 @@ def test_a_click_on_the_traces_seeks_the_film_and_moves_the_cursor(opened: Opene
     opened.page.wait_for_function(SEEKED)
     box = opened.page.locator("#timeline").bounding_box()
     assert box is not None
-    opened.page.mouse.click(box["x"] + box["width"] * (84 + 0.5 * (1100 - 92)) / 1100, box["y"] + 60)
+    opened.page.mouse.click(box["x"] + at(opened, 0.5), box["y"] + 60)
     opened.page.wait_for_function(SEEKED)
     assert opened.number(TIME) == pytest.approx(6.0, abs=0.2)
-    assert opened.number(CURSOR) == pytest.approx(84 + 0.5 * 1008, abs=10)
+    assert opened.number(CURSOR) == pytest.approx(at(opened, 0.5), abs=10)
 
 
 def test_the_cursor_follows_the_film(opened: Opened):
@@ -151,7 +164,7 @@ def test_the_cursor_follows_the_film(opened: Opened):
     opened.page.wait_for_function(f"() => {CURSOR} > {before + 60}", timeout=10_000)
     opened.page.evaluate(f"{FILM}.pause()")
     time_s = opened.number(TIME)
-    opened.page.wait_for_function(f"() => Math.abs({CURSOR} - {84 + 1008 * time_s / 12}) < 8")
+    opened.page.wait_for_function(f"() => Math.abs({CURSOR} - {at(opened, time_s / 12)}) < 8")
     assert float(opened.page.locator("#readout").inner_text().split()[0]) == pytest.approx(time_s, abs=0.2)
 
 
@@ -177,7 +190,7 @@ def test_a_screen_reader_is_told_the_time_and_the_values(opened: Opened):
     go(opened, "PageDown")
     assert float(slider.get_attribute("aria-valuenow") or "nan") == pytest.approx(10, abs=0.1)
     said = slider.get_attribute("aria-valuetext") or ""
-    assert "left: valence" in said and "right: valence" in said and "gold" in said
+    assert "left: valence" in said and "right: valence" in said and "annotated" in said
 
 
 def test_moments_people_and_zoom_answer(opened: Opened):
@@ -219,16 +232,35 @@ def test_a_video_of_one_frame_has_a_page_that_draws(browser: Browser, tmp_path: 
     assert page.page.locator("#zoom").is_hidden()
 
 
-def test_a_narrow_window_scrolls_the_traces_and_still_seeks(browser: Browser, tmp_path: Path):
+@pytest.mark.parametrize("width", [420, 1024, 1920])
+def test_traces_are_as_wide_as_the_window_and_still_seek(browser: Browser, tmp_path: Path, width: int):
+    """Nothing has to be scrolled sideways, and a window that is made narrower draws them anew."""
     page = Opened(browser, make_page(tmp_path, "narrow", 12.0, with_film=False))
-    page.page.set_viewport_size({"width": 400, "height": 800})
+    page.page.set_viewport_size({"width": width, "height": 900})
+    page.page.wait_for_function(f"() => Math.abs({DRAWN} - {PLACE}) < 2")
     page.page.locator("#timeline").scroll_into_view_if_needed()
     drawn = page.page.locator("#timeline svg").bounding_box()
-    assert drawn is not None and drawn["width"] >= 700
-    page.page.mouse.click(drawn["x"] + drawn["width"] * (84 + 1008 / 4) / 1100, drawn["y"] + 40)
+    assert drawn is not None and drawn["x"] >= 0 and drawn["x"] + drawn["width"] <= width
+    page.page.mouse.click(drawn["x"] + at(page, 0.25), drawn["y"] + 40)
     slider = page.page.get_by_role("slider")
     assert float(slider.get_attribute("aria-valuenow") or "nan") == pytest.approx(3, abs=0.1)
-    assert page.page.evaluate("() => document.documentElement.scrollWidth") <= 400
+    assert page.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    beyond = f"() => [...document.querySelectorAll('#timeline text')].filter((t) => {{ const b = t.getBBox(); return b.x < 0 || b.x + b.width > {DRAWN}; }}).map((t) => t.textContent)"  # noqa: E501
+    assert page.page.evaluate(beyond) == []
+
+
+def test_a_page_says_why_each_modality_has_nothing(browser: Browser, tmp_path: Path):
+    """In the table of people, in the strips, and of the time that is shown."""
+    page = Opened(browser, make_page(tmp_path, "why", 12.0, with_film=False))
+    cells = page.page.locator("h2:text('People') + div td").all_inner_texts()
+    assert any("silence 12 %" in cell for cell in cells) and any("the face is not found 12 %" in cell for cell in cells)
+    assert page.page.locator("th:text('audio heard')").count() == 1 and page.page.locator("text=/no gate/").count() == 0
+    fills = {why: page.page.locator(f"[data-why='{why}']").first.get_attribute("fill") for why in WHY.values()}
+    assert fills["silence"] != fills["the face is not found"] == "url(#hatch)"
+    for _ in range(3):
+        page.page.keyboard.press("ArrowRight")
+    readout = page.page.locator("#readout").inner_text()
+    assert "audio: silence" in readout and "face: the face is not found" in readout and "no evidence here" in readout
 
 
 def test_an_index_of_two_hundred_videos_finds_sorts_and_escapes(browser: Browser, tmp_path: Path):

@@ -56,7 +56,9 @@ def test_a_long_video_is_thinned_and_a_short_one_is_not():
         [left, right] = data_of(video_page(outcome("a", table), table, None, [], {}, {}, ""))["people"]
         assert left["step"] == step and len(left["time"]) == len(left["valence"]) == -(-round(seconds * 20) // step)
         assert left["missing"] == [[2.0, 3.5]] and right["missing"] == [] and left["gold"] is None
-        assert left["seen"]["face"]["gaps"] == [[2.0, 3.5]] and set(left["trust"]) == {"face", "behavior", "audio"}
+        assert left["seen"]["face"]["gaps"] == [[2.0, 3.5, "the face is not found"]]
+        assert left["seen"]["audio"]["missing"] == {"silence": pytest.approx(1.5 / seconds, abs=1e-3)}
+        assert set(left["trust"]) == {"face", "behavior", "audio"}
         assert set(left["systems"]) == {"face", "behavior", "audio", "dcmmoe", "raav"}
 
 
@@ -84,6 +86,24 @@ def test_charts_are_the_same_bytes_for_the_same_numbers_and_name_what_they_show(
     assert svg == gold_against_predicted(gold, gold * 0.5)[1] and "annotated valence" in svg and name and caption
     _, svg, caption = ranking({f"v${i}": (i / 50, float("nan")) for i in range(40)})
     assert "15 best and 15 worst of 40" in caption and "v$39" in svg
+
+
+def test_the_first_and_the_last_of_a_few_videos_are_drawn_whole():
+    _, svg, _ = ranking({"a": (0.9, 0.8), "b": (0.5, 0.4), "c": (-0.2, 0.1)})
+    clips = dict(re.findall(r'<clipPath id="(\w+)">\s*<rect x="[-\d.]+" y="([-\d.]+)"', svg))
+    heights = dict(re.findall(r'<clipPath id="(\w+)">\s*<rect [^>]*height="([-\d.]+)"', svg))
+    [clip] = {match for match in re.findall(r'<g clip-path="url\(#(\w+)\)">\s*<use', svg)}
+    top, bottom = float(clips[clip]), float(clips[clip]) + float(heights[clip])
+    places = [float(y) for y in re.findall(r'<g clip-path="[^"]*">\s*<use [^>]*y="([-\d.]+)"', svg)]
+    assert len(places) == 6 and top + 5 < min(places) and max(places) < bottom - 5
+
+
+def test_an_index_says_whose_means_they_are():
+    table = predictions("a", 10.0)
+    row = index_row(outcome("a", table), table, "videos/a.html")
+    html = index_page("One video", [row], [], "{}", [], [], "", [], "")
+    assert [name for name, _ in row["valence_of_each"]] == ["left", "right"]
+    assert re.search(r'left</span> [+-]0\.\d\d, <span class="soft">right</span> [+-]0\.\d\d', html)
 
 
 def test_the_page_of_a_training_has_its_curves_and_says_what_scores_are():
