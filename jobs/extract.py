@@ -63,7 +63,7 @@ def work(args: Extract) -> int:
     labels = args.labels
     if places := prepare_default(args.run, args.videos):
         labels = places.labels
-    tracks = affwild2.track_names(affwild2.read_splits(labels)) if labels else []
+    tracks = affwild2.annotated_tracks(labels) if labels else []
     store = Store(args.store)
     again, words = args.retry_failed, args.describe
     if args.status:

@@ -25,13 +25,16 @@ class Train:
     videos: tuple[str, ...]
     """Folders, bucket prefixes, patterns or files: the labelled videos."""
     labels: str
-    """Annotation folder with Train_Set and Validation_Set."""
+    """Annotation folder with Train_Set and Validation_Set, or without the latter and --cross-validate."""
     store: str
     """Feature store."""
     runs: str
     """Where models go."""
     folds: int = 0
     """Folds of videos: tracks that fusions learn from are embedded by models that never saw their video; 0: by all."""
+    cross_validate: int = 0
+    """Folds of videos for labels without Validation_Set: each is judged on once, by models that never saw it; as many
+    as there are videos leaves one out at a time."""
     best: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """best.json of a search of the recipe, whose settings are then used."""
     hints: str | None = None
@@ -62,6 +65,7 @@ def work(args: Train | TrainEncoder) -> int:
     from affect.pipeline import encoder, forecast
     from affect.pipeline.assemble import assemble
     from affect.pipeline.caveat import prepare_default
+    from affect.pipeline.crossvalidate import cross_validate
     from affect.pipeline.extract import extract
     from affect.pipeline.store import Store
     from affect.pipeline.train import check, train
@@ -71,13 +75,19 @@ def work(args: Train | TrainEncoder) -> int:
         return 0
     prepare_default(args.run, args.videos)
     check(args.run, args.folds)
-    store, labels = Store(args.store), affwild2.read_splits(args.labels)
+    folded, store = args.cross_validate, Store(args.store)
+    if folded and args.folds:
+        raise ValueError("--folds and --cross-validate cannot be given together")
+    labels = affwild2.read_training(args.labels) if folded else affwild2.read_splits(args.labels)
     if args.plan:
         found, probed = forecast.extraction(args.run, args.videos, store, affwild2.track_names(labels))
-        return forecast.training(found, args.run, probed, labels, args.runs, args.folds).show()
+        return forecast.training(found, args.run, probed, labels, args.runs, args.folds, folded).show()
     videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos
     refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
-    train(args.run, refs, store, args.runs, folds=args.folds)
+    if folded:
+        cross_validate(args.run, refs, labels["train"], store, args.runs, folded)
+    else:
+        train(args.run, refs, store, args.runs, folds=args.folds)
     return 0
 
 

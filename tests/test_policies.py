@@ -68,7 +68,7 @@ def test_nothing_is_unpickled_and_no_cv2(path: Path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda p: p.name)
 def test_jobs_are_thin(path: Path):
-    assert len(path.read_text().splitlines()) <= 90 or path.name == "benchmark.py"
+    assert len(path.read_text().splitlines()) <= 100 or path.name == "benchmark.py"
 
 
 def test_exceptions_are_caught_broadly_only_where_neighbours_have_to_go_on():

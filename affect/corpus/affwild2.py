@@ -109,12 +109,38 @@ def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]
     Raises:
         LabelError: a split is missing or unreadable, or a track stands in both.
     """
+    if not files.exists(files.join(labels, FOLDERS["development"])):
+        raise LabelError(
+            f"{labels}: no such folder, or no {FOLDERS['development']} in it to select epochs on: put the labels of "
+            "some people there, or let folds of the training videos do it: train.py --cross-validate 5, or as many as "
+            "there are videos, which leaves one out at a time"
+        )
     read = {split: _read_folder(files.join(labels, folder)) for split, folder in FOLDERS.items()}
     splits = {split: found for split, (found, _) in read.items()}
     both = sorted(splits["train"].keys() & splits["development"].keys())
     faults = [fault for _, of_split in read.values() for fault in of_split]
     _check_faults(faults + [f"{labels}: track {name} is in Train_Set and in Validation_Set" for name in both])
     return splits
+
+
+def read_training(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]]]:
+    """Annotations of a folder without a development set: those of ``Train_Set``, or of the folder itself.
+
+    Raises:
+        LabelError: there is none, or one that cannot be read.
+    """
+    own = files.join(labels, FOLDERS["train"])
+    return {"train": read_folder(own if files.exists(own) else labels)}
+
+
+def annotated_tracks(labels: str) -> list[str]:
+    """Names of all annotated tracks of a folder, with a development set or without.
+
+    Raises:
+        LabelError: there is none, or one that cannot be read.
+    """
+    whole = files.exists(files.join(labels, FOLDERS["development"]))
+    return track_names(read_splits(labels) if whole else read_training(labels))
 
 
 def check_length(name: str, num_rows: int, num_frames: int, duration_s: float) -> str:

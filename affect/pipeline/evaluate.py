@@ -69,7 +69,7 @@ def score_predictions(out: str, labels: str | None) -> Evaluation:
     mean = note["training_mean"]
     for track in _unseen(found[-1].tracks):
         say(f"warning: nothing is known of track {track}: it is given the training mean {mean[0]:.3f}, {mean[1]:.3f}")
-    answers = [replace(a, tracks=_filled(a.tracks, mean)) for a in found]
+    answers = [replace(a, tracks=filled(a.tracks, mean)) for a in found]
     gold = _read_labels(labels) if labels else {}
     if missing := sorted(gold.keys() - videos.keys()):
         raise ValueError(
@@ -238,7 +238,7 @@ def _two(rows: pa.Table, valence: str, arousal: str) -> Float[ndarray, "frames 2
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _filled(tracks: Mapping[str, ndarray], mean: Sequence[float]) -> dict[str, ndarray]:
+def filled(tracks: Mapping[str, ndarray], mean: Sequence[float]) -> dict[str, ndarray]:
     """Frames without an answer get the training mean, as in a submission."""
     return {name: np.where(np.isnan(values), np.array(mean), values) for name, values in tracks.items()}
 
@@ -252,9 +252,9 @@ def _answers_of(model: Model, judged: Mapping[str, Judged], suffix: str) -> Answ
     """What a model says of tracks, from :func:`affect.pipeline.judge.judge`."""
     mean = model.training_mean
     without = {
-        m: _filled({name: each.without[m] for name, each in judged.items()}, mean)
+        m: filled({name: each.without[m] for name, each in judged.items()}, mean)
         for m in (model.modalities if model.upstream else ())
     }
     gates = {name: each.gates for name, each in judged.items()} if model.upstream else {}
-    tracks = _filled({name: each.prediction for name, each in judged.items()}, mean)
+    tracks = filled({name: each.prediction for name, each in judged.items()}, mean)
     return Answers(model.title + suffix, model.modalities, tracks, without, gates, sources_of(model))

@@ -183,6 +183,7 @@ def training(
     labels: Mapping[Split, Mapping[str, Sized]],
     runs: str,
     folds: int,
+    rotations: int = 0,
 ) -> Forecast:
     """Add what would be trained.
 
@@ -193,6 +194,7 @@ def training(
         labels: annotations by split and track.
         runs: where models go.
         folds: of the training.
+        rotations: folds of a cross-validation, each of which is a training beside the last one.
     """
     runs = files.absolute(runs)
     heads = {entry.stem: entry.head for entry in probed if entry.head}
@@ -214,10 +216,9 @@ def training(
     if len(missing) > MAX_NAMED:
         found.warnings.append(f"and {len(missing) - MAX_NAMED} more labels")
     total = sum(head.num_frames for head in usable["train"])
-    development = len(usable["development"])
-    found.lines.append(
-        f"plan: {len(usable['train'])} training tracks, {total:,} frames; {development} development tracks"
-    )
+    development = len(usable.get("development", ())) or rotations
+    other = f"{rotations} folds" if rotations else f"{development} development tracks"
+    found.lines.append(f"plan: {len(usable['train'])} training tracks, {total:,} frames; {other}")
     there = _trained(run, runs, folds)
     if not total or not development:
         found.warnings.append("it would not start: no annotated video is here for training, or none for development")
@@ -226,7 +227,7 @@ def training(
         if system in there:
             found.lines.append(f"plan: {system}: there already, {there[system]}, unless labels or features changed")
             continue
-        times = 1 + (folds if folds and not run.reads(system) else 0)
+        times = 1 + rotations + (folds if folds and not run.reads(system) else 0)
         fit = run.settings_of(system).fit
         known = speed.measured(runs, *speed.speed_of(run, system))
         amount = total * times

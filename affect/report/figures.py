@@ -61,11 +61,13 @@ def gold_against_predicted(
         predicted: of the same frames.
 
     Returns:
-        Name, SVG and caption.
+        Name, an SVG of each side by side, and caption.
     """
+    picture = ""
     with drawn():
-        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
-        for axes, i, name in zip(figure.subplots(1, 2), (0, 1), ("valence", "arousal"), strict=True):
+        for i, name in enumerate(("valence", "arousal")):
+            figure = Figure(figsize=(4.2, 3.9), layout="constrained")
+            axes = figure.subplots()
             known = ~np.isnan(gold[:, i]) & ~np.isnan(predicted[:, i])
             edges = np.linspace(-1, 1, CELLS + 1)
             counts, _, _ = np.histogram2d(gold[known, i], predicted[known, i], bins=[edges, edges])
@@ -75,7 +77,7 @@ def gold_against_predicted(
             axes.set_ylabel(f"predicted {name}")
             axes.set_aspect("equal")
             axes.grid(alpha=0.3)
-        picture = svg(figure)
+            picture += svg(figure)
     caption = "Frames by annotation and answer, darker where there are more; on the dashed line they agree."
     return "Annotated against predicted", picture, caption
 
@@ -92,7 +94,7 @@ def ranking(scores: Mapping[str, tuple[float, float]]) -> tuple[str, str, str]:
     order = sorted(scores, key=lambda name: -np.nansum(scores[name]))
     shown = order if len(order) <= 30 else [*order[:15], *order[-15:]]
     with drawn():
-        figure = Figure(figsize=(8.4, 1.2 + 0.24 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(5.6, 1.2 + 0.24 * len(shown)), layout="constrained")
         axes = figure.subplots()
         for i, (name, marker, color) in enumerate((("valence", "o", "#0b62a8"), ("arousal", "^", "#b3460f"))):
             axes.scatter([scores[v][i] for v in shown], range(len(shown)), marker=marker, color=color, label=name, s=26)

@@ -10,7 +10,7 @@
   const WORDS = { face: "face", behavior: "behaviour", audio: "audio", dcmmoe: "DCMMOE", raav: "RAAV" };
   const SOUNDLESS = ["no sound", "silence"];
   const DASH_OF = { face: "6 3", behavior: "2 3", audio: "9 3 2 3", dcmmoe: "1 3", raav: "4 2 1 2" };
-  const LEFT = 84, RIGHT = 8, NARROWEST = 300, PANEL = 130, STRIP = 16, TRUST = 70, NOTE = 16;
+  const LEFT = 84, RIGHT = 8, NARROWEST = 300, PANEL = 130, STRIP = 16, TRUST = 70, NOTE = 20;
   const END = data.end;
   const shown = new Set(data.people.map((_, i) => i));
   const layers = new Set(data.people.some((p) => p.gold) ? ["gold", "spread"] : ["spread"]);
@@ -150,7 +150,7 @@
           element("line", { x1: at - 26, x2: at, y1: legend - 4, y2: legend - 4, stroke: SYSTEM[modality], "stroke-width": 2, "stroke-dasharray": DASH_OF[modality] }, drawn);
           at -= 44;
         }
-        notes.forEach((modality, line) => element("text", { x: 4, y: legend + NOTE * (line + 1) }, drawn, `${WORDS[modality]} has no weight of its own: it changes the others`));
+        notes.forEach((modality, line) => element("text", { x: 4, y: legend + NOTE * (line + 1) - 6 }, drawn, `${WORDS[modality]} has no weight of its own: it changes the others`));
         top += TRUST;
       }
       top += 16;

@@ -98,7 +98,7 @@ def test_a_bad_label_file_is_one_line_that_names_file_row_and_value(text: str, w
 def corpus(folder: Path, train: dict[str, bytes], development: dict[str, bytes]) -> str:
     """A labels folder with these files."""
     for name, content in (("Train_Set", train), ("Validation_Set", development)):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
         for track, text in content.items():
             (folder / name / track).write_bytes(text)
     return str(folder)
@@ -125,6 +125,8 @@ def test_a_split_without_label_files_is_an_error_that_names_the_folder(tmp_path:
     with pytest.raises(LabelError, match=r"Validation_Set: no such folder, or no <track>\.txt"):
         affwild2.read_splits(corpus(tmp_path, {"a.txt": GOOD}, {}))
     with pytest.raises(LabelError, match=r"Train_Set: no such folder, or no <track>\.txt"):
+        affwild2.read_splits(corpus(tmp_path / "other", {}, {"a.txt": GOOD}))
+    with pytest.raises(LabelError, match="missing: no such folder, or no Validation_Set"):
         affwild2.read_splits(str(tmp_path / "missing"))
 
 
