@@ -51,6 +51,10 @@ class Places:
     out: str
 
 
+GENERATOR_VERSION = 1
+"""Of the demo's corpus: raise it when its files change."""
+
+
 def demo_places(root: str = "demo") -> Places:
     """Everything of the demo under one folder."""
     top = Path(root).absolute()

@@ -51,14 +51,10 @@ class Extract:
 def work(args: Extract) -> int:
     """Extract and say what came of it."""
     from affect.corpus import affwild2
-    from affect.pipeline import forecast
     from affect.pipeline.caveat import prepare_default
     from affect.pipeline.extract import extract
-    from affect.pipeline.overlay import overlay
     from affect.pipeline.progress import say
-    from affect.pipeline.status import replay, status
     from affect.pipeline.store import Store
-    from affect.pipeline.verify import verify
 
     labels = args.labels
     if places := prepare_default(args.run, args.videos):
@@ -67,12 +63,20 @@ def work(args: Extract) -> int:
     store = Store(args.store)
     again, words = args.retry_failed, args.describe
     if args.status:
+        from affect.pipeline.status import status
+
         return status(args.run, args.videos, store, tracks, describe=words)
     if args.verify:
+        from affect.pipeline.verify import verify
+
         return verify(store)
     if args.only:
+        from affect.pipeline.status import replay
+
         return replay(args.run, args.videos, args.only, tracks, describe=words)
     if args.plan:
+        from affect.pipeline import forecast
+
         where = (args.run, args.videos, store, tracks)
         return forecast.extraction(*where, retry_failed=again, describe=words)[0].show()
     summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=words)
@@ -83,6 +87,8 @@ def work(args: Extract) -> int:
     for reason, number in summary.reasons.most_common():
         say(f"  {number} x {reason}")
     if args.save_overlay:
+        from affect.pipeline.overlay import overlay
+
         overlay(args.run, summary.videos, store, args.save_overlay)
     return summary.exit_code
 

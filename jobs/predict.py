@@ -49,7 +49,6 @@ def work(args: Predict) -> int:
     """Extract, predict, say where the tables are."""
     from affect.corpus import affwild2, hints
     from affect.corpus.videos import find
-    from affect.pipeline import forecast
     from affect.pipeline.caveat import caveat_of
     from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extract
     from affect.pipeline.graph import check_inference
@@ -66,6 +65,8 @@ def work(args: Predict) -> int:
     stems = find(args.new_videos).videos
     only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
     if args.plan:
+        from affect.pipeline import forecast
+
         found, probed = forecast.extraction(args.run, args.new_videos, store, tracks or [], only=only)
         return forecast.prediction(found, args.run, probed, models, store, report=args.report).show()
     check_inference(args.run.inference)

@@ -62,7 +62,7 @@ class TrainEncoder:
 def work(args: Train | TrainEncoder) -> int:
     """Train what is missing."""
     from affect.corpus import affwild2, hints
-    from affect.pipeline import encoder, forecast
+    from affect.pipeline import encoder
     from affect.pipeline.assemble import assemble
     from affect.pipeline.caveat import prepare_default
     from affect.pipeline.crossvalidate import cross_validate
@@ -80,6 +80,8 @@ def work(args: Train | TrainEncoder) -> int:
         raise ValueError("--folds and --cross-validate cannot be given together")
     labels = affwild2.read_training(args.labels) if folded else affwild2.read_splits(args.labels)
     if args.plan:
+        from affect.pipeline import forecast
+
         found, probed = forecast.extraction(args.run, args.videos, store, affwild2.track_names(labels))
         return forecast.training(found, args.run, probed, labels, args.runs, args.folds, folded).show()
     videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos

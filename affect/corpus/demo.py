@@ -23,12 +23,12 @@ from scipy import ndimage
 
 from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
 from affect.corpus.puppet import PAIR_WIDTH, WIDTH, Array, Puppet, head_motion
+from affect.recipes import GENERATOR_VERSION
 
 Split = Literal["train", "development", "held_out"]
 Size = Literal["demo", "micro"]
 OnVideo = Callable[[int, int], None]
 
-GENERATOR_VERSION = 1  # raise it when the files change
 CURVE_RATE = 100  # samples a second of the valence, arousal and jaw curves
 NOT_ANNOTATED = "-5,-5"
 HEADER = "valence,arousal"

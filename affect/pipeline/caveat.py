@@ -1,6 +1,8 @@
 """Whether a job is about the demo: what has to be said then, and made first."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from affect import recipes
 from affect.config import Run
@@ -28,8 +30,16 @@ def prepare_default(run: Run, videos: Sequence[str]) -> Places | None:
     places = recipes.demo_places()
     if run.name != "demo" or list(videos) != [places.videos]:
         return None
-    from affect.pipeline.demo import prepare  # seconds of imports that no other job needs
+    if not _is_there(run, places):
+        from affect.pipeline.demo import prepare  # seconds of imports
 
-    prepare(run, places)
+        prepare(run, places)
     say(CAVEAT)
     return places
+
+
+def _is_there(run: Run, places: Places) -> bool:
+    """Whether corpus and checkpoints have been made."""
+    marker = Path(places.labels).with_name("corpus.json")
+    made = marker.exists() and json.loads(marker.read_text()).get("generator_version") == recipes.GENERATOR_VERSION
+    return made and all(Path(part.weights).is_dir() for part in (run.face, run.behavior, run.wavlm))
