@@ -41,8 +41,14 @@ def everyone(micro: Micro) -> list[str]:
 
 
 @pytest.fixture
-def refs(trained: Micro, predicted: str, labels: str) -> list[TrackRef]:
-    store = Store(trained.places.store)
+def store(trained: Micro, predicted: str, tmp_path: Path) -> Store:
+    """All three people's features, in a store of its own: what models say of tracks would be others' too."""
+    shutil.copytree(trained.places.store, tmp_path / "store")
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def refs(trained: Micro, labels: str, store: Store) -> list[TrackRef]:
     videos = plan.probe_videos(find(everyone(trained)), store, {})
     return assemble(face_of(trained), videos, affwild2.read_training(labels), store)
 
@@ -53,9 +59,9 @@ def face_of(micro: Micro) -> Run:
 
 
 def test_every_track_is_judged_once_by_models_that_neither_learned_from_it_nor_were_selected_on_it(
-    trained: Micro, refs: list[TrackRef], labels: str, tmp_path: Path, capsys: CaptureFixture[str]
+    trained: Micro, refs: list[TrackRef], labels: str, store: Store, tmp_path: Path, capsys: CaptureFixture[str]
 ):
-    run, store, runs = face_of(trained), Store(trained.places.store), str(tmp_path / "runs")
+    run, runs = face_of(trained), str(tmp_path / "runs")
     golds = affwild2.read_training(labels)["train"]
     [answers] = cross_validate(run, refs, golds, store, runs, 3)
     said = capsys.readouterr().out
@@ -77,18 +83,20 @@ def test_every_track_is_judged_once_by_models_that_neither_learned_from_it_nor_w
 
 @pytest.mark.parametrize(("folds", "said"), [(2, "give 3 to 3"), (4, "there are 3 videos")])
 def test_folds_that_cannot_be_are_refused(
-    trained: Micro, refs: list[TrackRef], labels: str, tmp_path: Path, folds: int, said: str
+    trained: Micro, refs: list[TrackRef], labels: str, store: Store, tmp_path: Path, folds: int, said: str
 ):
     golds = affwild2.read_training(labels)["train"]
     with pytest.raises(ValueError, match=said):
-        cross_validate(face_of(trained), refs, golds, Store(trained.places.store), str(tmp_path), folds)
+        cross_validate(face_of(trained), refs, golds, store, str(tmp_path), folds)
 
 
-def test_labels_without_a_development_set_say_what_can_be_done(trained: Micro, labels: str, tmp_path: Path):
+def test_labels_without_a_development_set_say_what_can_be_done(
+    trained: Micro, labels: str, store: Store, tmp_path: Path
+):
     with pytest.raises(LabelError, match=r"no Validation_Set in it.*--cross-validate 5"):
         affwild2.read_splits(labels)
     assert sorted(affwild2.annotated_tracks(labels)) == sorted(affwild2.read_training(labels)["train"])
-    run, store = face_of(trained), Store(trained.places.store)
+    run = face_of(trained)
     found, probed = forecast.extraction(run, everyone(trained), store, [])
     golds = affwild2.read_training(labels)
     said = forecast.training(found, run, probed, golds, str(tmp_path), 0, 3)
