@@ -133,8 +133,8 @@ class Stage:
         store: where units go.
         where: addresses by kind.
         attempts: counts those of this run.
-        tally: name of the actor that hears how much is done: a handle would make Ray warn, see
-            :func:`affect.pipeline.graph.on_actors`.
+        tally: name of the actor that hears how much is done: of a handle Ray would warn, as it does of references in
+            :mod:`affect.pipeline.graph`.
     """
 
     def __init__(
@@ -188,7 +188,8 @@ class Stage:
                 extracted = self._failed(f"its process died {before} times, or was stopped after {limit_s:g} s")
             else:
                 clip = plan.make_clip(row["uri"], prompts, probe, number, self._run)
-                extracted = self._try(clip, key, limit_s)
+                begun = self._parts.load(key, SCHEMAS[self._kind], attempted=before > 0)
+                extracted = self._try(clip, begun, key, limit_s)
             outcome = self._store.put(key, extracted, replace=row["again"] and extracted.status != "failed")
             self._attempts.end(key)
             self._parts.end(key)
@@ -200,7 +201,7 @@ class Stage:
             cause = error.__cause__ if isinstance(error, UnreadError) else error
             return Outcome("error", f"{type(cause).__name__}: {cause}", 0)
 
-    def _try(self, clip: Clip, key: str, limit_s: float) -> Extracted:
+    def _try(self, clip: Clip, begun: Part | None, key: str, limit_s: float) -> Extracted:
         """Do a clip; a process that takes too long over it ends itself, whatever hangs, and says where it was."""
         kept_at = time.monotonic()
 
@@ -213,7 +214,7 @@ class Stage:
 
         faulthandler.dump_traceback_later(limit_s, exit=True)
         try:
-            return self._extract(clip, self._parts.load(key, SCHEMAS[self._kind]), save)
+            return self._extract(clip, begun, save)
         except MediaError as error:
             return self._failed(str(error))
         except OSError as error:  # is no word about the store

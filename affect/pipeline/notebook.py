@@ -44,7 +44,7 @@ def _training(recipe: str | None, runs: str | None) -> tuple[Run, str, str]:
         names = run_names(runs)
         if len(names) != 1:
             raise ValueError(
-                f"{runs} has {', '.join(names) or 'no training'}: " + "name one with recipe=" * bool(names)
+                f"{runs} has {', '.join(names)}: name one with recipe=" if names else f"{runs}: no training"
             )
         recipe = names[0]
     recipe = recipe or "demo"

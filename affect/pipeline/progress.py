@@ -19,6 +19,8 @@ from rich.progress import (
 from affect.timeline import duration
 
 LINE_EVERY_S, LOOK_EVERY_S = 10.0, 1.0
+MIN_SPEED = 0.05
+"""Speeds below it, which would be said as 0.0, are not said."""
 MAX_SAID = 300
 """Characters that are kept of an error."""
 
@@ -171,9 +173,11 @@ class Meter:
         note = f", {self._note}" if self._note else ""
         if self._rates and self._done < self._total:
             parts = ", ".join(f"{part} {rate.done:.0f} of {rate.total:.0f}" for part, rate in self._rates.items())
-            done, rate = f"{parts} {self._unit}", ""
+            starting = not any(rate.done for rate in self._rates.values())
+            done, rate = f"{parts} {self._unit}", ", actors are starting" if starting else ""
         else:
             done = f"{self._done:.0f} of {self._total:.0f} {self._unit}"
-            rate = f", {(self._done - self._before) / max(elapsed, 1e-9):.1f} a second"
+            speed = (self._done - self._before) / max(elapsed, 1e-9)
+            rate = f", {speed:.1f} a second" if speed >= MIN_SPEED else ""
         left = f", {words}" if (words := self._left()) else ""
         return f"{self._name}: {done} in {duration(elapsed)}{rate}{left}{note}"

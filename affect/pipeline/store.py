@@ -268,14 +268,25 @@ class Parts:
     """
 
     def __init__(self, store: Store) -> None:
-        """Remember the place."""
+        """List what earlier runs left, so that other units cost no call."""
         self._store = store
+        self._there = {f"{PARTS}/{name}" for name, _, _ in files.walk(files.join(store.uri, PARTS))}
 
-    def load(self, key: str, rows: pa.Schema) -> Part | None:
-        """As far as a unit of such rows is done; None if nothing was kept, or nothing that can be read."""
+    def load(self, key: str, rows: pa.Schema, *, attempted: bool) -> Part | None:
+        """As far as a unit is done; None if nothing was kept, or nothing that can be read.
+
+        Args:
+            key: of the unit.
+            rows: its schema.
+            attempted: whether this run has begun the unit before.
+        """
+        if not attempted and self._of(key) not in self._there:
+            return None
         try:
             found = self._store.get(self._of(key))
-            return Part(found.table.cast(rows), **json.loads(found.reason))
+            part = Part(found.table.cast(rows), **json.loads(found.reason))
+            self._there.add(self._of(key))
+            return part
         except (OSError, ValueError, TypeError):
             return None
 
@@ -284,11 +295,14 @@ class Parts:
         note = {"last": part.last, "share": part.share, "counts": part.counts}
         with suppress(OSError):
             self._store.put(self._of(key), Extracted(part.table, "ok", json.dumps(note)))
+            self._there.add(self._of(key))
 
     def end(self, key: str) -> None:
-        """Forget a unit's part."""
-        with suppress(OSError):
-            files.delete(self._store.uri_of(self._of(key)))
+        """Forget a unit's part, if there is one."""
+        if self._of(key) in self._there:
+            with suppress(OSError):
+                files.delete(self._store.uri_of(self._of(key)))
+            self._there.discard(self._of(key))
 
     def _of(self, key: str) -> str:
         return f"{PARTS}/{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"

@@ -30,7 +30,7 @@ from numpy.random import Generator
 from ray.cluster_utils import Cluster
 
 from affect import files, recipes
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip, Extracted, Part
 from affect.pipeline import extract as extraction
 from affect.pipeline.demo import prepare
 from affect.pipeline.job import start_ray
@@ -90,7 +90,7 @@ def frail(log: str, traps: tuple[Trap, ...]) -> type[extraction.Stage]:
     """A stage that notes every attempt at a clip in a file, and steps into traps."""
 
     class Frail(extraction.Stage):
-        def _try(self, clip: Clip, key: str, limit_s: float) -> Extracted:
+        def _try(self, clip: Clip, begun: Part | None, key: str, limit_s: float) -> Extracted:
             line = f"{self._kind} {clip.probe.path} {clip.start_s:g}"
             first = line not in _lines(log)
             with open(log, "a") as file:
@@ -103,7 +103,7 @@ def frail(log: str, traps: tuple[Trap, ...]) -> type[extraction.Stage]:
                 self._extract = _hang
             if "tear" in sprung and first:
                 os.fsync = _tear  # type: ignore[assignment]
-            return super()._try(clip, key, limit_s)
+            return super()._try(clip, begun, key, limit_s)
 
     return Frail
 

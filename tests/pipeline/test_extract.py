@@ -187,28 +187,28 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
     for name in ("whole", "stopped"):
         store = Store(str(tmp_path / name))
         shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
-        stage = extraction.Stage(kind, run, store, where, Attempts(store, "run"), tally())
         begun: list[tuple[int, float]] = []
-        keep, extract_clip, stops = stage._parts.keep, stage._extract, 0
+        stops, extract_clip = 0, extraction.extractor(kind, run, "cpu")
 
-        def kept(key: str, part: Part, keep: Any = keep) -> None:
-            keep(key, part)
+        def kept(parts: Parts, key: str, part: Part, keep: Any = Parts.keep) -> None:
+            keep(parts, key, part)
             raise Stopped
 
         def noted(clip: Clip, part: Part | None, save: Any, begun: Any = begun, go: Any = extract_clip) -> Extracted:
             begun.append((part.last, part.share) if part else (-1, 0.0))
             return go(clip, part, save)
 
-        monkeypatch.setattr(stage, "_extract", noted)
-        if name == "stopped":
-            monkeypatch.setattr(stage._parts, "keep", kept)
         while True:
-            try:
-                done = stage({key: [value] for key, value in row.items()})
-                break
-            except Stopped:
-                stops += 1
-                Attempts(store, "run").close()  # another run
+            stage = extraction.Stage(kind, run, store, where, Attempts(store, f"run{stops}"), tally())
+            with monkeypatch.context() as patch:
+                patch.setattr(stage, "_extract", noted)
+                if name == "stopped":
+                    patch.setattr(Parts, "keep", kept)
+                try:
+                    done = stage({key: [value] for key, value in row.items()})
+                    break
+                except Stopped:
+                    stops += 1
         assert done[f"{kind}_status"] == ["ok"] and stops == len(begun) - 1
         made[name] = objects(store.uri)
         assert not [key for key, _, _ in files.walk(store.uri) if key.startswith("_parts")]
@@ -218,15 +218,15 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
 
 def test_a_part_that_cannot_be_read_is_done_again(tmp_path: Path):
     parts, table = Parts(Store(str(tmp_path))), extraction.SCHEMAS["audio"].empty_table()
-    assert parts.load("x", table.schema) is None
+    assert parts.load("x", table.schema, attempted=True) is None
     parts.keep("x", Part(table, 7, 0.5, {"seen": 3}))
-    found = parts.load("x", table.schema)
+    found = Parts(Store(str(tmp_path))).load("x", table.schema, attempted=False)
     assert found is not None and found[1:] == (7, 0.5, {"seen": 3}) and found.table.equals(table)
     [path] = (tmp_path / "_parts").iterdir()
     whole = path.read_bytes()
     for content in (b"", whole[: len(whole) // 2], whole[:40] + bytes(20) + whole[60:]):
         path.write_bytes(content)
-        assert parts.load("x", table.schema) is None
+        assert parts.load("x", table.schema, attempted=True) is None
     parts.end("x")
     parts.end("x")
     assert not path.exists()
