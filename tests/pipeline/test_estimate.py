@@ -9,6 +9,8 @@ import torch
 from affect import recipes
 from affect.behavior.checkpoint import frame_size
 from affect.config import GradaShape
+from affect.corpus.video import Probe
+from affect.corpus.videos import find
 from affect.face.grada import Grada
 from affect.pipeline import estimate, forecast, plan
 from affect.pipeline.predict import load_models
@@ -24,6 +26,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "product_flops", lambda: FLOPS)
 
 
+def probe_of(micro: Micro) -> Probe:
+    """Of one of the labelled videos."""
+    store = Store(micro.places.store)
+    return plan.load_probe(store, plan.probe_videos(find(micro.places.videos), store, {})[0].probe_key)
+
+
 def test_a_product_is_measured_in_operations_a_second(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
     estimate.product_flops.cache_clear()
@@ -33,8 +41,7 @@ def test_a_product_is_measured_in_operations_a_second(monkeypatch: pytest.Monkey
 def test_behaviour_costs_two_operations_per_weight_and_token(extracted: Micro):
     from transformers import Qwen3VLForConditionalGeneration
 
-    run, store = extracted.run, Store(extracted.places.store)
-    probe = plan.load_probe(store, sorted(store.keys("videos"))[0])
+    run, probe = extracted.run, probe_of(extracted)
     model = Qwen3VLForConditionalGeneration.from_pretrained(run.behavior.weights)
     decoder = sum(w.numel() for name, w in model.named_parameters() if "language_model.layers" in name)
     tower = sum(w.numel() for name, w in model.named_parameters() if "visual" in name)
@@ -47,8 +54,7 @@ def test_behaviour_costs_two_operations_per_weight_and_token(extracted: Micro):
 
 
 def test_the_encoder_s_operations_are_counted_and_none_cost_none(extracted: Micro):
-    run, store = extracted.run, Store(extracted.places.store)
-    probe = plan.load_probe(store, sorted(store.keys("videos"))[0])
+    run, probe = extracted.run, probe_of(extracted)
     found = estimate.extraction("face", run, probe).work_s
     without = estimate.extraction("face", replace(run, systems=("audio",), face=replace(run.face, weights="")), probe)
     assert without.work_s == pytest.approx(probe.clock.fps * 0.02) and found > without.work_s
