@@ -84,3 +84,14 @@ def test_the_readme_names_every_file():
     readme = (ROOT / "README.md").read_text()
     missing = [p.name for p in SOURCES if p.name != "__init__.py" and p.name not in readme]
     assert not missing
+
+
+@pytest.mark.parametrize("name", ["README.md", "cluster/README.md"])
+def test_whoever_starts_a_ray_is_told_to_set_its_token_first(name: str):
+    """A Ray that finds a token asks for it, and its clients show it only when they are told to."""
+    text = (ROOT / name).read_text()
+    token, submitted = text.index("RAY_AUTH_MODE=token"), text.index("ray job submit --working-dir . --")
+    assert "ray start --head --block" in text and (
+        name != "README.md" or token < text.index("ray start --head --block")
+    )
+    assert token < max(submitted, text.rindex("ray job submit"))
