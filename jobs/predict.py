@@ -62,8 +62,10 @@ def work(args: Predict) -> int:
     rows = read_template(files.read_text(args.template), args.template) if args.template else None
     tracks, points = tracks_of(rows) if rows else None, hints.read(args.hints)
     store = Store(args.store)
-    stems = find(args.new_videos).videos
-    only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
+    only = None
+    if tracks:
+        stems = find(args.new_videos).videos
+        only = {affwild2.video_of(track, stems) for track in tracks}
     if args.plan:
         from affect.pipeline import forecast
 

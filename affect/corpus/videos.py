@@ -62,9 +62,10 @@ def find(places: Places) -> Found:
     videos: dict[str, File] = {}
     misnamed: list[str] = []
     sound: list[str] = []
-    if not as_list(places):
+    named = as_list(places)
+    if not named:
         raise ValueError("no video is named: give folders, a bucket prefix or videos with --videos")
-    for place in as_list(places):
+    for place in named:
         found, odd, mute = _find(place)
         if not found:
             looked = f"{odd[0]} is no UTF-8: rename it" if odd else f"looked for {', '.join(SUFFIXES)}"
@@ -82,8 +83,10 @@ def find(places: Places) -> Found:
 
 def _find(place: str) -> tuple[list[File], list[str], list[str]]:
     root, rows = _walk(place)
-    named = [row for row in rows if not any("\ud800" <= mark <= "\udfff" for mark in row[0])]
-    misnamed = [files.join(root, ascii(row[0])[1:-1]) for row in rows if row not in named and _is(SUFFIXES, row[0])]
+    named = [row for row in rows if _can_be_written(row[0])]
+    misnamed = [
+        files.join(root, ascii(path)[1:-1]) for path, _, _ in rows if _is(SUFFIXES, path) and not _can_be_written(path)
+    ]
     single = len(rows) == 1 and files.join(root, rows[0][0]) == files.absolute(place)  # a file may be called anything
     videos = [
         File(PurePosixPath(path).stem, path, files.join(root, path), size, version)
@@ -104,6 +107,10 @@ def _walk(place: str) -> tuple[str, list[tuple[str, int, str]]]:
     if not system.exists(path):
         raise ValueError(f"{place}: no such folder or file; give folders, a bucket prefix or videos with --videos")
     return whole.rpartition("/")[0] if system.isfile(path) else whole, list(files.walk(place))
+
+
+def _can_be_written(path: str) -> bool:
+    return not any("\ud800" <= mark <= "\udfff" for mark in path)
 
 
 def _is(suffixes: tuple[str, ...], path: str) -> bool:

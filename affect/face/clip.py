@@ -132,7 +132,9 @@ class FaceClip:
                 rows = rows[size:]
             since += len(numbers)
             if since >= part_pictures:  # no batch reaches past a part, so that going on from it gives the same numbers
-                parts, rows, since = [*parts, *([self._table(clip, rows)] if rows else [])], [], 0
+                if rows:
+                    parts.append(self._table(clip, rows))
+                rows, since = [], 0
                 share = (numbers[-1] + 1 - first) / (last - first)
                 counts = {"decoded": decoded, "crowded": crowded, "seen": seen}
                 save(Part(pa.concat_tables(parts), numbers[-1], share, counts))

@@ -12,7 +12,6 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from affect import files
 from affect.config import Run
 from affect.pipeline.trainings import run_name, trained_run
 from affect.recipes import RECIPES, Places
@@ -94,7 +93,7 @@ def _as_trained(job: Any, flags: list[str]) -> Any:  # noqa: ANN401 -- a job
     found = trained_run(given.runs, run_name(given.name, int(given.folds)), job.run)
     if found is None:
         return job
-    return replace(job, run=found.run, store=found.store if files.exists(found.store) else job.store)
+    return replace(job, run=found.run, store=found.store_or(job.store))
 
 
 def _listing(hidden: Collection[str]) -> ConstructorRegistry:

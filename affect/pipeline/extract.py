@@ -158,17 +158,18 @@ class Stage:
         outcome, seconds = Outcome("ok", "", 0), 0.0
         if self._kind in row["missing"].split(","):
             start = time.monotonic()
-            self._counted_s = 0.0
+            self._counted_s, self._length_s = 0.0, row["length_s"]
             outcome = self._do(row)
             seconds = time.monotonic() - start
-            self._count(row["length_s"])
+            self._count(1.0)
         name = self._kind
         added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
         added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
         return {key: [value] for key, value in (row | added).items()}
 
-    def _count(self, done_s: float) -> None:
-        """Say how many seconds of the clip are done."""
+    def _count(self, share: float) -> None:
+        """Say how much of the clip is done."""
+        done_s = share * self._length_s
         self._tally.add.remote(self._kind, done_s - self._counted_s, ray.get_runtime_context().get_node_id())
         self._counted_s = done_s
 
@@ -207,7 +208,7 @@ class Stage:
 
         def save(part: Part) -> None:
             nonlocal kept_at
-            self._count(part.share * min(clip.end_s - clip.start_s, clip.probe.clock.duration_s - clip.start_s))
+            self._count(part.share)
             if time.monotonic() - kept_at >= KEEP_EVERY_S:
                 self._parts.keep(key, part)
                 kept_at = time.monotonic()

@@ -59,4 +59,4 @@ def _training(recipe: str | None, runs: str | None) -> tuple[Run, str, str]:
     run = trained.run if trained else here
     if run is None:
         raise ValueError(f"{runs} has no training {recipe}, but {', '.join(run_names(runs)) or 'none'}")
-    return run, runs, trained.store if trained and files.exists(trained.store) else places.store
+    return run, runs, trained.store_or(places.store) if trained else places.store

@@ -63,6 +63,10 @@ class Trained(NamedTuple):
     run: Run
     store: str
 
+    def store_or(self, other: str) -> str:
+        """Its store if that can be reached from here, else another."""
+        return self.store if files.exists(self.store) else other
+
 
 def trained_run(runs: str, name: str, here: Run | None) -> Trained | None:
     """A training's settings, weights included, with the actors and workers of another run; None if none are noted.
