@@ -37,15 +37,15 @@ def predict(
 
     Args:
         videos: one video, a folder, a pattern such as ``talks/*.mp4``, a bucket prefix, or several of these.
-        recipe: name of one of :data:`affect.recipes.RECIPES`, or of another training in ``runs``; if not given, the
-            only one there, or ``demo`` without ``runs``.
+        recipe: name of one of :data:`affect.settings.recipes.RECIPES`, or of another training in ``runs``; if not
+            given, the only one there, or ``demo`` without ``runs``.
         runs: where its models are; the recipe's place in the working directory if not given.
         store: where features go; the store that the models were trained from if not given.
         out: where tables go; a folder in the store if not given. There is no report.
         people: everyone who is seen, the main person, or the left or right one of two.
 
     Returns:
-        Rows of :data:`affect.schema.PREDICTIONS`, of the videos that can be used.
+        Rows of :data:`affect.storage.schema.PREDICTIONS`, of the videos that can be used.
 
     Raises:
         ValueError: there is no such training or video, or nothing can be predicted.

@@ -18,7 +18,7 @@ from numpy import ndarray
 from scipy.special import stdtrit
 from torch import Tensor
 
-from affect.config import Loss
+from affect.settings.training import Loss
 
 LOSS_EPSILON = 1e-8
 

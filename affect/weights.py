@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from affect import files
+from affect.storage import files
 
 CONNECT_LIMIT_S = 5.0
 _MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors")

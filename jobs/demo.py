@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from affect.pipeline.job import start_ray
-from affect.pipeline.progress import say
-from affect.recipes import demo_places
+from affect.progress import say
+from affect.settings.recipes import demo_places
 
 JOBS = Path(__file__).parent
 

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import tyro
 
-from affect.config import Run
 from affect.pipeline import job
+from affect.settings.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +45,15 @@ def work(args: Evaluate) -> int:
     """Score, print the tables, write the submission."""
     from rich.console import Console
 
-    from affect import files
     from affect.corpus import hints
-    from affect.pipeline.caveat import caveat_of
-    from affect.pipeline.evaluate import report, score_predictions, score_runs
-    from affect.pipeline.progress import say
+    from affect.evaluation.evaluate import report, score_predictions
+    from affect.evaluation.submission import fill, read_template
+    from affect.pipeline.evaluate import score_runs
     from affect.pipeline.report import pages
-    from affect.pipeline.store import Store
-    from affect.submission import fill, read_template
+    from affect.progress import say
+    from affect.settings.recipes import caveat_of
+    from affect.storage import files
+    from affect.storage.store import Store
 
     console = Console(width=400)  # tables take what they need; a narrow one would lose its numbers
     if caveat := caveat_of(args.run.name):

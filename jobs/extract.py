@@ -11,8 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from affect.config import Run
 from affect.pipeline import job
+from affect.settings.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,10 @@ class Extract:
 def work(args: Extract) -> int:
     """Extract and say what came of it."""
     from affect.corpus import affwild2
-    from affect.pipeline.caveat import prepare_default
+    from affect.pipeline.demo import prepare_default
     from affect.pipeline.extract import extract
-    from affect.pipeline.progress import say
-    from affect.pipeline.store import Store
+    from affect.progress import say
+    from affect.storage.store import Store
 
     labels = args.labels
     if places := prepare_default(args.run, args.videos):
@@ -63,15 +63,15 @@ def work(args: Extract) -> int:
     store = Store(args.store)
     again, words = args.retry_failed, args.describe
     if args.status:
-        from affect.pipeline.status import status
+        from affect.console.status import status
 
         return status(args.run, args.videos, store, tracks, describe=words)
     if args.verify:
-        from affect.pipeline.verify import verify
+        from affect.console.verify import verify
 
         return verify(store)
     if args.only:
-        from affect.pipeline.status import replay
+        from affect.console.status import replay
 
         return replay(args.run, args.videos, args.only, tracks, describe=words)
     if args.plan:

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import tyro
 
-from affect import files
-from affect.config import FIELDS, People, Run
 from affect.pipeline import job
+from affect.settings.names import FIELDS, People
+from affect.settings.run import Run
+from affect.storage import files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +48,18 @@ class Predict:
 
 def work(args: Predict) -> int:
     """Extract, predict, say where the tables are."""
+    from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
     from affect.corpus import affwild2, hints
     from affect.corpus.videos import find
-    from affect.pipeline.caveat import caveat_of
-    from affect.pipeline.extract import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, extract
+    from affect.evaluation.submission import read_template, tracks_of
+    from affect.pipeline.extract import extract
     from affect.pipeline.graph import check_inference
-    from affect.pipeline.predict import load_models, predict
-    from affect.pipeline.progress import say
+    from affect.pipeline.predict import predict
     from affect.pipeline.report import films, pages
-    from affect.pipeline.store import Store
-    from affect.submission import read_template, tracks_of
+    from affect.progress import say
+    from affect.settings.recipes import caveat_of
+    from affect.storage.store import Store
+    from affect.trained.models import load_models
 
     models = load_models(args.run, args.runs, args.folds)
     rows = read_template(files.read_text(args.template), args.template) if args.template else None

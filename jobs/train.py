@@ -11,9 +11,10 @@ from typing import Annotated
 
 import tyro
 
-from affect import recipes
-from affect.config import EncoderRun, Run
 from affect.pipeline import job
+from affect.settings import recipes
+from affect.settings.encoder import EncoderRun
+from affect.settings.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +65,11 @@ def work(args: Train | TrainEncoder) -> int:
     from affect.corpus import affwild2, hints
     from affect.pipeline import encoder
     from affect.pipeline.assemble import assemble
-    from affect.pipeline.caveat import prepare_default
     from affect.pipeline.crossvalidate import cross_validate
+    from affect.pipeline.demo import prepare_default
     from affect.pipeline.extract import extract
-    from affect.pipeline.store import Store
     from affect.pipeline.train import check, train
+    from affect.storage.store import Store
 
     if isinstance(args, TrainEncoder):
         encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)

@@ -10,9 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from affect import files, spaces
-from affect.config import Run, System
 from affect.pipeline import job
+from affect.settings import spaces
+from affect.settings.names import System
+from affect.settings.run import Run
+from affect.storage import files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +53,14 @@ class Tune:
 
 def work(args: Tune) -> int:
     """Search, train, judge, write."""
+    from affect.console.exits import EXIT_PARTIAL
     from affect.corpus import affwild2, hints
     from affect.pipeline.assemble import assemble
-    from affect.pipeline.caveat import prepare_default
-    from affect.pipeline.extract import EXIT_PARTIAL, extract
-    from affect.pipeline.store import Store
+    from affect.pipeline.demo import prepare_default
+    from affect.pipeline.extract import extract
     from affect.pipeline.train import check
     from affect.pipeline.tune import conclude, prepare, search
+    from affect.storage.store import Store
 
     system = args.system or args.run.systems[-1]
     run = replace(args.run, systems=(*args.run.reads(system), system))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from affect import files
+from affect.storage import files
 
 CLIPS = {
     # two faces of which one speaks, clear speech after a silent first second (US government work)

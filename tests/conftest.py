@@ -19,11 +19,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 
-from affect import recipes
-from affect.config import Fit, Pool, Run
 from affect.corpus.videos import find
 from affect.pipeline import graph
-from affect.recipes import Places
+from affect.settings import recipes
+from affect.settings.extraction import Pool
+from affect.settings.recipes import Places
+from affect.settings.run import Run
+from affect.settings.training import Fit
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -154,7 +156,7 @@ class Micro:
 @pytest.fixture(scope="session")
 def micro(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Micro:
     """Three people, five seconds, ten frames a second, clips of two seconds; nothing extracted yet."""
-    from affect.pipeline import demo
+    from affect.pipeline import demo_assets as demo
 
     root = tmp_path_factory.mktemp("micro")
     run, places = micro_run(str(root)), recipes.demo_places(str(root))
@@ -166,7 +168,7 @@ def micro(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Micro:
 def extracted(micro: Micro) -> Micro:
     """The micro corpus' labelled videos, extracted."""
     from affect.pipeline.extract import extract
-    from affect.pipeline.store import Store
+    from affect.storage.store import Store
 
     with pools(here=False):
         summary = extract(micro.run, micro.places.videos, Store(micro.places.store))
@@ -178,13 +180,13 @@ def extracted(micro: Micro) -> Micro:
 def trained(extracted: Micro) -> Micro:
     """The micro corpus with all five systems trained, two epochs each."""
     from affect.corpus import affwild2
-    from affect.pipeline import plan
     from affect.pipeline.assemble import assemble
-    from affect.pipeline.store import Store
+    from affect.pipeline.probe import probe_videos
     from affect.pipeline.train import train
+    from affect.storage.store import Store
 
     store = Store(extracted.places.store)
-    videos = plan.probe_videos(find(extracted.places.videos), store, {})
+    videos = probe_videos(find(extracted.places.videos), store, {})
     refs = assemble(extracted.run, videos, affwild2.read_splits(extracted.places.labels), store)
     train(extracted.run, refs, store, extracted.places.runs)
     return extracted
@@ -194,8 +196,9 @@ def trained(extracted: Micro) -> Micro:
 def predicted(trained: Micro) -> str:
     """Folder of predictions of the micro corpus' held-out person."""
     from affect.pipeline.extract import extract
-    from affect.pipeline.predict import load_models, predict
-    from affect.pipeline.store import Store
+    from affect.pipeline.predict import predict
+    from affect.storage.store import Store
+    from affect.trained.models import load_models
 
     store, out = Store(trained.places.store), str(trained.root / "predictions")
     with pools(here=False):

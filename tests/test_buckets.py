@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from s3fs import S3FileSystem
 
-from affect import files, weights
+from affect import weights
 from affect.corpus import video
 from affect.pipeline import job
-from affect.pipeline.store import read_table
+from affect.storage import files
+from affect.storage.store import read_table
 from jobs.benchmarks.bucket import EXPIRED, READER, Traffic, counted, environment, served
 from tests.conftest import Micro
 from tests.media import noise

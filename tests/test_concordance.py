@@ -15,7 +15,7 @@ from torchmetrics.functional import concordance_corrcoef
 
 from affect import concordance
 from affect.concordance import Moments, ccc, hybrid_loss, masked_ccc
-from affect.config import Loss
+from affect.settings.training import Loss
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from affect import batches, concordance, recipes
+from affect import concordance
 from affect.concordance import Moments, Score
 from affect.corpus import affwild2
 from affect.corpus.videos import find
-from affect.pipeline import plan
+from affect.evaluation.evaluate import score_predictions
+from affect.learning import batches
 from affect.pipeline.assemble import assemble
-from affect.pipeline.evaluate import score_predictions
-from affect.pipeline.predict import load_models
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import load_track
+from affect.pipeline.probe import probe_videos
+from affect.settings import recipes
+from affect.storage.store import Store
+from affect.tracks.tables import load_track
+from affect.trained.models import load_models
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,7 +28,7 @@ def audio_gain(root: str) -> Score:
     """CCC of the trained audio model minus that of the same model before training, on the held-out people."""
     run, places = recipes.demo(root), recipes.demo_places(root)
     store, cpu = Store(places.store), torch.device("cpu")
-    videos = plan.probe_videos(find(places.new_videos), store, {})
+    videos = probe_videos(find(places.new_videos), store, {})
     refs = assemble(run, videos, {"development": affwild2.read_folder(places.truth)}, store)
     tracks = [load_track(store, ref) for ref in refs]
     model = load_models(run, places.runs)["audio"]

@@ -12,12 +12,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from affect import checkpoint, files
 from affect.corpus import affwild2, audio, hints, images, video
-from affect.corpus.clip import Extracted
 from affect.corpus.video import MediaError
-from affect.pipeline.store import Store, probe_key, unit_key
-from affect.submission import read_template
+from affect.evaluation.submission import read_template
+from affect.learning import checkpoint
+from affect.storage import files
+from affect.storage.extracted import Extracted
+from affect.storage.store import Store, probe_key, unit_key
 from tests.media import Film, Sound, tone, write
 
 FORMATS = ["a.mp4", "a.mkv", "a.avi", "a.ts", "a.flv", "a.webm", "a.gif"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affect.submission import HEADER, SubmissionError, fill, read_template, tracks_of
+from affect.evaluation.submission import HEADER, SubmissionError, fill, read_template, tracks_of
 
 
 def template(*locations: str) -> str:

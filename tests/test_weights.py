@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from affect import files, tiny, weights
+from affect import weights
+from affect.console import tiny
+from affect.storage import files
 from affect.weights import FILES, Source, WeightsError
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from affect import config
+from affect.settings.models import Augment
 
 SAMPLE_RATE_HZ = 16_000  # what WavLM was trained on
 GAIN_DB = (-6.0, 6.0)
@@ -25,7 +25,7 @@ Samples = Float[Tensor, " samples"]
 def augment(
     waveform: Float[Tensor, "B samples"],
     num_samples: Int[Tensor, " B"],
-    settings: config.Augment,
+    settings: Augment,
     generator: torch.Generator,
 ) -> Float[Tensor, "B samples"]:
     """Change each segment at random: gain, noise, band limit, reverb, in this order, then clamp to [-1, 1].

@@ -2,10 +2,11 @@
 
 import pyarrow as pa
 
-from affect import schema
-from affect.config import Audio
 from affect.corpus import audio
-from affect.corpus.clip import Clip, Extracted, Part, Save, keep_none
+from affect.corpus.clip import Clip
+from affect.settings.extraction import Audio
+from affect.storage import schema
+from affect.storage.extracted import Extracted, Part, Save, keep_none
 
 
 class AudioClip:

@@ -18,8 +18,9 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from affect import timeline
-from affect.config import Grid, Speaking
 from affect.corpus.track import FULL_SCALE
+from affect.settings.extraction import Grid
+from affect.settings.models import Speaking
 
 NO_SOUND, SILENCE, NOT_SPEAKING = "no sound", "silence", "the mouth is not seen to speak"
 """Why a frame has no audio evidence, in the order in which a later one of two overlapping segments' holds."""

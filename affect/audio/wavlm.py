@@ -13,8 +13,9 @@ from transformers import WavLMConfig, WavLMModel
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMPositionalConvEmbedding
 from transformers.utils.logging import disable_progress_bar
 
-from affect import config, weights
+from affect import weights
 from affect.layers import Output, convolve_groups, gated_softmax
+from affect.settings.models import Wavlm
 from affect.weights import WeightsError
 
 _KINDS = ("wavlm", "ser")
@@ -149,7 +150,7 @@ class WavlmRegressor(nn.Module):
         gradient on some workers.
     """
 
-    def __init__(self, settings: config.Wavlm, backbone: WavLMModel) -> None:
+    def __init__(self, settings: Wavlm, backbone: WavLMModel) -> None:
         """Freeze what is not trained and start pooling and head.
 
         Args:
@@ -258,7 +259,7 @@ def parameter_groups(model: WavlmRegressor) -> list[dict[str, list[nn.Parameter]
 
 
 def shape_of(name: str, revision: str) -> Path:
-    """The folder whose ``config.json`` holds the sizes of a checkpoint's WavLM; a hub's weights are not fetched.
+    """The folder whose ``json`` holds the sizes of a checkpoint's WavLM; a hub's weights are not fetched.
 
     Args:
         name: as in :func:`load_backbone`.
@@ -273,7 +274,7 @@ def shape_of(name: str, revision: str) -> Path:
     if said["model_type"] == "wavlm":
         return folder
     if not isinstance(said.get("ssl_type"), str):
-        raise WeightsError(f"{name}: its config.json does not say which model it wraps (ssl_type)")
+        raise WeightsError(f"{name}: its json does not say which model it wraps (ssl_type)")
     return weights.described(said["ssl_type"], "main", "wavlm")
 
 

@@ -13,8 +13,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from affect import weights
-from affect.config import Behavior
 from affect.device import at_hand
+from affect.settings.extraction import Behavior
 from affect.weights import WeightsError
 
 PATCH_PX = 32

@@ -7,14 +7,15 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
-from affect import schema
 from affect.behavior.checkpoint import Shown
 from affect.behavior.frames import Segment, extracted, share, shown
 from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Asked, Qwen, States
-from affect.config import Behavior
 from affect.corpus.ahead import ahead
-from affect.corpus.clip import Clip, Extracted, Part, Save, keep_none
+from affect.corpus.clip import Clip
+from affect.settings.extraction import Behavior
+from affect.storage import schema
+from affect.storage.extracted import Extracted, Part, Save, keep_none
 
 BATCHES_AHEAD = 2
 """Micro-batches that are decoded and prepared while the model computes."""

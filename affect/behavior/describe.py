@@ -7,13 +7,14 @@ from typing import Any, cast
 import pyarrow as pa
 import torch
 
-from affect import schema
 from affect.behavior.checkpoint import Checkpoint, Shown
 from affect.behavior.frames import extracted, share, shown
 from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Asked, in_halves
-from affect.config import Behavior, Description
-from affect.corpus.clip import Clip, Extracted, Part, Save, keep_none
+from affect.corpus.clip import Clip
+from affect.settings.extraction import Behavior, Description
+from affect.storage import schema
+from affect.storage.extracted import Extracted, Part, Save, keep_none
 
 
 class DescriptionClip:

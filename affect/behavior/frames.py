@@ -11,10 +11,11 @@ from numpy import ndarray
 
 from affect import timeline
 from affect.behavior.checkpoint import Shown, frame_size
-from affect.config import Behavior
 from affect.corpus import video
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip
 from affect.corpus.video import MediaError
+from affect.settings.extraction import Behavior
+from affect.storage.extracted import Extracted
 
 
 class Segment(NamedTuple):

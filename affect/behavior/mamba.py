@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from affect import config
 from affect.layers import Output, Projection, RegressionHead, convolve_groups
+from affect.settings import models
 
 # Range of the step size that a block starts with, and its floor (mamba_ssm.Mamba's defaults).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -118,7 +118,7 @@ class MambaBlock(nn.Module):
     Source: Mamba (arXiv 2312.00752), figure 3 and section 3.6, with expand = 1.
     """
 
-    def __init__(self, settings: config.Mamba) -> None:
+    def __init__(self, settings: models.Mamba) -> None:
         """Start the weights as mamba-ssm does: A_log = log(1 .. N), dt log-uniform over its range.
 
         Args:
@@ -166,7 +166,7 @@ class Mamba(nn.Module):
     Differs: the blocks are Mamba's own (see :func:`selective_scan`); vision-only behaviour drops out .1.
     """
 
-    def __init__(self, settings: config.Mamba, input_width: int) -> None:
+    def __init__(self, settings: models.Mamba, input_width: int) -> None:
         """Start the weights.
 
         Args:

@@ -22,7 +22,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from affect.behavior.checkpoint import VIDEO, Checkpoint, Shown
-from affect.config import Behavior
+from affect.settings.extraction import Behavior
 
 Answer = TypeVar("Answer")
 

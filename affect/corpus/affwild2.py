@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from affect import files
+from affect.storage import files
 
 Split = Literal["train", "development", "held_out"]
 """What a track is for: to learn from, to select on, or to judge what nothing was learned from or selected on."""

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
 from affect.corpus.puppet import PAIR_WIDTH, WIDTH, Array, Puppet, head_motion
-from affect.recipes import GENERATOR_VERSION
+from affect.settings.recipes import GENERATOR_VERSION
 
 Split = Literal["train", "development", "held_out"]
 Size = Literal["demo", "micro"]
@@ -110,7 +110,7 @@ def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
 
 
 def expression_of(valence: float, arousal: float) -> str:
-    """The expression that the demo calls a valence and arousal by, one of :data:`affect.config.EXPRESSIONS`."""
+    """The expression that the demo calls a valence and arousal by, one of :data:`affect.settings.names.EXPRESSIONS`."""
     if valence > 0.3:
         return "happiness"
     if valence < -0.3:

@@ -7,7 +7,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from affect import files
+from affect.storage import files
 
 HEADER = ["track", "frame", "x", "y"]
 

@@ -4,7 +4,7 @@ A manifest is a CSV or Parquet file with a row per picture:
 
     path          relative to the manifest, absolute, or a URI
     dataset       where it is from
-    expression    optional: one of affect.config.EXPRESSIONS, or nothing
+    expression    optional: one of affect.settings.names.EXPRESSIONS, or nothing
     valence       optional: in [-1, 1], or nothing; -5 is nothing too
     arousal       optional: the same
     box           optional: "left top right bottom" of the face in pixels (Parquet: or a list), or nothing for the whole
@@ -25,8 +25,8 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from affect import files
-from affect.config import EXPRESSIONS
+from affect.settings.names import EXPRESSIONS
+from affect.storage import files
 
 MAX_IMAGES = 1024
 """Pictures of one item at most, so that workers can share out those of a dataset without persons."""
@@ -49,7 +49,7 @@ class Images:
         dataset: where they are from.
         uris: of the pictures.
         box: left, top, right, bottom in pixels, NaN for the whole picture.
-        expression: index into :data:`affect.config.EXPRESSIONS`, -1 without one.
+        expression: index into :data:`affect.settings.names.EXPRESSIONS`, -1 without one.
         gold: valence and arousal, NaN without them.
     """
 

@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from affect import timeline
-from affect.config import MODALITIES, Modality
 from affect.corpus.track import Blocks, Patches, Segments, Series, Track
+from affect.settings.names import MODALITIES, Modality
 
 NOISE: dict[Modality, float] = {"face": 0.3, "behavior": 0.45, "audio": 0.45}
 """Deviation of what a modality sees from the truth, whose own deviation is .4."""

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float16, Int, Int16
 from numpy import ndarray
 
 from affect import timeline
-from affect.config import Modality
+from affect.settings.names import Modality
 
 FULL_SCALE = 32768.0
 """Of waveforms' 16-bit samples."""

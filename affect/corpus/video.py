@@ -23,8 +23,8 @@ from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from affect import files
-from affect.ranges import RangeFile
+from affect.storage import files
+from affect.storage.ranges import RangeFile
 from affect.timeline import Timestamps
 
 # A seek can land after the wanted frame: frames shown just before an open group of pictures' keyframe need the group

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from affect import files
+from affect.storage import files
 
 SUFFIXES = tuple(".mp4 .m4v .mov .3gp .mkv .webm .avi .ts .mts .mpg .mpeg .wmv .flv .gif .ogv".split())
 SOUND_SUFFIXES = tuple(".mp3 .wav .m4a .aac .flac .ogg .oga .opus .wma".split())
@@ -21,7 +21,7 @@ class File(NamedTuple):
         path: relative to the folder, the prefix or the fixed part of the pattern that it was found by.
         uri: where it is.
         bytes: its size.
-        version: changes whenever the file does, as :func:`affect.files.walk` has it.
+        version: changes whenever the file does, as :func:`affect.storage.files.walk` has it.
     """
 
     stem: str

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from affect.config import CropAugment
+from affect.settings.encoder import CropAugment
 
 GREY = (0.299, 0.587, 0.114)
 """Luma of RGB."""

@@ -8,16 +8,18 @@ import pyarrow as pa
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from affect import schema, weights
-from affect.config import Face
+from affect import weights
 from affect.corpus import video
 from affect.corpus.ahead import ahead
-from affect.corpus.clip import Clip, Extracted, Part, Save, keep_none
+from affect.corpus.clip import Clip
 from affect.face import appearance, detect
 from affect.face.crop import grow, letterbox
 from affect.face.detect import Boxes
 from affect.face.grada import Encoder
 from affect.face.mesh import Mesh, Mesher
+from affect.settings.extraction import Face
+from affect.storage import schema
+from affect.storage.extracted import Extracted, Part, Save, keep_none
 
 DECODED_AHEAD = 4
 """Pictures that are decoded while others are worked on."""

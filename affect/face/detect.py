@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from affect import files, weights
-from affect.config import Face
+from affect import weights
 from affect.device import at_hand
+from affect.settings.extraction import Face
+from affect.storage import files
 
 YOLO_SIDE_PX = 640
 """Pictures are scaled to this longest side for YOLO, as its checkpoints were trained."""

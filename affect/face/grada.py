@@ -21,11 +21,13 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from affect import files
-from affect.config import EXPRESSIONS, Face, GradaShape
 from affect.device import at_hand
 from affect.face.crop import normalise
 from affect.layers import convolve_groups, fill
+from affect.settings.encoder import GradaShape
+from affect.settings.extraction import Face
+from affect.settings.names import EXPRESSIONS
+from affect.storage import files
 
 
 class Encoded(NamedTuple):

@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from affect import weights
-from affect.config import Face
 from affect.face.detect import image_of, silenced, without_finalizer
+from affect.settings.extraction import Face
 
 UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
 """Inner edge of the upper lip, from corner to corner."""

@@ -19,7 +19,7 @@ from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
-from affect.config import Tracking
+from affect.settings.extraction import Tracking
 
 WEIGHTS = (0.5, 0.25, 0.25)
 """Share of the face's colours, of the shoulders' colours and of the mesh's proportions in a similarity."""

@@ -3,8 +3,8 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from affect import config
 from affect.layers import AttentionLayer, Output, Projection, RegressionHead, sinusoids
+from affect.settings import models
 
 
 class FaceTransformer(nn.Module):
@@ -19,7 +19,7 @@ class FaceTransformer(nn.Module):
     Differs: 16 heads as the paper says; the authors' code has 8, which have the same parameters.
     """
 
-    def __init__(self, settings: config.FaceTransformer, input_width: int) -> None:
+    def __init__(self, settings: models.FaceTransformer, input_width: int) -> None:
         """Start the weights.
 
         Args:

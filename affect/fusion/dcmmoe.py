@@ -6,15 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from affect import config
-from affect.layers import (
-    AttentionLayer,
-    FusionOutput,
-    Projection,
-    RegressionHead,
-    gated_softmax,
-    sinusoids,
-)
+from affect.layers import AttentionLayer, FusionOutput, Projection, RegressionHead, gated_softmax, sinusoids
+from affect.settings.models import Dcmmoe
 
 
 class DCMMOE(nn.Module):
@@ -38,7 +31,7 @@ class DCMMOE(nn.Module):
     query_of: Tensor
     key_of: Tensor
 
-    def __init__(self, settings: config.Dcmmoe, input_widths: dict[str, int]) -> None:
+    def __init__(self, settings: Dcmmoe, input_widths: dict[str, int]) -> None:
         """Start the weights.
 
         Args:

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from affect import config
-from affect.config import Modality
 from affect.layers import FusionOutput, gated_softmax, sinusoids_at
+from affect.settings.models import Raav
+from affect.settings.names import Modality
 
 VISUAL: tuple[Modality, Modality] = ("face", "behavior")
 
@@ -24,7 +24,7 @@ class ReliabilityGate(nn.Module):
 
     log_prior: Tensor
 
-    def __init__(self, settings: config.Raav) -> None:
+    def __init__(self, settings: Raav) -> None:
         """Start one scorer per modality.
 
         Args:
@@ -70,7 +70,7 @@ class AudioBottleneck(nn.Module):
     Differs: without tokens the authors' code passes z on as it is, so that the scale jumps from segment to segment.
     """
 
-    def __init__(self, settings: config.Raav) -> None:
+    def __init__(self, settings: Raav) -> None:
         """Start the weights; latents ~ N(0, .02).
 
         Args:
@@ -127,7 +127,7 @@ class RAAV(nn.Module):
         the default here, and ``positions`` turns them on.
     """
 
-    def __init__(self, settings: config.Raav, input_widths: dict[str, int]) -> None:
+    def __init__(self, settings: Raav, input_widths: dict[str, int]) -> None:
         """Start the weights.
 
         Args:

@@ -3,14 +3,17 @@
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import ray
 from ray._private.state import state
 
-from affect.config import Pool, Workers
+from affect.settings.extraction import Pool
+from affect.settings.names import Kind
+from affect.settings.run import Run
+from affect.settings.training import Workers
 
 WAIT_FOR_NODES_S = 6 * 3600
 """How long a job may go without any progress: spot nodes may not be had for hours."""
@@ -244,3 +247,20 @@ def shares_of(workers: Workers, *, read: bool) -> list[Share]:
     each = Share("--workers", workers.num_cpus, float(workers.use_gpu))
     reader = [Share("reading for --workers", workers.loader_cpus, 0.0)]
     return [each] * workers.num_workers + reader * read
+
+
+READING_CPUS = 0.1
+"""CPUs that Ray Data keeps for reading rows."""
+
+
+def check_pools(run: Run, kinds: Iterable[Kind]) -> None:
+    """Check that the actors that all stages start with fit on the nodes at once and leave something for reading.
+
+    Raises:
+        ValueError: they do not; names the stage that has no room and the node that comes nearest.
+    """
+    pools: dict[Kind, Pool] = {kind: getattr(run, kind) for kind in kinds}
+    shares = [share_of(f"--{kind}", pool) for kind, pool in pools.items() for _ in range(pool.min_actors)]
+    largest = max(pools, key=lambda kind: (pools[kind].num_gpus, pools[kind].num_cpus))
+    flags = f"--{largest}.num-cpus" + (f" and --{largest}.num-gpus" if pools[largest].num_gpus else "")
+    check_room([*shares, Share("reading", READING_CPUS, 0.0)], f"stages hold it all the time: lower {flags}")

@@ -10,17 +10,17 @@ from jaxtyping import Float
 from numpy import ndarray
 from rich.console import Console
 
-from affect import files
-from affect.config import Run
 from affect.corpus.affwild2 import Split
-from affect.pipeline.evaluate import filled
+from affect.evaluation.evaluate import filled
+from affect.evaluation.results import Answers, Truth, scores_table
 from affect.pipeline.judge import judge
-from affect.pipeline.models import Model
-from affect.pipeline.progress import say
-from affect.pipeline.results import Answers, Truth, scores_table
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef
 from affect.pipeline.train import fold_videos, sizes, train
+from affect.progress import say
+from affect.settings.run import Run
+from affect.storage import files
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef
+from affect.trained.models import Model
 
 MIN_FOLDS = 3
 """One to learn from, one to select on, one to be judged on."""

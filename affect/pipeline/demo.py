@@ -1,121 +1,38 @@
-"""What the demo needs before it can start: its corpus, and checkpoints that the real code loads."""
+"""Makes what the demo needs where a job asks for the demo at its usual place."""
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import ray
-from numpy import ndarray
-from PIL import Image
-
-from affect import files, recipes, tiny
-from affect.config import Face, Run, Tracking
-from affect.corpus import affwild2, demo, video
-from affect.corpus.images import read_manifest
-from affect.corpus.videos import File, find
-from affect.face.clip import Finder
-from affect.face.mesh import FIRST
-from affect.face.tracks import Faces, choose, persons
-from affect.pipeline.encoder import train_encoder
-from affect.pipeline.progress import say
-from affect.pipeline.store import encode_csv
-from affect.recipes import Places
-
-FRAME_STEP = 3
-"""Every third frame is enough for the encoder."""
-SPLITS: tuple[demo.Split, ...] = ("train", "development", "held_out")
+from affect.progress import say
+from affect.settings import recipes
+from affect.settings.recipes import CAVEAT, Places
+from affect.settings.run import Run
 
 
-def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
-    """Make the corpus and the checkpoints that are missing.
+def prepare_default(run: Run, videos: Sequence[str]) -> Places | None:
+    """Make what the demo needs at its usual place, if that is what a job was asked for.
 
     Args:
-        run: the demo's run: where its checkpoints have to be.
-        places: where its corpus has to be.
-        size: of the corpus.
+        run: the job's run.
+        videos: the job's videos.
+
+    Returns:
+        The demo's places; None if the job is about something else.
     """
-    corpus = Path(places.labels).parent
-    say(f"demo: corpus of generated talking heads in {corpus}")
-    demo.make_corpus(corpus, size, mapper=_on_ray)
-    for name, folder, make in (
-        ("Qwen3-VL", Path(run.behavior.weights), tiny.make_qwen),
-        ("WavLM", Path(run.wavlm.weights), tiny.make_wavlm),
-    ):
-        if not folder.is_dir():
-            say(f"demo: tiny random {name} checkpoint in {folder}")
-            part = folder.with_name(f"{folder.name}.part")
-            make(part)
-            part.rename(folder)
-    folder = Path(run.face.weights)
-    if not folder.is_dir():
-        say(f"demo: training a narrow frame encoder for {folder}")
-        pictures = corpus.parent / "crops"
-        train, development, held_out = (read_manifest(str(_cut(run.face, places, split, pictures))) for split in SPLITS)
-        part = folder.with_name(f"{folder.name}.part")
-        train_encoder(recipes.demo_grada(), train, development, held_out, str(part))
-        part.rename(folder)
+    places = recipes.demo_places()
+    if run.name != "demo" or list(videos) != [places.videos]:
+        return None
+    if not _is_there(run, places):
+        from affect.pipeline.demo_assets import prepare
+
+        prepare(run, places)
+    say(CAVEAT)
+    return places
 
 
-def _on_ray(function: Callable[[Any], int], items: Iterable[Any]) -> list[int]:
-    """Apply a function on the cluster, results in order."""
-    remote: Any = ray.remote(num_cpus=1)(_apply)
-    return ray.get([remote.remote(function, item) for item in items])
-
-
-def _apply(function: Callable[[Any], int], item: Any) -> int:  # noqa: ANN401 -- whatever the function takes
-    return function(item)
-
-
-def _cut(settings: Face, places: Places, split: demo.Split, folder: Path) -> Path:
-    """Cut the people of a split out of their videos, and list the pictures in a manifest."""
-    manifest = folder / f"{split}.csv"
-    if manifest.is_file():
-        return manifest
-    if split == "held_out":
-        labels, root = affwild2.read_folder(places.truth), places.new_videos
-    else:
-        labels, root = affwild2.read_splits(places.labels)[split], places.videos
-    known = find(root).videos
-    remote: Any = ray.remote(num_cpus=1)(_cut_track)
-    jobs = [remote.remote(settings, known, name, list(labels), gold, folder) for name, gold in labels.items()]
-    rows = [row for part in ray.get(jobs) for row in part]
-    files.write(str(manifest), encode_csv(pa.Table.from_pylist(rows)))
-    return manifest
-
-
-def _cut_track(
-    settings: Face, known: dict[str, File], name: str, names: list[str], gold: ndarray, folder: Path
-) -> list[dict[str, Any]]:
-    """Write the crops of a track's person; returns their rows of a manifest."""
-    stem = affwild2.video_of(name, known)
-    uri = known[stem].uri
-    info = video.probe(uri, known[stem].path)
-    faces_of = Finder(settings)
-    found = []
-    for frame, picture in video.decode(uri, info, 0, len(gold)):
-        if frame % FRAME_STEP == 0:
-            found += faces_of([frame], [picture])[0]
-    faces = Faces(
-        frame=np.array([row.frame for row in found]),
-        time_s=info.time_s[[row.frame for row in found]],
-        box=np.stack([row.box for row in found]),
-        score=np.array([row.score for row in found]),
-        colors=np.stack([row.colors for row in found]),
-        shape=np.stack([row.mesh.shape if row.mesh else np.full(len(FIRST), np.nan) for row in found]),
-        thumbnail=np.stack([row.thumbnail for row in found]),
-    )
-    person = choose(persons(faces, Tracking()), faces, affwild2.person_of(name, stem, names, known))
-    assert person is not None
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    rows = []
-    for row in (found[i] for i in person.rows):
-        valence, arousal = (float(value) for value in gold[row.frame])
-        if np.isnan(valence):
-            continue
-        path = f"{name}/{row.frame:05d}.png"
-        Image.fromarray(row.crop).save(folder / path)
-        labels = {"expression": demo.expression_of(valence, arousal), "valence": valence, "arousal": arousal}
-        rows.append({"path": path, "dataset": "demo", "person": name, **labels})
-    return rows
+def _is_there(run: Run, places: Places) -> bool:
+    """Whether corpus and checkpoints have been made."""
+    marker = Path(places.labels).with_name("corpus.json")
+    made = marker.exists() and json.loads(marker.read_text()).get("generator_version") == recipes.GENERATOR_VERSION
+    return made and all(Path(part.weights).is_dir() for part in (run.face, run.behavior, run.wavlm))

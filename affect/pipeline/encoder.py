@@ -15,18 +15,24 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from affect import batches, concordance, distributed, files, learning, schema, weights
-from affect.batches import Batch, Loader, Share, Task, collate
+from affect import concordance, weights
 from affect.concordance import Moments, Score
-from affect.config import EXPRESSIONS, EncoderRun, Workers, address
 from affect.corpus.images import ImageError, Images, read_manifest
 from affect.face import grada
-from affect.learning import Keeper
+from affect.face.encoder_task import GradaTask
+from affect.learning import batches, distributed
+from affect.learning.batches import Batch, Loader, Share, Task, collate
+from affect.learning.fit import Keeper, fit, keep_freed_memory
+from affect.learning.observer import Observer
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
-from affect.pipeline.progress import say
 from affect.pipeline.stream import in_batches, in_order, to_batch, to_row
-from affect.pipeline.workers import Observer, device_of, on_workers
-from affect.tasks.encoder import GradaTask
+from affect.pipeline.workers import device_of, on_workers
+from affect.progress import say
+from affect.settings.address import address
+from affect.settings.encoder import EncoderRun
+from affect.settings.names import EXPRESSIONS
+from affect.settings.training import Workers
+from affect.storage import files, schema
 
 MAX_NAMED = 3
 """Pictures that cannot be used are named up to this number."""
@@ -135,13 +141,13 @@ def _check_people(sets: dict[str, Sequence[Images]]) -> None:
 def _train(job: dict[str, Any]) -> None:
     """One process' share of the training; the first one judges and writes."""
     run = cast(EncoderRun, job["run"])
-    learning.keep_freed_memory()
+    keep_freed_memory()
     task, device = GradaTask(run), device_of(run.workers)
     rank, _ = distributed.world()
     loader = ImageLoader(run.workers.loader_cpus)
     keeper = Keeper(files.join(job["folder"], "checkpoint.safetensors"), run.workers.checkpoint_steps)
     with Observer("grada", job["folder"], run.fit.max_epochs, rank) as observer:
-        fitted = learning.fit(
+        fitted = fit(
             task,
             job["training"],
             job["development"],

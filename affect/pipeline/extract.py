@@ -16,7 +16,7 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,24 +29,41 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from affect import weights
-from affect.config import Behavior, Kind, Run
-from affect.corpus.clip import Clip, Extracted, Part, Save
+from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
+from affect.corpus.clip import Clip
 from affect.corpus.video import MediaError, Probe
 from affect.corpus.videos import Places, find
-from affect.pipeline import plan, speed
-from affect.pipeline.cluster import WAIT_FOR_NODES_S, actors, device, nodes, share_of
-from affect.pipeline.features import SCHEMAS
+from affect.modalities import extractor
+from affect.pipeline.cluster import WAIT_FOR_NODES_S, actors, check_pools, device, nodes, share_of
 from affect.pipeline.graph import on_actors
-from affect.pipeline.plan import Unit, Video
-from affect.pipeline.progress import LOOK_EVERY_S, Meter, say
-from affect.pipeline.state import State
-from affect.pipeline.store import MAX_ATTEMPTS, Attempts, Outcome, Parts, Store
+from affect.pipeline.probe import probe_videos
+from affect.plan.addresses import wanted_features
+from affect.plan.clips import (
+    Unit,
+    Video,
+    limit_s,
+    load_probe,
+    make_clip,
+    missing_units,
+    num_clips,
+    unit_keys,
+    unit_seconds,
+)
+from affect.progress import LOOK_EVERY_S, Meter, say
+from affect.settings.extraction import Behavior
+from affect.settings.names import Kind
+from affect.settings.run import Run
+from affect.storage import speed
+from affect.storage.attempts import MAX_ATTEMPTS, Attempts, Parts
+from affect.storage.extracted import Extracted, Part
+from affect.storage.state import State
+from affect.storage.store import Outcome, Store
+from affect.tracks.features import SCHEMAS
 
-EXIT_OK, EXIT_NOTHING, EXIT_PARTIAL = 0, 1, 3
-Extractor = Callable[[Clip, Part | None, Save], Extracted]
-"""Turns a clip into rows, going on from a part of it, and says how far it is."""
 KEEP_EVERY_S = 5.0
 """Seconds of work on a clip after which its part is kept."""
+
+
 _CLOSED = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """Errors of a store that takes nothing more, from anybody."""
 
@@ -77,25 +94,6 @@ class Summary:
             return EXIT_NOTHING
         unusable = any(video.head is None for video in self.videos)
         return EXIT_PARTIAL if both["failed"] + both["error"] or unusable else EXIT_OK
-
-
-def extractor(kind: Kind, run: Run, on: str) -> Extractor:
-    """Load what turns clips into rows of a kind, on a device: ``cuda`` or ``cpu``."""
-    if kind == "face":
-        from affect.face.clip import FaceClip
-
-        return FaceClip(run.face, on)
-    if kind == "behavior":
-        from affect.behavior.clip import BehaviorClip
-
-        return BehaviorClip(run.behavior, on)
-    if kind == "description":
-        from affect.behavior.describe import DescriptionClip
-
-        return DescriptionClip(run.behavior, run.description, on)
-    from affect.audio.clip import AudioClip
-
-    return AudioClip(run.audio)
 
 
 class UnreadError(Exception):
@@ -146,7 +144,7 @@ class Stage:
         self._extract = extractor(kind, run, device())
         if torch := sys.modules.get("torch"):  # audio does without, and starts two seconds sooner
             torch.set_num_threads(max(1, int(getattr(run, kind).num_cpus)))
-        self._probe = lru_cache(maxsize=8)(lambda key: plan.load_probe(store, key))
+        self._probe = lru_cache(maxsize=8)(lambda key: load_probe(store, key))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do one clip and pass its row on with the outcome.
@@ -178,19 +176,19 @@ class Stage:
             probe: Probe = self._probe(row["probe_key"])
             prompts, number = tuple(row["prompts"].split(",")), row["number"]
             wanted = (self._kind, self._where[self._kind], prompts, probe.path, probe.fingerprint)
-            key = plan.unit_keys(*wanted, number + 1)[-1]
+            key = unit_keys(*wanted, number + 1)[-1]
             if self._store.has(key):  # another job on the same store was faster, or it failed before
                 known = State.of(self._store, key).outcome
                 if known.status != "failed" or not row["again"]:
                     return known
-            limit_s = plan.limit_s(getattr(self._run, self._kind), row["length_s"])
+            most_s = limit_s(getattr(self._run, self._kind), row["length_s"])
             before = self._attempts.begin(key)
             if before >= MAX_ATTEMPTS:
-                extracted = self._failed(f"its process died {before} times, or was stopped after {limit_s:g} s")
+                extracted = self._failed(f"its process died {before} times, or was stopped after {most_s:g} s")
             else:
-                clip = plan.make_clip(row["uri"], prompts, probe, number, self._run)
+                clip = make_clip(row["uri"], prompts, probe, number, self._run)
                 begun = self._parts.load(key, SCHEMAS[self._kind], attempted=before > 0)
-                extracted = self._try(clip, begun, key, limit_s)
+                extracted = self._try(clip, begun, key, most_s)
             outcome = self._store.put(key, extracted, replace=row["again"] and extracted.status != "failed")
             self._attempts.end(key)
             self._parts.end(key)
@@ -257,9 +255,9 @@ def extract(
     found = find(videos)
     for path in found.sound if only is None else ():
         say(f"{path}: sound alone, no video; left out")
-    asked, where = plan.wanted(run, found.videos, tracks or [], describe=describe)
-    probed = plan.probe_videos(found, store, asked, only=only, retry_failed=retry_failed)
-    units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
+    asked, where = wanted_features(run, found.videos, tracks or [], describe=describe)
+    probed = probe_videos(found, store, asked, only=only, retry_failed=retry_failed)
+    units, existing = missing_units(probed, run, where, store, retry_failed=retry_failed)
     summary = Summary(probed)
     for outcome in existing:
         summary.existing[outcome.status] += 1
@@ -269,14 +267,14 @@ def extract(
         if video.head is None:
             say(f"{video.uri}: {video.reason}; left out")
             summary.reasons[video.reason] += 1
-    num_clips = sum(plan.num_clips(video.head.last_s, run) for video in probed if video.head)
+    num_clips = sum(num_clips(video.head.last_s, run) for video in probed if video.head)
     if not units:
         say(f"extract: 0 of {num_clips} clips to do" + (f", everything is in {store.uri}" if num_clips else ""))
         return summary
     kinds = [kind for kind in where if any(kind in unit.missing for unit in units)]
-    plan.check_pools(run, kinds)
+    check_pools(run, kinds)
     _fetch_weights(run, kinds)
-    lengths = [plan.seconds(probed[unit.video], unit, run) for unit in units]
+    lengths = [unit_seconds(probed[unit.video], unit, run) for unit in units]
     total = sum(lengths)
     say(f"extract: {len(units)} of {num_clips} clips to do, {total:.0f} s of video, {', '.join(kinds)}")
     attempts = Attempts.new(store)
@@ -305,7 +303,7 @@ def extract(
     busy = max(seconds / actors(getattr(run, kind), len(units)) for kind, seconds in work.items())
     for kind in kinds:
         speed.note(store.uri, kind, where[kind], parts[kind], work[kind], time.monotonic() - start - busy)
-    plan.missing_units(probed, run, where, store, retry_failed=False)  # notes how units ended, for the next command
+    missing_units(probed, run, where, store, retry_failed=False)  # notes how units ended, for the next command
     return summary
 
 
@@ -371,7 +369,7 @@ def _stream(
     context.enable_progress_bars = False
     context.max_consecutive_actor_init_deaths = 3
     longest = max(row["length_s"] for row in rows)
-    patience = max(plan.limit_s(getattr(run, kind), longest) for kind in kinds)
+    patience = max(limit_s(getattr(run, kind), longest) for kind in kinds)
     waiting = int(max(WAIT_FOR_NODES_S, 2 * MAX_ATTEMPTS * patience))  # a clip that hangs is given up before
     context.execution_no_progress_timeout_s = waiting
     stream: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -389,5 +387,5 @@ def _row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
         "number": unit.number,
         "prompts": ",".join(video.prompts),
         "missing": ",".join(unit.missing),
-        "length_s": plan.seconds(video, unit, run),
+        "length_s": unit_seconds(video, unit, run),
     }

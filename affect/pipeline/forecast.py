@@ -8,23 +8,28 @@ from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
-from affect import files
-from affect.config import Kind, Pool, Run, System, address
+from affect.console import estimate
+from affect.console.exits import EXIT_OK
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.corpus.videos import Places, find
-from affect.pipeline import estimate, plan, speed
-from affect.pipeline.cluster import actors, room
-from affect.pipeline.extract import EXIT_OK
+from affect.pipeline.cluster import actors, check_pools, room
 from affect.pipeline.graph import MODEL_BYTES, check_inference
-from affect.pipeline.models import Model, load_model, settings_address
-from affect.pipeline.plan import Video
-from affect.pipeline.progress import say
+from affect.pipeline.probe import probe_videos
 from affect.pipeline.report import at_once
-from affect.pipeline.state import Head
-from affect.pipeline.store import Store
-from affect.pipeline.trainings import read_run, run_name
+from affect.plan.addresses import feature_addresses, wanted_features
+from affect.plan.clips import Video, load_probe, missing_units, unit_seconds
+from affect.progress import say
+from affect.settings.address import address
+from affect.settings.extraction import Pool
+from affect.settings.names import Kind, System
+from affect.settings.run import Run
+from affect.storage import files, speed
+from affect.storage.state import Head
+from affect.storage.store import Store
 from affect.timeline import duration
+from affect.trained.models import Model, load_model, settings_address
+from affect.trained.runs import read_run, run_name
 
 GIB = 1 << 30
 MAX_NAMED = 20
@@ -93,10 +98,10 @@ def extraction(
         The forecast and the videos, which are probed for it.
     """
     listed = find(videos)
-    asked, where = plan.wanted(run, listed.videos, tracks, describe=describe)
+    asked, where = wanted_features(run, listed.videos, tracks, describe=describe)
     chosen = None if only is None else list(only)
-    probed = plan.probe_videos(listed, store, asked, only=chosen, retry_failed=retry_failed)
-    units, existing = plan.missing_units(probed, run, where, store, retry_failed=retry_failed)
+    probed = probe_videos(listed, store, asked, only=chosen, retry_failed=retry_failed)
+    units, existing = missing_units(probed, run, where, store, retry_failed=retry_failed)
     found = Forecast()
     usable = [entry for entry in probed if entry.head]
     length = sum(entry.head.duration_s for entry in usable if entry.head)
@@ -113,7 +118,7 @@ def extraction(
     busy, start_s, written, cpu_hours, gpu_hours = 0.0, 0.0, 0.0, 0.0, 0.0
     for kind in kinds:
         own = [unit for unit in units if kind in unit.missing]
-        to_do = sum(plan.seconds(probed[unit.video], unit, run) for unit in own)
+        to_do = sum(unit_seconds(probed[unit.video], unit, run) for unit in own)
         pool: Pool = getattr(run, kind)
         known = speed.measured(store.uri, kind, where[kind])
         rate, source = _rate(kind, run, probed, store, known)
@@ -144,7 +149,7 @@ def _rate(kind: Kind, run: Run, probed: Sequence[Video], store: Store, known: sp
     """Seconds of an actor per second of video, and where that is from."""
     if known:
         return known.work_s / known.amount, f"measured in {known.runs} runs"
-    probe = plan.load_probe(store, next(entry.probe_key for entry in probed if entry.head))
+    probe = load_probe(store, next(entry.probe_key for entry in probed if entry.head))
     found = estimate.extraction(kind, run, probe)
     return found.work_s, f"ESTIMATED, nothing was measured yet: {found.words}"
 
@@ -159,7 +164,7 @@ def _warn(found: Forecast, run: Run, kinds: Sequence[Kind], store: Store, writte
     there = room()
     cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
     try:
-        plan.check_pools(run, kinds)
+        check_pools(run, kinds)
     except ValueError as error:
         found.warnings.append(f"it would not start: {error}")
     pools: dict[Kind, Pool] = {kind: getattr(run, kind) for kind in kinds}
@@ -248,7 +253,7 @@ def training(
 def _trained(run: Run, runs: str, folds: int) -> dict[System, str]:
     """Models of the recipe's latest training that have the run's settings."""
     found: dict[System, str] = {}
-    features = plan.addresses(run)
+    features = feature_addresses(run)
     for system, mark in read_run(runs, run_name(run.name, folds)).items():
         if system not in run.systems:
             continue
@@ -269,7 +274,7 @@ def prediction(
         found: of the extraction.
         run: the run.
         probed: the videos.
-        models: from :func:`affect.pipeline.predict.load_models`.
+        models: from :func:`affect.trained.models.load_models`.
         store: where speeds are kept.
         report: whether films and pages are made.
     """

@@ -9,8 +9,8 @@ import ray.data
 from ray.data import ActorPoolStrategy
 from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
-from affect.config import Pool
 from affect.pipeline.cluster import actors, check_room, labels_of, share_of
+from affect.settings.extraction import Pool
 
 MAX_BLOCKS = 256
 """Tasks of :func:`each` that are made at most; more rows than that share them."""

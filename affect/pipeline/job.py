@@ -16,9 +16,10 @@ from ray.data import DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError, UserCodeException
 
-from affect import files, spaces
-from affect.pipeline.arguments import VERBOSE, command, parse
+from affect.console.arguments import VERBOSE, command, parse
 from affect.pipeline.cluster import WAIT_FOR_NODES_S
+from affect.storage import files
+from affect.trained.runs import best
 
 
 def entry(
@@ -34,11 +35,11 @@ def entry(
     The first argument names a recipe; every setting of it and of the job is a flag. ``-v`` shows tracebacks.
 
     Args:
-        job: as in :func:`affect.pipeline.arguments.parse`. A field ``best`` is the ``best.json`` of a search, whose
+        job: as in :func:`affect.console.arguments.parse`. A field ``best`` is the ``best.json`` of a search, whose
             settings the run then has; one ``here`` says that Ray is not needed.
         work: does the job and returns the exit code.
         fills: settings that name a place which the job writes to.
-        others: as in :func:`affect.pipeline.arguments.parse`.
+        others: as in :func:`affect.console.arguments.parse`.
         needs: modules that the work imports, which are imported while Ray starts: each of the two takes seconds.
         listed: ``trained`` and ``unlisted``, the same.
     """
@@ -50,7 +51,7 @@ def entry(
         try:
             arguments = parse(job, [flag for flag in given if flag not in VERBOSE], others or {}, **listed)
             if path := getattr(arguments, "best", None):
-                arguments = replace(arguments, run=spaces.best(path, arguments.run))
+                arguments = replace(arguments, run=best(path, arguments.run))
             check_buckets(arguments, fills)
             with ThreadPoolExecutor(1) as importing:
                 importing.submit(lambda: [import_module(name) for name in needs])  # errors are the work's own

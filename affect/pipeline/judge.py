@@ -1,58 +1,29 @@
-"""What trained models say of labelled tracks, as they are and with each modality taken away.
-
-RUNS/<system>/<address>/judged/<track>-<address:16>.parquet     one row per frame
-"""
+"""Runs every trained model on labelled tracks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from affect import batches, files, schema
-from affect.config import MODALITIES, Modality, Run, address
 from affect.corpus.track import Blocks, Series, Track
-from affect.pipeline import plan
+from affect.evaluation.judged import Judged, judged_name, judged_table, read_judged
+from affect.fusion.task import FusionTask, without
+from affect.learning import batches
+from affect.learning.task import TrackTask
 from affect.pipeline.cluster import device
-from affect.pipeline.columns import matrix, rows_of
 from affect.pipeline.graph import pool
-from affect.pipeline.models import Model, embed, load_model, nameless
-from affect.pipeline.progress import Meter, say
-from affect.pipeline.store import Store, encode, read_table, slug
-from affect.pipeline.tracks import TrackRef, load_track
-from affect.tasks.fusion import FusionTask, without
-from affect.tasks.track import TrackTask
-
-
-class Judged(NamedTuple):
-    """What a model says of a track.
-
-    Args:
-        prediction: valence and arousal of every frame; NaN if the model has no evidence of the person at all.
-        gates: weight of each source of a fusion; no columns for a modality.
-        without: the prediction with a modality taken away, by modality; of a fusion.
-    """
-
-    prediction: Float[ndarray, "frames 2"]
-    gates: Float[ndarray, "frames sources"]
-    without: Mapping[Modality, Float[ndarray, "frames 2"]]
-
-
-def usable(models: Sequence[Model], run: Run) -> list[Model]:
-    """Models whose features this run extracts; the others are said."""
-    features, kept = plan.addresses(run), []
-    for model in models:
-        other = [m for m, mark in model.features.items() if features.get(m) != mark]  # type: ignore[call-overload]
-        if other:
-            say(f"left out: {model.title} {model.uri}: it was trained on other {', '.join(other)} features")
-        else:
-            kept.append(model)
-    return kept
+from affect.progress import Meter, say
+from affect.settings.names import MODALITIES
+from affect.settings.run import Run
+from affect.storage import files
+from affect.storage.store import Store, encode
+from affect.tracks.tables import TrackRef, load_track
+from affect.trained.embedded import embed
+from affect.trained.models import Model, load_model, nameless
 
 
 def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: Store) -> dict[str, dict[str, Judged]]:
@@ -68,7 +39,9 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
         By model address and track.
     """
     there = {model.address: {name for name, _, _ in files.walk(files.join(model.uri, "judged"))} for model in models}
-    todo = [{"ref": ref} for ref in refs if any(_name(model, ref) not in there[model.address] for model in models)]
+    todo = [
+        {"ref": ref} for ref in refs if any(judged_name(model, ref) not in there[model.address] for model in models)
+    ]
     if todo:
         for model in models:
             model.network(torch.device("cpu"))  # damaged weights are said here in one line, and not by every actor
@@ -115,7 +88,7 @@ class Judge:
                 prediction = task.predict(track, outputs) if outputs.windows else np.full((track.num_frames, 2), np.nan)
                 judged = Judged(prediction, np.zeros((track.num_frames, 0)), {})
             if model in self._models:
-                files.write(files.join(model.uri, "judged", _name(model, ref)), encode(_to_table(judged)))
+                files.write(files.join(model.uri, "judged", judged_name(model, ref)), encode(judged_table(judged)))
         return {"track": [ref.name]}
 
     def _fusion(self, model: Model, track: Track, said: Mapping[str, tuple[Series, Blocks | None]]) -> Judged:
@@ -133,38 +106,3 @@ class Judge:
         if not outputs.windows:
             return np.full((track.num_frames, 2), np.nan), np.zeros((track.num_frames, len(task.sources)))
         return task.predict(track, outputs), task.gates(track, outputs)
-
-
-def _name(model: Model, ref: TrackRef) -> str:
-    return f"{slug(ref.name)}-{address(schema.MODEL_VERSION, ref.mark(*model.modalities))}.parquet"
-
-
-def _to_table(judged: Judged) -> pa.Table:
-    num = len(judged.prediction)
-    columns: dict[str, Any] = {
-        "frame": np.arange(num),
-        "valence": judged.prediction[:, 0],
-        "arousal": judged.prediction[:, 1],
-        "gates": rows_of(judged.gates, pa.float32()),
-    }
-    for modality in MODALITIES:
-        values = judged.without.get(modality, np.full((num, 2), np.nan))
-        columns |= {f"without_{modality}_{name}": values[:, i] for i, name in enumerate(("valence", "arousal"))}
-    return pa.table(columns).cast(schema.JUDGED)
-
-
-def read_judged(model: Model, ref: TrackRef) -> Judged:
-    """What a model said of a track."""
-    table = read_table(files.join(model.uri, "judged", _name(model, ref)))
-
-    def two(prefix: str) -> ndarray:
-        return np.stack([table[prefix + name].to_numpy() for name in ("valence", "arousal")], axis=1).astype(np.float64)
-
-    removed = {m: two(f"without_{m}_") for m in (model.modalities if model.upstream else ())}
-    return Judged(two(""), matrix(table["gates"]), removed)
-
-
-def sources_of(model: Model) -> tuple[str, ...]:
-    """What a fusion's gates weigh; nothing for a modality."""
-    task = model.task()
-    return task.sources if isinstance(task, FusionTask) else ()

@@ -11,7 +11,7 @@ from ray.tune import Callback
 from rich.console import Console
 from rich.table import Table
 
-from affect.pipeline.progress import LINE_EVERY_S, one_line, say
+from affect.progress import LINE_EVERY_S, one_line, say
 from affect.report.sweep import said, short
 
 SHOWN = 5

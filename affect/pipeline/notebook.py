@@ -2,16 +2,17 @@
 
 import pyarrow as pa
 
-from affect import files
-from affect.config import People, Run
 from affect.corpus.videos import Places
 from affect.pipeline.extract import extract
 from affect.pipeline.job import start_ray
-from affect.pipeline.predict import load_models
 from affect.pipeline.predict import predict as predict_all
-from affect.pipeline.store import Store, read_table
-from affect.pipeline.trainings import run_names, trained_run
-from affect.recipes import RECIPES, corpus_places
+from affect.settings.names import People
+from affect.settings.recipes import RECIPES, corpus_places
+from affect.settings.run import Run
+from affect.storage import files
+from affect.storage.store import Store, read_table
+from affect.trained.models import load_models
+from affect.trained.runs import run_names, trained_run
 
 
 def predict(

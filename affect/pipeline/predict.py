@@ -1,14 +1,9 @@
 """New videos to valence and arousal for every frame and person.
 
-OUT/<video>.parquet, <video>.csv      one row per frame and person
-OUT/videos.csv                        one row per video: status, people, reason
-OUT/run.json                          the models, and the training mean: it stands for people that nothing is known of
-
-A table says in its metadata what it was made from: where that is the same, its video is not predicted again.
+OUT/run.json        the models, and the training mean: it stands for people that nothing is known of
 """
 
 import dataclasses
-import io
 import json
 import os
 import platform
@@ -21,91 +16,35 @@ from typing import Any, cast, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float
 from numpy import ndarray
 
-from affect import batches, files, schema
-from affect.audio.speaking import frame_reasons
-from affect.config import MODALITIES, SYSTEMS, Modality, People, Run, System, address, flat
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
-from affect.corpus.track import Series, Track
+from affect.corpus.track import Series
 from affect.face.tracks import names
-from affect.pipeline import plan, speed
-from affect.pipeline.assemble import face_boxes, make_track, person_of, tell_unknown
+from affect.fusion.task import FusionTask
+from affect.learning import batches
+from affect.learning.task import TrackTask
+from affect.pipeline.assemble import tell_unknown
 from affect.pipeline.cluster import actors, device
-from affect.pipeline.features import Features, load_features
 from affect.pipeline.graph import MODEL_BYTES, pool
-from affect.pipeline.models import Model, embed, load_model, nameless
-from affect.pipeline.plan import Video
-from affect.pipeline.progress import Meter, say
-from affect.pipeline.store import Store, encode, encode_csv, read_table
-from affect.pipeline.trainings import read_run, run_name
-from affect.tasks.fusion import FusionTask
-from affect.tasks.track import TrackTask
+from affect.plan.addresses import feature_addresses
+from affect.plan.clips import Video, keys_of
+from affect.progress import Meter, say
+from affect.settings.address import address
+from affect.settings.names import Modality, People, System
+from affect.settings.run import Run
+from affect.storage import files, schema, speed
+from affect.storage.store import Store, encode, encode_csv
+from affect.tracks.assembly import face_boxes, make_track, person_of
+from affect.tracks.features import Features, load_features
+from affect.trained.embedded import embed
+from affect.trained.models import Model, nameless
+from affect.trained.predictions import _METADATA, SUMMARY, UNANSWERED, earlier_outcomes, known_outcome, prediction_table
 
-SUMMARY = "videos"
-"""Name of the table that says how each video ended."""
-_METADATA = b"affect"
 MAX_NAME_BYTES = 200
 """Of a video's name without its suffix: tables, pages and films are called so, and file systems allow 255."""
-UNANSWERED = "the model's answer is not a finite number"
-UNSEEN = {"face": "the face is not found", "behavior": "the vision-language model has no state"}
-"""Why a modality has no evidence; of audio :func:`affect.audio.speaking.frame_reasons` says it."""
-
-
-def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
-    """The latest trained model of each of a run's systems.
-
-    Args:
-        run: the run.
-        runs: where models are.
-        folds: of the training that is meant.
-
-    Raises:
-        ValueError: one is missing, or was trained with settings or features other than the run's.
-    """
-    runs, name = files.absolute(runs), run_name(run.name, folds)
-    known = read_run(runs, name)
-    if missing := [system for system in run.systems if system not in known]:
-        flags = f" --folds {folds}" if folds else ""
-        raise ValueError(
-            f"{runs} has no trained {missing[0]} model of {name}: name the folder that jobs/train.py filled "
-            f"(--runs, runs=), or train first: jobs/train.py {run.name}{flags} --runs {runs}"
-        )
-    models = {system: load_model(files.join(runs, system, known[system])) for system in run.systems}
-    features = plan.addresses(run)
-    for model in models.values():
-        check_settings(model, run)
-        model.network(torch.device("cpu"))  # damaged weights are said here in one line, and not by every actor
-        other = [m for m, mark in model.features.items() if features[m] != mark]  # type: ignore[index]
-        if other:
-            raise ValueError(f"{model.uri} was trained on other {', '.join(other)} features than this run extracts")
-        stale = [m for m, mark in model.upstream.items() if models[m].address != mark]  # type: ignore[index]
-        if stale:
-            raise ValueError(f"{model.uri} was trained on older {', '.join(stale)} models; train {model.system} again")
-    return models
-
-
-def check_settings(model: Model, run: Run) -> None:
-    """See that a model was trained with a run's settings, whatever pretrained weights it began with.
-
-    Raises:
-        ValueError: it was not; names the settings that differ.
-    """
-    kept = json.dumps(dataclasses.asdict(run.settings_of(model.system)))  # as model.json has them: tuples are lists
-    own, theirs = flat(json.loads(kept)), flat(json.loads(json.dumps(model.settings)))
-    differing = [
-        f"{name} {theirs.get(name)} (this run: {value})"
-        for name, value in own.items()
-        if theirs.get(name) != value and name not in ("weights", "revision")  # a trained model holds all its weights
-    ]
-    if differing:
-        raise ValueError(
-            f"{model.uri} was trained with other {model.system} settings than this run has: {', '.join(differing)}"
-        )
 
 
 class Predictor:
@@ -167,7 +106,7 @@ class Predictor:
         path = files.join(self._out, f"{video.stem}.parquet")
         try:
             mark = self._mark(video, tracks)
-            if known := _known(path, mark):
+            if known := known_outcome(path, mark):
                 return known
             features = load_features(video, self._run, self._where, self._store)
         except FileNotFoundError as error:
@@ -201,7 +140,7 @@ class Predictor:
         """
         assert video.head is not None
         run = self._run
-        keys = [key for kind in self._where for key in plan.keys_of(video, run, self._where, kind)]
+        keys = [key for kind in self._where for key in keys_of(video, run, self._where, kind)]
         units = [(key, str(self._store.outcome(key))) for key in keys]
         points = sorted((name, [tuple(point) for point in own]) for name, own in self._hints.items())
         asked = [self._whom, tracks, points]
@@ -251,77 +190,7 @@ class Predictor:
         evidence = fusion.evidence if fusion else (cast(Modality, system),)
         chosen = person_of(features, person, self._run, self._hints.get(name, ()))
         boxes = face_boxes(features, chosen, track.num_frames)
-        return _table(track, answers, evidence, task.spread(track, outputs), trust, boxes)
-
-
-def _known(path: str, mark: str) -> dict[str, Any] | None:
-    """How a video ended that was predicted from the very same before."""
-    try:
-        note = pq.read_schema(io.BytesIO(files.read(path))).metadata or {}
-        known = json.loads(note.get(_METADATA, b"{}"))
-        return dict(known["outcome"]) if known.get("mark") == mark else None
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):  # none, or none of ours
-        return None
-
-
-def _table(
-    track: Track,
-    answers: Mapping[System, ndarray],
-    evidence: Sequence[Modality],
-    spread: ndarray,
-    trust: Mapping[Modality, ndarray],
-    boxes: Float[ndarray, "frames 4"],
-) -> pa.Table:
-    """Rows of a person.
-
-    Args:
-        track: with what its modalities' models say.
-        answers: of each system; NaN everywhere if it has no evidence of the person. The last one's is the run's.
-        evidence: what the last one needs, any of them: a frame with none is not valid.
-        spread: of the last one.
-        trust: share of each modality in the last one's gates.
-        boxes: of the face, NaN where it is not found.
-    """
-    seen = {m: series.valid for m, series in track.series.items()}
-    valid: ndarray = np.any([seen[m] for m in evidence], axis=0)
-    num = track.num_frames
-    nothing = pa.nulls(num, pa.float32())
-    # what is not finite stays so, and becomes null
-    answers = {s: np.where(np.isfinite(a), np.clip(a, -1, 1), np.nan) for s, a in answers.items()}
-    main = list(answers.values())[-1]
-    answered = ~np.isnan(main).any(axis=1)
-    why: dict[Modality, list[str]] = {m: ["" if ok else UNSEEN.get(m, "") for ok in of] for m, of in seen.items()}
-    if "audio" in seen:
-        unheard = frame_reasons(track.segments.ranges, track.segments.verdict, num)
-        why["audio"] = ["" if ok else reason for ok, reason in zip(seen["audio"], unheard, strict=True)]
-    parts = [[f"{m}: {reason}" if reason else "" for reason in of] for m, of in why.items()]
-    parts.append(np.where(valid & ~answered, UNANSWERED, "").tolist())
-    columns: dict[str, Any] = {
-        "video": [track.video] * num,
-        "person": [track.person] * num,
-        "track": [track.name] * num,
-        "frame": np.arange(num),
-        "time_s": track.time_s,
-        "valence": _nullable(main[:, 0]),
-        "arousal": _nullable(main[:, 1]),
-        **{f"{name}_spread": _nullable(spread[:, i]) for i, name in enumerate(("valence", "arousal"))},
-        "valid": valid & answered,
-        "reason": ["; ".join(filter(None, row)) for row in zip(*parts, strict=True)],
-    }
-    for system in SYSTEMS:
-        for i, name in enumerate(("valence", "arousal")):
-            columns[f"{system}_{name}"] = _nullable(answers[system][:, i]) if system in answers else nothing
-    for modality in MODALITIES:
-        columns[f"{modality}_valid"] = seen.get(modality, pa.nulls(num, pa.bool_()))
-        columns[f"{modality}_reason"] = why.get(modality, pa.nulls(num, pa.string()))
-        columns[f"{modality}_trust"] = _nullable(trust[modality]) if modality in trust else nothing
-    columns |= {f"face_{side}": _nullable(boxes[:, i]) for i, side in enumerate(schema.SIDES)}
-    return pa.table(columns).select(schema.PREDICTIONS.names).cast(schema.PREDICTIONS)
-
-
-def _nullable(values: ndarray) -> pa.Array:
-    """Numbers as they are; what is not finite is none."""
-    return pa.array(values, mask=~np.isfinite(values))
+        return prediction_table(track, answers, evidence, task.spread(track, outputs), trust, boxes)
 
 
 def predict(
@@ -360,7 +229,7 @@ def predict(
     asked = None if tracks is None else _asked(tracks, by_stem)
     todo = [{"video": video, "tracks": json.dumps(asked and asked[stem])} for stem, video in by_stem.items()]
     own = {system: nameless(model) for system, model in models.items()}
-    given = (run, plan.addresses(run), own, store, files.absolute(out), people, hints or {})
+    given = (run, feature_addresses(run), own, store, files.absolute(out), people, hints or {})
     rows: list[dict[str, Any]] = []
     start = time.monotonic()
     with Meter("predict", float(len(by_stem)), "videos") as meter:
@@ -373,7 +242,7 @@ def predict(
     speed.note(store.uri, "predict", mark, length, work_s, start_s)
     rows.sort(key=lambda row: row["video"])
     out, addresses = files.absolute(out), {system: model.address for system, model in models.items()}
-    others = [row for row in _before(out, addresses) if row["video"] not in by_stem]
+    others = [row for row in earlier_outcomes(out, addresses) if row["video"] not in by_stem]
     everything = sorted(others + rows, key=lambda row: row["video"])
     summary = encode_csv(pa.Table.from_pylist(everything, schema=schema.OUTCOMES))
     files.write(files.join(out, f"{SUMMARY}.csv"), summary)
@@ -399,50 +268,6 @@ def _asked(tracks: Sequence[str], stems: Collection[str]) -> dict[str, list[tupl
         stem = affwild2.video_of(track, stems)
         found[stem].append((track, affwild2.person_of(track, stem, tracks, stems)))
     return found
-
-
-def read_predictions(uri: str) -> pa.Table:
-    """Predictions of a video; columns that an earlier version did not write are null.
-
-    Raises:
-        FileNotFoundError: there are none.
-    """
-    table = read_table(uri)
-    for missing in (field for field in schema.PREDICTIONS if field.name not in table.schema.names):
-        table = table.append_column(missing, pa.nulls(table.num_rows, missing.type))
-    return table.select(schema.PREDICTIONS.names)
-
-
-def read_outcomes(out: str) -> list[dict[str, Any]]:
-    """How the videos of a folder of predictions ended, from its ``videos.csv``.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is none of ours.
-    """
-    uri = files.join(out, f"{SUMMARY}.csv")
-    kinds = pa.csv.ConvertOptions(column_types=schema.OUTCOMES, null_values=[])
-    lines = pa.csv.ParseOptions(newlines_in_values=True)  # of names and reasons
-    try:
-        found = pa.csv.read_csv(io.BytesIO(files.read(uri)), parse_options=lines, convert_options=kinds)
-        rows: list[dict[str, Any]] = found.select(schema.OUTCOMES.names).to_pylist()
-    except (KeyError, pa.ArrowException) as error:
-        raise ValueError(f"{uri}: no table of outcomes ({error}); delete it and predict again") from error
-    if odd := [row["video"] for row in rows if "/" in row["video"] or row["video"] in ("", ".", "..")]:
-        raise ValueError(f"{uri}: {odd[0]!r} is no name of a video")
-    return rows
-
-
-def _before(out: str, models: Mapping[System, str]) -> list[dict[str, Any]]:
-    """Outcomes of earlier predictions in the same folder by the same models."""
-    try:
-        if json.loads(files.read(files.join(out, "run.json"))).get("models") != models:
-            return []
-        there = {name for name, _, _ in files.walk(out)}
-        rows = read_outcomes(out)
-        return [row for row in rows if row["status"] == "failed" or f"{row['video']}.parquet" in there]
-    except (FileNotFoundError, IsADirectoryError, ValueError, AttributeError, TypeError, KeyError):  # none of ours
-        return []
 
 
 def _made_with(models: Mapping[System, Model], store: Store) -> dict[str, str]:

@@ -12,13 +12,13 @@ import ray
 import ray.data
 import torch
 
-from affect.batches import Batch, Share, Task, collate
-from affect.config import Modality
 from affect.corpus.track import Track
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef, load_track
-from affect.pipeline.trunk import with_trunk
-from affect.pipeline.workers import open_many_files
+from affect.learning.batches import Batch, Share, Task, collate
+from affect.settings.names import Modality
+from affect.storage.rows import open_many_files
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef, load_track
+from affect.trained.trunk import with_trunk
 
 BATCHES_PER_TASK = 8
 """Batches that one reading task makes: 23 tasks of one each took 20 s, 3 of eight 2 s."""

@@ -18,36 +18,35 @@ import numpy as np
 import ray
 import torch
 
-from affect import distributed, files, learning, schema
 from affect.audio import wavlm
-from affect.batches import Loader, load_here
-from affect.checkpoint import save_weights
-from affect.config import MODALITIES, Modality, Run, System, address
 from affect.corpus.track import Track
-from affect.learning import Fitted, Keeper
-from affect.pipeline import plan
+from affect.learning import distributed
+from affect.learning.batches import Loader, load_here
+from affect.learning.checkpoint import save_weights
+from affect.learning.fit import Fitted, Keeper, fit, keep_freed_memory
+from affect.learning.observer import Observer
+from affect.learning.task import TrackTask
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.graph import check_inference
-from affect.pipeline.models import (
-    Model,
-    embedded_key,
-    load_model,
-    make_task,
-    put_embedded,
-    settings_address,
-    with_embeddings,
-)
-from affect.pipeline.progress import Meter, say
-from affect.pipeline.report import training_report
-from affect.pipeline.speed import note as note_speed
-from affect.pipeline.speed import speed_of
-from affect.pipeline.store import Store
 from affect.pipeline.stream import TrackLoader
-from affect.pipeline.tracks import TrackRef, load_track
-from affect.pipeline.trainings import note_run, run_name
-from affect.pipeline.trunk import store_trunk, with_trunk
-from affect.pipeline.workers import MAX_FAILURES, Observer, device_of, on_workers, open_many_files
-from affect.tasks.track import TrackTask
+from affect.pipeline.trunk import store_trunk
+from affect.pipeline.workers import MAX_FAILURES, device_of, on_workers
+from affect.plan.addresses import feature_addresses
+from affect.progress import Meter, say
+from affect.report.training import training_report
+from affect.settings.address import address
+from affect.settings.names import MODALITIES, Modality, System
+from affect.settings.run import Run
+from affect.storage import files, schema
+from affect.storage.rows import open_many_files
+from affect.storage.speed import note as note_speed
+from affect.storage.speed import speed_of
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef, load_track
+from affect.trained.embedded import embedded_key, put_embedded, with_embeddings
+from affect.trained.models import Model, load_model, make_task, settings_address
+from affect.trained.runs import note_run, run_name
+from affect.trained.trunk import with_trunk
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Training:
         models: address of the models that embed new tracks for it, by modality.
         settings: address of the system's settings.
         features: addresses of the features that it and the models before it read, by modality.
-        folds: as in :class:`affect.pipeline.models.Model`.
+        folds: as in :class:`affect.trained.models.Model`.
         store: where tracks are and embeddings go.
         runs: where models go.
         label: what is said of it.
@@ -160,7 +159,7 @@ def train_all(
         if not any(ref.split == split for ref in refs):
             raise ValueError(f"no usable track in the {split} split")
     parts = fold_videos(sizes(refs, store), folds) if folds else []
-    runs, where = files.absolute(runs), plan.addresses(run)
+    runs, where = files.absolute(runs), feature_addresses(run)
     made: dict[System, Training] = {}
     upstream: dict[Modality, dict[str, str]] = {}
     for system in run.systems:
@@ -333,7 +332,7 @@ def _train(training: Training) -> None:
     device = device_of(run.workers)
     keeper = Keeper(training.checkpoint, run.workers.checkpoint_steps)
     with Observer(training.label, training.uri, task.settings.max_epochs, rank) as observer:
-        fitted = learning.fit(
+        fitted = fit(
             task,
             split["train"],
             split["development"],
@@ -357,7 +356,7 @@ def _train(training: Training) -> None:
 def prepared(training: Training) -> tuple[TrackTask, dict[str, Track], dict[str, int]]:
     """What a training needs in each of its processes: its task, its tracks by name, and widths of what it reads."""
     open_many_files()
-    learning.keep_freed_memory()
+    keep_freed_memory()
     tracks = {ref.name: _load(training, ref) for ref in training.refs}
     widths = _widths(training, list(tracks.values()))
     settings = training.run.settings_of(training.system)

@@ -1,55 +1,32 @@
-"""What the frozen layers of the audio's model say of every video: computed once, for all trainings that read it.
-
-STORE/trunk/<address>/<name>-<address:16>.rows.arrow      one row per segment
-"""
+"""Computes the states of the audio model's frozen layers once, for all trainings that read them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from affect import batches, schema, weights
+from affect.audio.task import AudioTask, padded
 from affect.audio.wavlm import WavlmRegressor
-from affect.config import Run, Wavlm, address
-from affect.corpus.clip import Extracted
-from affect.corpus.track import Heard, Track
+from affect.learning import batches
 from affect.pipeline.cluster import device
-from affect.pipeline.columns import rows_of
 from affect.pipeline.graph import pool
-from affect.pipeline.progress import Meter, say
-from affect.pipeline.rows import Rows
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef, waveforms
-from affect.tasks.audio import AudioTask, padded
+from affect.progress import Meter, say
+from affect.settings.models import Wavlm
+from affect.settings.run import Run
+from affect.storage import schema
+from affect.storage.columns import rows_of
+from affect.storage.extracted import Extracted
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef, waveforms
+from affect.trained.trunk import trunk_address, trunk_key
 
 SILENT = np.zeros((0, 1), dtype=np.float16)
+
+
 LARGEST = 65_504.0
 """Of 16 bits: a state beyond it is stored as this."""
-
-
-def trunk_address(run: Run) -> str:
-    """Address of everything that decides the states of the frozen layers."""
-    content = weights.identity(run.wavlm.weights, run.wavlm.revision)
-    return address(schema.VERSION, content, run.wavlm.trained_layers, run.wavlm.fit.precision)
-
-
-def trunk_key(trunk: str, ref: TrackRef) -> str:
-    """Key of what the frozen layers say of a track's video."""
-    return f"trunk/{trunk}/{ref.keys['waveforms'].rpartition('/')[2]}"
-
-
-def with_trunk(track: Track, ref: TrackRef, store: Store, trunk: str) -> Track:
-    """A track with what the frozen layers say of its segments; as it is if the address is empty."""
-    return track if not trunk else replace(track, heard=Rows(store.uri_of(trunk_key(trunk, ref)), _heard))
-
-
-def _heard(row: pa.RecordBatch) -> Heard:
-    states = row["states"].flatten()
-    width = len(states.flatten()) // max(1, len(states))
-    return Heard(row["num_samples"][0].as_py(), states.flatten().to_numpy().reshape(len(states), width))
 
 
 def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:

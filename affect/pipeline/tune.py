@@ -30,26 +30,32 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from affect import concordance, files, learning
-from affect.batches import load_here
+from affect import concordance
 from affect.concordance import Score
-from affect.config import FIELDS, Run, Workers, address, flat, setting, with_settings
 from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
 from affect.corpus.videos import Places
-from affect.learning import Epoch, Keeper
+from affect.evaluation.evaluate import Evaluation
+from affect.learning.batches import load_here
+from affect.learning.fit import Epoch, Keeper, epochs
 from affect.pipeline.cluster import WORKERS_ADVICE, at_most, check_room, shares_of
-from affect.pipeline.evaluate import Evaluation, score_models
+from affect.pipeline.evaluate import score_models
 from affect.pipeline.leaderboard import Leaderboard
-from affect.pipeline.models import Model
-from affect.pipeline.progress import one_line, say
-from affect.pipeline.store import Store, encode_csv
-from affect.pipeline.tracks import TrackRef
 from affect.pipeline.train import Training, fold_videos, prepared, sizes, train, train_all
 from affect.pipeline.trunk import store_trunk
 from affect.pipeline.workers import device_of, scaling
+from affect.progress import one_line, say
 from affect.report.sweep import Trial, page
-from affect.spaces import Range, Space
+from affect.settings.address import address
+from affect.settings.names import FIELDS
+from affect.settings.paths import flat, setting, with_settings
+from affect.settings.run import Run
+from affect.settings.spaces import Range, Space
+from affect.settings.training import Workers
+from affect.storage import files
+from affect.storage.store import Store, encode_csv
+from affect.tracks.tables import TrackRef
+from affect.trained.models import Model
 
 METRIC = "mean"
 REDUCTION = 4
@@ -333,7 +339,7 @@ def _train_parts(work: Mapping[str, Any], report: Callable[[dict[str, Any]], Non
     training: Training = work["training"]
     task, tracks, _ = prepared(training)
     runs = [
-        learning.epochs(
+        epochs(
             task,
             [tracks[name] for name in learn],
             [tracks[name] for name in select],

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from affect.config import MODALITIES
 from affect.face.overlay import COLORS
 from affect.report.figures import drawn, svg, template, text
 from affect.report.series import DIMENSIONS, Moment, column, person_data, shows_person, thinned
+from affect.settings.names import MODALITIES
 from affect.timeline import duration
 
 EVIDENCE = {"face": "face seen", "behavior": "behaviour seen", "audio": "audio heard"}
@@ -36,7 +36,7 @@ def video_page(
     """The page of one video.
 
     Args:
-        row: its row of :data:`affect.schema.OUTCOMES`.
+        row: its row of :data:`affect.storage.schema.OUTCOMES`.
         table: its predictions.
         film: name of its film beside the page; None if there is none.
         moments: what stands out, each with a JPEG as base64; empty for no picture.
@@ -91,7 +91,7 @@ def index_row(row: Mapping[str, Any], table: pa.Table, page: str | None) -> dict
     """What the index says of a video; plain JSON.
 
     Args:
-        row: of :data:`affect.schema.OUTCOMES`.
+        row: of :data:`affect.storage.schema.OUTCOMES`.
         table: its predictions.
         page: where its page lies, from the index.
     """
@@ -133,7 +133,7 @@ def index_page(
         facts: what it was made with.
         settings: all settings, to be read.
         reasons: why something is missing, with how often.
-        scores: rows of :data:`affect.schema.SCORES`, if there are annotations.
+        scores: rows of :data:`affect.storage.schema.SCORES`, if there are annotations.
         judged: what the scores are of.
         figures: name, SVG and caption.
         caveat: what has to be said first.

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from affect import timeline
-from affect.config import MODALITIES, SYSTEMS, Modality
+from affect.settings.names import MODALITIES, SYSTEMS, Modality
 
 MAX_POINTS = 3000
 """Points of a curve; longer tracks are shown as means of as many equal stretches."""
@@ -70,7 +70,7 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
     """What the page of a video draws of one person.
 
     Args:
-        rows: of one person, as :data:`affect.schema.PREDICTIONS` has them.
+        rows: of one person, as :data:`affect.storage.schema.PREDICTIONS` has them.
         gold: annotations, NaN where a frame has none; None if nothing is known.
     """
     time_s = column(rows, "time_s")

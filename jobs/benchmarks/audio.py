@@ -21,8 +21,8 @@ TRACKS, SEGMENTS = 12, 100
 def _large(**settings: Any) -> Any:  # noqa: ANN401 -- transformers is imported late
     """The audio model with a random WavLM-Large, 315 million parameters."""
     from affect.audio.wavlm import WavlmRegressor
-    from affect.config import Wavlm
-    from affect.learning import keep_freed_memory
+    from affect.learning.fit import keep_freed_memory
+    from affect.settings.models import Wavlm
 
     keep_freed_memory()
     from transformers import WavLMConfig, WavLMModel
@@ -80,7 +80,7 @@ def wavlm() -> None:
 
 def finetune() -> None:
     """A training step on stored states / on waveforms, and what the states cost."""
-    from affect.config import Wavlm
+    from affect.settings.models import Wavlm
 
     device = fastest()
     model = _large().to(device)
@@ -126,13 +126,13 @@ class _Timed:
 
 def waveforms() -> None:
     """Share of its time that fine-tuning waits for Ray Data's waveforms, and how many Ray Data alone delivers."""
-    from affect.batches import Share
-    from affect.config import Wavlm
+    from affect.audio.task import AudioTask
+    from affect.learning.batches import Share
     from affect.pipeline.job import start_ray
-    from affect.pipeline.store import Store
     from affect.pipeline.stream import TrackLoader
-    from affect.pipeline.tracks import load_track
-    from affect.tasks.audio import AudioTask
+    from affect.settings.models import Wavlm
+    from affect.storage.store import Store
+    from affect.tracks.tables import load_track
 
     start_ray()
     torch.set_num_threads(1)  # the other core reads
@@ -169,9 +169,9 @@ def waveforms() -> None:
 
 def _speaker(number: int, store: Any) -> Any:  # noqa: ANN401 -- a TrackRef
     """A track of noise, all of it kept and annotated."""
-    from affect.corpus.clip import Extracted
     from affect.corpus.synthetic import make_track
-    from affect.pipeline.tracks import TrackRef, to_tables
+    from affect.storage.extracted import Extracted
+    from affect.tracks.tables import TrackRef, to_tables
 
     rng = np.random.default_rng(number)
     track = make_track(f"speaker{number}", 30 * 2 * (SEGMENTS + 1), rng)

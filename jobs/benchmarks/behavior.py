@@ -57,7 +57,7 @@ def _checkpoint(device: torch.device) -> Iterator[Path]:
     """A random Qwen3-VL: of the true 4B shape on a GPU, small on a CPU."""
     from transformers import Qwen3VLForConditionalGeneration
 
-    from affect import tiny
+    from affect.console import tiny
 
     cuda = device.type == "cuda"
     text, vision = (TRUE_TEXT, TRUE_VISION) if cuda else (SMALL_TEXT, SMALL_VISION)
@@ -89,7 +89,7 @@ def qwen(count: int = 4) -> None:
     from affect.behavior.checkpoint import Checkpoint
     from affect.behavior.prompt import PROMPTS
     from affect.behavior.qwen import Qwen
-    from affect.config import Behavior
+    from affect.settings.extraction import Behavior
 
     device = fastest()
     with _checkpoint(device) as folder:
@@ -135,7 +135,7 @@ def prefill() -> None:
     """Tokens a second of the prefill at several micro-batches; on a GPU the share of what it can do, and its memory."""
     from affect.behavior.prompt import PROMPTS
     from affect.behavior.qwen import Qwen
-    from affect.config import Behavior
+    from affect.settings.extraction import Behavior
 
     device = fastest()
     cuda = device.type == "cuda"
@@ -188,7 +188,7 @@ def _matmul_rate(device: torch.device) -> float:
 def scan() -> None:
     """Forward and backward of the selective scan, against a loop in the way of transformers; on a GPU, the kernel."""
     from affect.behavior.mamba import selective_scan
-    from affect.learning import keep_freed_memory
+    from affect.learning.fit import keep_freed_memory
 
     keep_freed_memory()
     device = fastest()
@@ -238,10 +238,10 @@ def behavior(seconds: int = 16) -> None:
     from affect.behavior.clip import BehaviorClip
     from affect.behavior.frames import shown
     from affect.behavior.prompt import PROMPTS
-    from affect.config import Behavior, Grid
     from affect.corpus import video
     from affect.corpus.clip import Clip
     from affect.corpus.film import TICKS, write_film
+    from affect.settings.extraction import Behavior, Grid
 
     device = fastest()
     rng = np.random.default_rng(0)

@@ -29,12 +29,16 @@ from benchmarks.bucket import EXPIRED, Traffic, counted, environment, served
 from numpy.random import Generator
 from ray.cluster_utils import Cluster
 
-from affect import files, recipes
-from affect.corpus.clip import Clip, Extracted, Part
+from affect.console.exits import EXIT_PARTIAL
+from affect.corpus.clip import Clip
 from affect.pipeline import extract as extraction
-from affect.pipeline.demo import prepare
+from affect.pipeline.demo_assets import prepare
 from affect.pipeline.job import start_ray
-from affect.pipeline.store import MAX_ATTEMPTS, Store
+from affect.settings import recipes
+from affect.storage import files
+from affect.storage.attempts import MAX_ATTEMPTS
+from affect.storage.extracted import Extracted, Part
+from affect.storage.store import Store
 
 LIMIT_S, BUCKET, PAGE, AGAIN = 300.0, "s3://affect", 4096, "-again"
 AT_LEAST_S = 0.3
@@ -352,7 +356,7 @@ def poison(ground: Ground, name: str, rng: Generator) -> Round:
     said = ground.said(name)
     why = f"its process died {MAX_ATTEMPTS} times, or was stopped"
     given_up = [f"{first} clip 1 face: {why}" in said, f"{second} clip 0 audio: {why}" in said]
-    wrong = [] if code == extraction.EXIT_PARTIAL and all(given_up) else [f"exit code {code}, said {given_up}"]
+    wrong = [] if code == EXIT_PARTIAL and all(given_up) else [f"exit code {code}, said {given_up}"]
     if code := ground.extract(name, "--retry-failed"):
         wrong.append(f"exit code {code} of the retry")
     return ground.judge(name, 2 * MAX_ATTEMPTS, ", ".join(wrong))

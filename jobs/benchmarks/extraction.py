@@ -10,11 +10,16 @@ import numpy as np
 import torch
 from benchmarks.measure import rate, resident_mib, say_ratio
 
+from affect.pipeline.extract import Stage, Tally, _row
+from affect.pipeline.probe import probe_videos
+from affect.plan.addresses import wanted_features
+from affect.plan.clips import load_probe, make_clip, missing_units, num_clips
+
 
 def true_size_encoder(folder: Path) -> Path:
     """A GRADA checkpoint of the true size with random weights."""
-    from affect.config import GradaShape
     from affect.face import grada
+    from affect.settings.encoder import GradaShape
 
     torch.manual_seed(0)
     grada.save(grada.Grada(GradaShape()).eval(), folder)
@@ -23,8 +28,8 @@ def true_size_encoder(folder: Path) -> Path:
 
 def encoder() -> None:
     """The frame encoder at its true size, random weights."""
-    from affect.config import Face
     from affect.face.grada import Encoder, load
+    from affect.settings.extraction import Face
 
     cuda = torch.cuda.is_available()
     device, count, micro_batch = ("cuda", 4096, 256) if cuda else ("cpu", 32, Face().micro_batch)
@@ -52,8 +57,8 @@ def preparation() -> None:
     """Boxes of 720p pictures to normalised batches."""
     from PIL import Image
 
-    from affect.config import Face
     from affect.face.crop import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalise
+    from affect.settings.extraction import Face
 
     mean, std = (np.array(values, dtype=np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
     rng = np.random.default_rng(0)
@@ -92,11 +97,11 @@ def preparation() -> None:
 
 def face() -> None:
     """The face stage on a demo video, with an encoder of the true size."""
-    from affect.config import Face, Grid
     from affect.corpus import video
     from affect.corpus.clip import Clip
     from affect.face.clip import FaceClip, Finder
     from affect.face.crop import letterbox
+    from affect.settings.extraction import Face, Grid
 
     uri = str(_demo_video())
     info = video.probe(uri, Path(uri).name)
@@ -125,12 +130,12 @@ def face() -> None:
 
 def memory(minutes: int = 30, fps: int = 5) -> None:
     """Resident memory after every few minutes of one long video."""
-    from affect.config import Face, Grid
     from affect.corpus import video
     from affect.corpus.clip import Clip
     from affect.corpus.film import TICKS, write_film
     from affect.face import grada
     from affect.face.clip import FaceClip
+    from affect.settings.extraction import Face, Grid
 
     short = str(_demo_video())
     source = video.probe(short, Path(short).name)
@@ -149,16 +154,16 @@ def memory(minutes: int = 30, fps: int = 5) -> None:
 
 
 def _demo_weights() -> str:
-    from affect import recipes
+    from affect.settings import recipes
 
     return recipes.demo().face.weights
 
 
 def _demo_video() -> Path:
     """The first video of the demo, which is made if it is missing."""
-    from affect import recipes
-    from affect.pipeline import demo
+    from affect.pipeline import demo_assets as demo
     from affect.pipeline.job import start_ray
+    from affect.settings import recipes
 
     places = recipes.demo_places()
     if not Path(places.videos).is_dir() or not Path(_demo_weights()).is_dir():
@@ -169,14 +174,15 @@ def _demo_video() -> Path:
 
 def pipeline(copies: int = 2) -> None:
     """The demo's labelled videos, several times under different names, through all three stages."""
-    from affect import recipes
-    from affect.config import MODALITIES
-    from affect.corpus.clip import keep_none
     from affect.corpus.videos import find
-    from affect.pipeline import demo, plan
-    from affect.pipeline.extract import extract, extractor
+    from affect.modalities import extractor
+    from affect.pipeline import demo_assets as demo
+    from affect.pipeline.extract import extract
     from affect.pipeline.job import start_ray
-    from affect.pipeline.store import Store
+    from affect.settings import recipes
+    from affect.settings.names import MODALITIES
+    from affect.storage.extracted import keep_none
+    from affect.storage.store import Store
 
     cores = start_ray().num_cpus
     run, places = recipes.demo(), recipes.demo_places()
@@ -188,7 +194,7 @@ def pipeline(copies: int = 2) -> None:
             for path in sorted(Path(places.videos).iterdir()):
                 shutil.copy(path, root / "videos" / f"{path.stem}-{copy}{path.suffix}")
         store = Store(str(root / "store"))
-        videos = plan.probe_videos(find(str(root / "videos")), store, {})
+        videos = probe_videos(find(str(root / "videos")), store, {})
         frames = sum(video.head.num_frames for video in videos if video.head)
         start = time.perf_counter()
         extract(run, str(root / "videos"), store)
@@ -198,10 +204,10 @@ def pipeline(copies: int = 2) -> None:
         plain, start = Store(str(root / "plain")), time.perf_counter()
         for video in videos:
             assert video.head is not None
-            info = plan.load_probe(store, video.probe_key)
-            for number in range(plan.num_clips(video.head.last_s, run)):
+            info = load_probe(store, video.probe_key)
+            for number in range(num_clips(video.head.last_s, run)):
                 for modality in MODALITIES:
-                    clip = plan.make_clip(video.uri, video.prompts, info, number, run)
+                    clip = make_clip(video.uri, video.prompts, info, number, run)
                     made = extractors[modality](clip, None, keep_none)
                     plain.put(f"{modality}/{video.stem}/{number:05d}.parquet", made)
         loop = frames / (time.perf_counter() - start)  # models loaded beforehand
@@ -214,11 +220,13 @@ def protections() -> None:
 
     import ray
 
-    from affect import recipes
     from affect.corpus.videos import find
-    from affect.pipeline import extract, plan
+    from affect.settings import recipes
+
+    pass
     from affect.pipeline.job import start_ray
-    from affect.pipeline.store import Attempts, Store
+    from affect.storage.attempts import Attempts
+    from affect.storage.store import Store
 
     home, run = _demo_video().parent, recipes.demo()
     spent: dict[str, float] = {}
@@ -236,12 +244,12 @@ def protections() -> None:
         setattr(owner, name, wrapped)
 
     start_ray()
-    ray.remote(num_cpus=0)(extract.Tally).options(name="tally", lifetime="detached").remote()
+    ray.remote(num_cpus=0)(Tally).options(name="tally", lifetime="detached").remote()
     with tempfile.TemporaryDirectory(dir=".") as folder:  # the disk, which /tmp need not be
-        store, where = Store(folder), plan.wanted(run, [], []).where
-        videos = plan.probe_videos(find(f"{home}/*1.mp4"), store, {})
-        units, _ = plan.missing_units(videos, run, where, store, retry_failed=False)
-        stages = {kind: extract.Stage(kind, run, store, where, Attempts(store, "run"), "tally") for kind in where}
+        store, where = Store(folder), wanted_features(run, [], []).where
+        videos = probe_videos(find(f"{home}/*1.mp4"), store, {})
+        units, _ = missing_units(videos, run, where, store, retry_failed=False)
+        stages = {kind: Stage(kind, run, store, where, Attempts(store, "run"), "tally") for kind in where}
         for name in ("has", "put"):
             timed(Store, name)
         for name in ("begin", "end"):
@@ -252,7 +260,7 @@ def protections() -> None:
         for kind, stage in stages.items():
             start = time.perf_counter()
             for unit in units:
-                row = extract._row(videos[unit.video], unit, run) | {"again": False}
+                row = _row(videos[unit.video], unit, run) | {"again": False}
                 assert stage({name: [value] for name, value in row.items()})[f"{kind}_status"] != ["error"]
             took[kind] = time.perf_counter() - start
     total, parts = sum(took.values()), ", ".join(f"{name} {1000 * s:.0f}" for name, s in spent.items())

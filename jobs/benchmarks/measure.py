@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from affect.config import Loss
+from affect.settings.training import Loss
 
 
 def fastest() -> torch.device:

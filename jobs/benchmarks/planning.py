@@ -7,16 +7,18 @@ from dataclasses import replace
 
 def plan() -> None:
     """Forecasts of extraction, training and prediction, each made of an earlier run of another part of the work."""
-    from affect import recipes
     from affect.corpus import affwild2
-    from affect.pipeline import demo, forecast
+    from affect.pipeline import demo_assets as demo
+    from affect.pipeline import forecast
     from affect.pipeline.assemble import assemble
     from affect.pipeline.extract import extract
     from affect.pipeline.job import start_ray
-    from affect.pipeline.predict import load_models, predict
+    from affect.pipeline.predict import predict
     from affect.pipeline.report import films, pages
-    from affect.pipeline.store import Store
     from affect.pipeline.train import train
+    from affect.settings import recipes
+    from affect.storage.store import Store
+    from affect.trained.models import load_models
 
     start_ray()
     run, places = recipes.demo(), recipes.demo_places()

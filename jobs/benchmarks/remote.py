@@ -12,6 +12,10 @@ from pathlib import Path
 
 from benchmarks.bucket import Traffic, counted, environment, served
 
+from affect.pipeline.probe import probe_videos
+from affect.plan.addresses import feature_addresses
+from affect.plan.clips import missing_units, unit_keys
+
 NUM_VIDEOS, NUM_COPIES = 10_000, 1
 NAME = "affect"
 ROOT = Path(__file__).parent.parent.parent
@@ -19,9 +23,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 def status() -> None:
     """Time until 10,000 videos of a minute are known, all of whose clips are there: on a disk and in a bucket."""
-    from affect import recipes
-    from affect.pipeline.demo import prepare
+    from affect.pipeline.demo_assets import prepare
     from affect.pipeline.job import start_ray
+    from affect.settings import recipes
 
     run, places = recipes.demo(), recipes.demo_places()
     with tempfile.TemporaryDirectory() as folder:
@@ -39,11 +43,12 @@ def status() -> None:
 
 def _make_store(top: Path) -> None:
     """Empty videos, and a store that one video's objects stand for all of."""
-    from affect import recipes
-    from affect.corpus.clip import Extracted
-    from affect.pipeline import plan
+    from affect.settings import recipes
+    from affect.storage.extracted import Extracted
+
+    pass
     from affect.pipeline.extract import extract
-    from affect.pipeline.store import Store, probe_key
+    from affect.storage.store import Store, probe_key
 
     run, places = recipes.demo(), recipes.demo_places()
     video = next(Path(places.new_videos).glob("*.mp4"))
@@ -52,7 +57,7 @@ def _make_store(top: Path) -> None:
     [probe] = one.keys("videos")
     clips = {kind: next((top / "one" / kind).rglob("*.parquet")) for kind in run.extracted}
     (top / "videos").mkdir()
-    table, where = one.get(probe).table, plan.addresses(run)
+    table, where = one.get(probe).table, feature_addresses(run)
     for number in range(NUM_VIDEOS):
         name, mark = f"v{number:05d}.mp4", f"{number:012x}"
         (top / "videos" / name).touch()
@@ -60,7 +65,7 @@ def _make_store(top: Path) -> None:
         row = table.to_pylist()[0] | {"path": name, "fingerprint": mark}
         many.put(probe_key(name, 0, version), Extracted(table.from_pylist([row], schema=table.schema)))
         for kind, source in clips.items():
-            [key] = plan.unit_keys(kind, where[kind], ("neutral",), name, mark, 1)
+            [key] = unit_keys(kind, where[kind], ("neutral",), name, mark, 1)
             (top / "store" / key).parent.mkdir(parents=True)
             (top / "store" / key).hardlink_to(source)
 
@@ -69,8 +74,8 @@ def _upload(top: Path) -> str:
     """The same in a bucket; probes are named after what the bucket says of the videos."""
     import pyarrow.parquet as pq
 
-    from affect import files
-    from affect.pipeline.store import probe_key
+    from affect.storage import files
+    from affect.storage.store import probe_key
 
     place = f"s3://{NAME}"
     with ThreadPoolExecutor(16) as threads:
@@ -89,17 +94,18 @@ def _upload(top: Path) -> str:
 
 
 def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
-    from affect import recipes
     from affect.corpus.videos import find
-    from affect.pipeline import plan
-    from affect.pipeline.status import status as say_status
-    from affect.pipeline.store import Store
+    from affect.settings import recipes
+
+    pass
+    from affect.console.status import status as say_status
+    from affect.storage.store import Store
 
     run = recipes.demo()
 
     def recognise() -> None:
-        probed = plan.probe_videos(find(videos), Store(store), {})
-        units, existing = plan.missing_units(probed, run, plan.addresses(run), Store(store), retry_failed=False)
+        probed = probe_videos(find(videos), Store(store), {})
+        units, existing = missing_units(probed, run, feature_addresses(run), Store(store), retry_failed=False)
         assert not units and len(existing) == 3 * NUM_VIDEOS
 
     works: list[tuple[str, Callable[[], object]]] = [
@@ -117,11 +123,12 @@ def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
 
 def bucket() -> None:
     """Extraction from and to a bucket against the same on a disk, by turns; a server and the work share the cores."""
-    from affect import files, recipes
-    from affect.pipeline.demo import prepare
+    from affect.pipeline.demo_assets import prepare
     from affect.pipeline.extract import extract
     from affect.pipeline.job import start_ray
-    from affect.pipeline.store import Store
+    from affect.settings import recipes
+    from affect.storage import files
+    from affect.storage.store import Store
 
     run, places = recipes.demo(), recipes.demo_places()
     with tempfile.TemporaryDirectory() as folder:
@@ -155,8 +162,8 @@ def nodes() -> None:
     """Extraction on two nodes of a core each against one such node, from the first clip that is done to the last."""
     from ray.cluster_utils import Cluster
 
-    from affect import recipes
-    from affect.pipeline.demo import prepare
+    from affect.pipeline.demo_assets import prepare
+    from affect.settings import recipes
 
     places = recipes.demo_places()
     prepare(recipes.demo(), places)

@@ -11,23 +11,25 @@ import ray
 import torch
 from benchmarks.measure import resident_mib
 
-from affect import schema
-from affect.batches import load_here
-from affect.config import MODALITIES, Modality, Run
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip
 from affect.corpus.synthetic import curve
 from affect.corpus.video import Probe
-from affect.learning import _batches, _share
-from affect.pipeline import plan
+from affect.fusion.task import DcmmoeTask
+from affect.learning.batches import load_here
+from affect.learning.fit import _batches, _share
+from affect.pipeline import assemble as assembling
 from affect.pipeline.assemble import assemble
-from affect.pipeline.columns import rows_of
-from affect.pipeline.models import embedded_key, with_embeddings
-from affect.pipeline.plan import Video
-from affect.pipeline.state import Head
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef, load_track
-from affect.pipeline.workers import open_many_files
-from affect.tasks.fusion import DcmmoeTask
+from affect.plan.clips import Video, keys_of, make_clip, num_clips, probe_table
+from affect.settings.names import MODALITIES, Modality
+from affect.settings.run import Run
+from affect.storage import schema
+from affect.storage.columns import rows_of
+from affect.storage.extracted import Extracted
+from affect.storage.rows import open_many_files
+from affect.storage.state import Head
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef, load_track
+from affect.trained.embedded import embedded_key, with_embeddings
 
 SIZES = {"train": (356, 1_682_057), "development": (76, 383_814)}
 FPS = 30.0
@@ -70,11 +72,11 @@ def video_of(part: Part) -> tuple[Probe, Video]:
 def write_features(part: Part, store: Store) -> int:
     """Write what an extraction would: every clip of every modality."""
     rng, (probe, entry) = np.random.default_rng(part.seed), video_of(part)
-    store.put(entry.probe_key, Extracted(plan.probe_table(probe)))
-    keys = {m: plan.keys_of(entry, RUN, WHERE, m) for m in MODALITIES}
+    store.put(entry.probe_key, Extracted(probe_table(probe)))
+    keys = {m: keys_of(entry, RUN, WHERE, m) for m in MODALITIES}
     look = rng.random(COLORS) * 0.1
-    for number in range(plan.num_clips(float(probe.time_s[-1]), RUN)):
-        clip = plan.make_clip(entry.uri, entry.prompts, probe, number, RUN)
+    for number in range(num_clips(float(probe.time_s[-1]), RUN)):
+        clip = make_clip(entry.uri, entry.prompts, probe, number, RUN)
         store.put(keys["face"][number], Extracted(_faces(clip, look, rng)))
         store.put(keys["behavior"][number], Extracted(_behavior(clip, rng)))
         store.put(keys["audio"][number], Extracted(_audio(clip, rng)))
@@ -166,7 +168,7 @@ def measure(folder: str, step_seconds: Callable[[], float]) -> None:
         folder: for about 25 GiB.
         step_seconds: measures a training step.
     """
-    plan.addresses = lambda run: WHERE  # nothing here has weights
+    assembling.feature_addresses = lambda run: WHERE  # nothing here has weights
     store, corpus = Store(folder), parts()
     frames = sum(part.num_frames for part in corpus)
     start = time.perf_counter()

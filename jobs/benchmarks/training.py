@@ -17,7 +17,7 @@ NUM_DEVELOPMENT, DEVELOPMENT_FRAMES = 76, 383_814
 
 
 def _device() -> torch.device:
-    from affect.learning import keep_freed_memory
+    from affect.learning.fit import keep_freed_memory
 
     keep_freed_memory()
     return fastest()
@@ -47,7 +47,7 @@ def _raav_inputs(device: torch.device) -> dict[str, Any]:
 
 def _stepper(model: nn.Module, inputs: dict[str, Any], *, half: bool, compiled: bool) -> Callable[[], int]:
     """One training step: forward, CCC loss, backward, AdamW; counts one."""
-    from affect.config import Loss
+    from affect.settings.training import Loss
 
     run: Any = torch.compile(model) if compiled else model
     gold = torch.rand(*inputs["padding"].shape, 2, device=inputs["padding"].device) * 2 - 1
@@ -77,8 +77,8 @@ def _looped(model: nn.Module) -> nn.Module:
 
 def experts() -> None:
     """DCMMOE at the paper's size: the experts as one batched computation, and one after the other."""
-    from affect.config import Dcmmoe
     from affect.fusion.dcmmoe import DCMMOE
+    from affect.settings.models import Dcmmoe
 
     device = _device()
     inputs = _dcmmoe_inputs(device)
@@ -91,9 +91,9 @@ def experts() -> None:
 
 def step() -> None:
     """Training steps of both fusions at the paper's size: float32, bfloat16 autocast, torch.compile, both."""
-    from affect.config import Dcmmoe, Raav
     from affect.fusion.dcmmoe import DCMMOE
     from affect.fusion.raav import RAAV
+    from affect.settings.models import Dcmmoe, Raav
 
     device = _device()
     widths = dict.fromkeys(MODALITIES, WIDTH)
@@ -111,10 +111,10 @@ def step() -> None:
 
 def loader(num_frames: int = 20_000) -> None:
     """Windows of one long track into padded batches."""
-    from affect.batches import Share, collate
-    from affect.config import Dcmmoe
     from affect.corpus.synthetic import make_track
-    from affect.tasks.fusion import DcmmoeTask
+    from affect.fusion.task import DcmmoeTask
+    from affect.learning.batches import Share, collate
+    from affect.settings.models import Dcmmoe
 
     track = make_track("track", num_frames, np.random.default_rng(0))
     task = DcmmoeTask(Dcmmoe(), dict.fromkeys(MODALITIES, WIDTH - 2))  # type: ignore[arg-type]
@@ -165,8 +165,8 @@ def corpus() -> None:
 
 def _step_seconds() -> float:
     """Seconds of a DCMMOE step at the paper's size."""
-    from affect.config import Dcmmoe
     from affect.fusion.dcmmoe import DCMMOE
+    from affect.settings.models import Dcmmoe
 
     device = _device()
     model = DCMMOE(Dcmmoe(), dict.fromkeys(MODALITIES, WIDTH)).to(device)

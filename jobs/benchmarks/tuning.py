@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from affect.learning.fit import fit
+from affect.pipeline.probe import probe_videos
+from affect.settings.spaces import check
+
 GRID: dict[str, tuple[Any, ...]] = {
     "raav.hidden": (64, 32, 16),
     "raav.layers": (1, 2),
@@ -22,23 +26,23 @@ MIB = 2**20
 
 def tune() -> None:
     """Overhead and speed of trials, memory of features, and ASHA with a third of the epochs."""
-    from affect import learning, recipes, spaces
-    from affect.config import with_settings
     from affect.corpus import affwild2
     from affect.corpus.videos import find
-    from affect.pipeline import demo, plan
+    from affect.pipeline import demo_assets as demo
     from affect.pipeline.assemble import assemble
     from affect.pipeline.job import start_ray
-    from affect.pipeline.store import Store
     from affect.pipeline.train import prepared
     from affect.pipeline.tune import prepare, search
+    from affect.settings import recipes
+    from affect.settings.paths import with_settings
+    from affect.storage.store import Store
 
     start_ray()
     torch.set_num_threads(1)
     run, places = recipes.demo(), recipes.demo_places()
     demo.prepare(run, places)
     run, store = replace(run, systems=("face", "behavior", "audio", "raav")), Store(places.store)
-    videos = plan.probe_videos(find(places.videos), store, {})
+    videos = probe_videos(find(places.videos), store, {})
     refs = assemble(run, videos, affwild2.read_splits(places.labels), store)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(places.runs, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tune*"))
@@ -46,7 +50,7 @@ def tune() -> None:
         def job(name: str, trials: int, cpus: float = 1.0, epochs: int | None = None) -> Any:  # noqa: ANN401
             fit = replace(run.raav.fit, max_epochs=epochs or run.raav.fit.max_epochs)
             part = replace(run, raav=replace(run.raav, fit=fit), workers=replace(run.workers, num_cpus=cpus))
-            return prepare(part, refs, store, folder, spaces.check(GRID, part), trials, 0, name, 0)
+            return prepare(part, refs, store, folder, check(GRID, part), trials, 0, name, 0)
 
         def seconds(sought: Any) -> float:  # noqa: ANN401
             start = time.perf_counter()
@@ -68,7 +72,7 @@ def tune() -> None:
         for values in itertools.product(*GRID.values()):
             settings = with_settings(run, dict(zip(GRID, values, strict=True))).raav
             training = replace(whole.training, run=replace(run, raav=settings))
-            fitted = learning.fit(prepared(training)[0], *split, device=torch.device("cpu"))
+            fitted = fit(prepared(training)[0], *split, device=torch.device("cpu"))
             scores.append(float(fitted.best.ccc[2]))
             epochs += len(fitted.history)
         print(
@@ -84,7 +88,7 @@ def tune() -> None:
 
 def _one_epoch(job: Any) -> float:  # noqa: ANN401 -- a Search
     """Seconds of what a trial of one epoch computes."""
-    from affect import learning
+    pass
     from affect.pipeline.train import prepared
 
     best = float("inf")
@@ -92,7 +96,7 @@ def _one_epoch(job: Any) -> float:  # noqa: ANN401 -- a Search
         start = time.perf_counter()
         task, tracks, _widths = prepared(job.training)
         split = [[tracks[name] for name in names] for names in job.parts[0]]
-        learning.fit(task, *split, device=torch.device("cpu"))
+        fit(task, *split, device=torch.device("cpu"))
         best = min(best, time.perf_counter() - start)
     return best
 
@@ -101,9 +105,9 @@ def _memory(num_tracks: int = 12, num_frames: int = 20_000, processes: int = 8) 
     """What processes that each read all features take together, in proportional set size."""
     import pyarrow as pa
 
-    from affect.corpus.clip import Extracted
-    from affect.pipeline.columns import rows_of
-    from affect.pipeline.store import Store
+    from affect.storage.columns import rows_of
+    from affect.storage.extracted import Extracted
+    from affect.storage.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
         store, rng = Store(folder), np.random.default_rng(0)
@@ -131,8 +135,8 @@ def _memory(num_tracks: int = 12, num_frames: int = 20_000, processes: int = 8) 
 
 def _read(folder: str, num_tracks: int, barrier: Any, queue: Any) -> None:  # noqa: ANN401
     """Map every track and touch all of it; memory before and after, while the others hold theirs."""
-    from affect.pipeline.columns import matrix
-    from affect.pipeline.store import Store
+    from affect.storage.columns import matrix
+    from affect.storage.store import Store
 
     before = _pss_mib()
     barrier.wait()

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from affect import config
 from affect.audio.augment import augment, band_limit, gain, reverb, white_noise
+from affect.settings.models import Augment
 
-NONE = config.Augment(gain=0.0, noise=0.0, band_limit=0.0, reverb=0.0)
-ALL = config.Augment(gain=1.0, noise=1.0, band_limit=1.0, reverb=1.0)
+NONE = Augment(gain=0.0, noise=0.0, band_limit=0.0, reverb=0.0)
+ALL = Augment(gain=1.0, noise=1.0, band_limit=1.0, reverb=1.0)
 CHANGES = {"gain": gain, "noise": white_noise, "band_limit": band_limit, "reverb": reverb}
 SEEDS = range(20)
 
@@ -44,7 +44,7 @@ def test_each_segment_draws_for_itself() -> None:
 
 @pytest.mark.parametrize("chosen", [*([name] for name in CHANGES), list(CHANGES)])
 def test_the_chosen_changes_are_made_in_their_order(chosen: list[str]) -> None:
-    settings = config.Augment(**{name: float(name in chosen) for name in CHANGES})
+    settings = Augment(**{name: float(name in chosen) for name in CHANGES})
     generator, expected = seeded(5), tone()
     for name, change in CHANGES.items():
         torch.rand((), generator=generator)  # the draw that decides
@@ -84,7 +84,7 @@ def test_what_lies_past_the_end_is_not_heard() -> None:
     ("change", "probability"), [("gain", 0.3), ("noise", 0.6), ("band_limit", 0.3), ("reverb", 0.2)]
 )
 def test_each_change_happens_as_often_as_its_probability_says(change: str, probability: float) -> None:
-    settings = config.Augment(**{**dict.fromkeys(CHANGES, 0.0), change: probability})
+    settings = Augment(**{**dict.fromkeys(CHANGES, 0.0), change: probability})
     waveform = 0.1 * torch.randn(1_000, 64, generator=seeded(1))
     changed = (augment(waveform, torch.full((1_000,), 64), settings, seeded(0)) != waveform).any(dim=1)
     # Four standard deviations of a binomial share.

@@ -17,7 +17,8 @@ from affect.audio.speaking import (
     verdicts,
     with_sound,
 )
-from affect.config import Grid, Speaking
+from affect.settings.extraction import Grid
+from affect.settings.models import Speaking
 
 RULE = Speaking()
 BY_VIDEO = Speaking(relative_to="video")

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import WavLMConfig, WavLMModel
 
-from affect import config
 from affect.audio.wavlm import (
     AttentiveStatistics,
     WavlmRegressor,
@@ -21,12 +20,13 @@ from affect.audio.wavlm import (
     num_states,
     parameter_groups,
 )
-from affect.tiny import make_wavlm
+from affect.console.tiny import make_wavlm
+from affect.settings.models import Wavlm
 from affect.weights import WeightsError
 
 pytestmark = pytest.mark.numeric
 
-SETTINGS = config.Wavlm(trained_layers=1, pooling_hidden=8, hidden=12)
+SETTINGS = Wavlm(trained_layers=1, pooling_hidden=8, hidden=12)
 FULL = 64_000
 
 
@@ -70,7 +70,7 @@ def pool_by_hand(pooling: AttentiveStatistics, h: Tensor) -> Tensor:
 def test_pooling_and_head_have_as_many_parameters_as_published(model: WavlmRegressor) -> None:
     backbone = model.backbone
     backbone.config.hidden_size = 1024  # all that pooling and head read of WavLM-Large
-    large = WavlmRegressor(config.Wavlm(), backbone)
+    large = WavlmRegressor(Wavlm(), backbone)
     assert sum(p.numel() for p in large.pooling.parameters()) == 131_328
     assert sum(p.numel() for part in (large.embed, large.predict) for p in part.parameters()) == 529_154
 
@@ -177,7 +177,7 @@ def test_one_step_moves_the_top_layer_pooling_and_head_and_nothing_else(model: W
 
 @pytest.mark.parametrize(("trained_layers", "expected"), [(0, []), (2, [0, 1]), (9, [0, 1])])
 def test_as_many_layers_are_trained_as_asked_for(tiny: Path, trained_layers: int, expected: list[int]) -> None:
-    model = WavlmRegressor(config.Wavlm(trained_layers=trained_layers), load_backbone(str(tiny), "main"))
+    model = WavlmRegressor(Wavlm(trained_layers=trained_layers), load_backbone(str(tiny), "main"))
     layers = model.backbone.encoder.layers
     assert [i for i, layer in enumerate(layers) if all(p.requires_grad for p in layer.parameters())] == expected
 
@@ -203,7 +203,7 @@ def test_no_layer_is_dropped_in_training_and_attention_is(
         setattr(settings, noise, 0.9 if noise == name else 0.0)
     settings.apply_spec_augment = False
     WavLMModel(settings).save_pretrained(tmp_path)
-    quiet = config.Wavlm(trained_layers=3, pooling_hidden=8, hidden=12, dropout=0.0)
+    quiet = Wavlm(trained_layers=3, pooling_hidden=8, hidden=12, dropout=0.0)
     model = WavlmRegressor(quiet, load_backbone(str(tmp_path), "main"))
     waveform, num_samples = torch.randn(1, FULL), torch.tensor([FULL])
     plain = model.eval()(waveform, num_samples).prediction
@@ -288,7 +288,7 @@ def spoilt(tiny: Path, folder: Path, name: str) -> str:
     ("name", "message"),
     [
         ("another", "describes a bert model, wavlm or ser is needed"),
-        ("no json", "no config.json that can be read"),
+        ("no json", "no json that can be read"),
         ("cut", "cannot be loaded"),
         ("no weights", r"there is no \*.safetensors"),
         ("another shape", "cannot be loaded"),
@@ -316,7 +316,7 @@ def test_the_fused_attention_gives_transformers_states_and_gradients(
     mask = torch.arange(20_000) < torch.tensor([20_000, 11_000, 4_000])[:, None]
     states = num_states(mask.sum(dim=1), WavLMConfig.from_pretrained(deep[large]))
     theirs, ours = (load_backbone(str(deep[large]), "main").double() for _ in range(2))
-    WavlmRegressor(config.Wavlm(trained_layers=3, pooling_hidden=8, hidden=12), ours)
+    WavlmRegressor(Wavlm(trained_layers=3, pooling_hidden=8, hidden=12), ours)
     said = [model(waveform * mask, attention_mask=mask.long()).last_hidden_state for model in (theirs, ours)]
     for row, count in enumerate(states.tolist()):
         torch.testing.assert_close(said[1][row, :count], said[0][row, :count], atol=1e-10, rtol=1e-10)
@@ -333,7 +333,7 @@ def test_the_fused_attention_gives_transformers_states_and_gradients(
 def test_trained_layers_on_the_trunks_states_say_what_the_whole_says(
     deep: dict[bool, Path], large: bool, trained_layers: int
 ) -> None:
-    settings = config.Wavlm(trained_layers=trained_layers, pooling_hidden=8, hidden=12)
+    settings = Wavlm(trained_layers=trained_layers, pooling_hidden=8, hidden=12)
     model = WavlmRegressor(settings, load_backbone(str(deep[large]), "main")).eval()
     waveform, num_samples = torch.randn(3, FULL), torch.tensor([FULL, 30_000, 17_000])
     states = model.trunk(waveform, num_samples)
@@ -346,7 +346,7 @@ def test_trained_layers_on_the_trunks_states_say_what_the_whole_says(
 
 
 def test_training_on_the_trunks_states_moves_what_training_on_waveforms_moves(deep: dict[bool, Path]) -> None:
-    settings = config.Wavlm(trained_layers=2, pooling_hidden=8, hidden=12, dropout=0.0)
+    settings = Wavlm(trained_layers=2, pooling_hidden=8, hidden=12, dropout=0.0)
     model = WavlmRegressor(settings, load_backbone(str(deep[True]), "main")).eval()  # no noise: gradients agree
     waveform, num_samples = torch.randn(2, FULL), torch.tensor([FULL, 40_000])
     gradients = []

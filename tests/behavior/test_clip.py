@@ -9,17 +9,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-from affect import schema, timeline, tiny
+from affect import timeline
 from affect.behavior.checkpoint import Shown, frame_size
 from affect.behavior.clip import BehaviorClip
 from affect.behavior.describe import DescriptionClip
 from affect.behavior.frames import Segment, shown
 from affect.behavior.prompt import PROMPTS
 from affect.behavior.qwen import States
-from affect.config import Behavior, Description, Grid
+from affect.console import tiny
 from affect.corpus import video
 from affect.corpus.clip import Clip
-from affect.pipeline.store import Store
+from affect.settings.extraction import Behavior, Description, Grid
+from affect.storage import schema
+from affect.storage.store import Store
 from tests.media import Film, number_of, write
 
 FPS = 25

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from affect import config
 from affect.behavior import mamba
 from affect.behavior.mamba import Mamba, MambaBlock, selective_scan
+from affect.settings import models
 
 pytestmark = pytest.mark.numeric
 
-SMALL = config.Mamba(hidden=20, layers=2, state=3, kernel=4, head_hidden=7)
-VISION = config.Mamba(states="vision", layers=4, hidden=128, kernel=3, dropout=0.1)
+SMALL = models.Mamba(hidden=20, layers=2, state=3, kernel=4, head_hidden=7)
+VISION = models.Mamba(states="vision", layers=4, hidden=128, kernel=3, dropout=0.1)
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def scan_inputs(length: int, requires_grad: bool = False) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "count"), [(config.Mamba(), 3_348_994), (VISION, 616_962)], ids=["multimodal", "vision"]
+    ("settings", "count"), [(models.Mamba(), 3_348_994), (VISION, 616_962)], ids=["multimodal", "vision"]
 )
-def test_it_has_as_many_parameters_as_published(settings: config.Mamba, count: int) -> None:
+def test_it_has_as_many_parameters_as_published(settings: models.Mamba, count: int) -> None:
     assert sum(p.numel() for p in Mamba(settings, 2560).parameters()) == count
 
 
@@ -118,7 +118,7 @@ def plain_block(block: MambaBlock, p: dict[str, Tensor], u: Tensor) -> Tensor:
 def test_a_block_in_float32_is_a_plain_loop_in_float64_with_all_its_gradients(kernel: int, length: int):
     seed = secrets.randbelow(2**31)  # another input every time
     torch.manual_seed(seed)
-    block = MambaBlock(config.Mamba(hidden=32, state=8, kernel=kernel)).eval()
+    block = MambaBlock(models.Mamba(hidden=32, state=8, kernel=kernel)).eval()
     with torch.no_grad():
         block.norm.weight.uniform_(0.5, 2.0)
         block.D.uniform_(-2.0, 2.0)
@@ -178,7 +178,7 @@ def test_parameters_are_named_and_shaped_as_in_mamba_ssm() -> None:
 
 
 def test_a_block_starts_with_mambas_decays_and_step_sizes() -> None:
-    block = MambaBlock(config.Mamba())
+    block = MambaBlock(models.Mamba())
     torch.testing.assert_close(block.A_log.exp(), torch.arange(1.0, 9.0).expand(256, 8))
     dt = functional.softplus(block.dt_proj.bias)
     assert dt.min() >= 0.99e-3

@@ -11,11 +11,11 @@ import pytest
 import torch
 from _pytest.logging import LogCaptureFixture
 
-from affect import tiny
 from affect.behavior.checkpoint import Shown, _metadata, check, frame_size
 from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Qwen, States
-from affect.config import Behavior
+from affect.console import tiny
+from affect.settings.extraction import Behavior
 from affect.weights import WeightsError
 
 pytestmark = pytest.mark.numeric

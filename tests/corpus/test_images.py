@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from affect.config import EXPRESSIONS
 from affect.corpus.images import MAX_IMAGES, ImageError, Images, read_image, read_manifest
+from affect.settings.names import EXPRESSIONS
 
 COLUMNS = ("path", "dataset", "expression", "valence", "arousal", "box", "person")
 TYPES = {name: pa.float64() if name in ("valence", "arousal") else pa.string() for name in COLUMNS}

@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from affect import files
 from affect.corpus import video
 from affect.corpus.video import MediaError, Probe
+from affect.storage import files
 from tests.media import RED, Film, Sound, number_of, picture, tone, turned, write
 
 NUM = 30

@@ -14,13 +14,15 @@ from numpy import ndarray
 from torch.nn import functional
 
 from affect import weights
-from affect.config import Face, GradaShape, Grid
 from affect.corpus import video
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip
 from affect.corpus.puppet import FACE, PHOTO_SIZE, _photograph
 from affect.face import grada
 from affect.face.clip import FaceClip
 from affect.face.tracks import Person
+from affect.settings.encoder import GradaShape
+from affect.settings.extraction import Face, Grid
+from affect.storage.extracted import Extracted
 
 FACE_HALF = np.array([42.0, 55.0])
 """Half of the photograph's face, across and down, in its pixels."""

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from affect.config import CropAugment
 from affect.face.augment import GREY, augment
+from affect.settings.encoder import CropAugment
 
 NONE = CropAugment(
     mirror=0.0,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy import ndarray
 
-from affect.config import Tracking
 from affect.face.tracks import Person, persons
-from affect.pipeline.features import faces_of
+from affect.settings.extraction import Tracking
+from affect.tracks.features import faces_of
 from tests.face.crossing import BACK, FPS, FRONT, Crossing, crossing, extract, extractor, film
 
 

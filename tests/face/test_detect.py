@@ -8,8 +8,8 @@ import pytest
 from numpy import ndarray
 
 from affect import weights
-from affect.config import Face
 from affect.face.detect import Boxes, Detector, Mediapipe, Yolo, load
+from affect.settings.extraction import Face
 from tests import assets
 
 

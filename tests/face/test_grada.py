@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from affect.config import Face, GradaShape
 from affect.face import grada
 from affect.face.crop import normalise
 from affect.face.grada import Encoder, Grada, load_trunk
 from affect.layers import fill
+from affect.settings.encoder import GradaShape
+from affect.settings.extraction import Face
 
 pytestmark = pytest.mark.numeric
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from numpy import ndarray
 
-from affect.config import Grid
 from affect.corpus import video
-from affect.corpus.clip import Clip, Extracted
+from affect.corpus.clip import Clip
 from affect.corpus.video import MediaError
 from affect.face.clip import FaceClip
-from affect.pipeline.columns import matrix
+from affect.settings.extraction import Grid
+from affect.storage.columns import matrix
+from affect.storage.extracted import Extracted
 from tests.face.crossing import add_person, extract, extractor, film, to_bytes, wall
 from tests.media import turned
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy import ndarray
 
 from affect import weights
-from affect.config import Face
 from affect.face.crop import letterbox
 from affect.face.mesh import LOWER, RIGID, UPPER, Mesh, Mesher, inner_lip_area, proportions
+from affect.settings.extraction import Face
 
 FACE = np.array([[0.33, 0.14, 0.55, 0.36]])  # of the astronaut
 

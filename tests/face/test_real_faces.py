@@ -7,11 +7,12 @@ import pytest
 from numpy import ndarray
 
 from affect.audio.speaking import mouth_open
-from affect.config import Speaking, Tracking
 from affect.corpus import video
 from affect.face.clip import FaceClip
 from affect.face.tracks import choose, persons
-from affect.pipeline.features import faces_of
+from affect.settings.extraction import Tracking
+from affect.settings.models import Speaking
+from affect.tracks.features import faces_of
 from tests.assets import clip
 from tests.face.crossing import extract, extractor, lip_area
 

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy import ndarray
 
-from affect.config import Tracking
 from affect.face.tracks import Faces, Person, at, choose, iou, persons, scenes
+from affect.settings.extraction import Tracking
 
 FPS = 32.0  # times of frames are exact in binary, so that a gap of one second is one second
 COLORS = np.hstack([np.eye(8), np.eye(8)])

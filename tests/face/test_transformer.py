@@ -5,13 +5,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from affect import config
 from affect.face.transformer import FaceTransformer
 from affect.layers import AttentionLayer, sinusoids
+from affect.settings import models
 
 pytestmark = pytest.mark.numeric
 
-SMALL = config.FaceTransformer(hidden=16, layers=2, heads=4)
+SMALL = models.FaceTransformer(hidden=16, layers=2, heads=4)
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def model() -> FaceTransformer:
 
 
 def test_it_has_as_many_parameters_as_published() -> None:
-    assert sum(p.numel() for p in FaceTransformer(config.FaceTransformer(), 256).parameters()) == 2_112_002
+    assert sum(p.numel() for p in FaceTransformer(models.FaceTransformer(), 256).parameters()) == 2_112_002
 
 
 @pytest.mark.parametrize("seed", range(3))

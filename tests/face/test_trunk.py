@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from affect.config import GradaShape
 from affect.face.grada import Grada, load_trunk
+from affect.settings.encoder import GradaShape
 
 
 @pytest.fixture(scope="module")

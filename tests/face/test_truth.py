@@ -10,14 +10,14 @@ from scipy import ndimage
 from skimage import data
 from torch.nn import functional
 
-from affect.config import Tracking
 from affect.corpus import demo
-from affect.corpus.clip import Extracted
 from affect.corpus.demo import VideoSpec, video_specs
 from affect.corpus.film import TICKS, write_film
 from affect.face.clip import FaceClip
 from affect.face.tracks import choose, persons
-from affect.pipeline.features import faces_of
+from affect.settings.extraction import Tracking
+from affect.storage.extracted import Extracted
+from affect.tracks.features import faces_of
 from tests.face.crossing import extract, extractor, film, lip_area
 
 SIDE, FPS, SECONDS = 512, 20, 4

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from affect import config
 from affect.fusion.dcmmoe import DCMMOE
 from affect.layers import ExpertNorm, FusionOutput, sinusoids
+from affect.settings.models import Dcmmoe
+from affect.settings.names import Modality
 
 pytestmark = pytest.mark.numeric
 
-SMALL = config.Dcmmoe(hidden=16, layers=2, heads=4)
+SMALL = Dcmmoe(hidden=16, layers=2, heads=4)
 WIDTHS = {"face": 10, "behavior": 7, "audio": 9}
 PAIRS = list(permutations(range(3), 2))
 
@@ -86,8 +87,8 @@ def reference(model: DCMMOE, features: dict[str, Tensor], valid: Tensor, padding
 @pytest.mark.parametrize(
     ("modalities", "count"), [(("face", "behavior", "audio"), 12_142_088), (("face", "audio"), 4_158_724)]
 )
-def test_it_has_as_many_parameters_as_published(modalities: tuple[config.Modality, ...], count: int) -> None:
-    model = DCMMOE(config.Dcmmoe(modalities=modalities), dict.fromkeys(modalities, 258))
+def test_it_has_as_many_parameters_as_published(modalities: tuple[Modality, ...], count: int) -> None:
+    model = DCMMOE(Dcmmoe(modalities=modalities), dict.fromkeys(modalities, 258))
     assert sum(p.numel() for p in model.parameters()) == count
 
 
@@ -125,7 +126,7 @@ def test_gradients_of_all_experts_at_once_are_those_of_the_loop_over_pairs() -> 
 
 def test_modalities_are_read_in_the_order_of_the_settings() -> None:
     torch.manual_seed(0)
-    model = DCMMOE(config.Dcmmoe(modalities=("audio", "face"), hidden=16, layers=1, heads=4), WIDTHS).eval()
+    model = DCMMOE(Dcmmoe(modalities=("audio", "face"), hidden=16, layers=1, heads=4), WIDTHS).eval()
     features, _, padding = make_windows()
     only_audio = torch.tensor([True, False])[None, :, None].expand(3, 2, 8)
     changed = {**features, "face": torch.randn(3, 8, 10)}

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from affect import config
 from affect.fusion import raav
 from affect.fusion.raav import RAAV
 from affect.layers import sinusoids_at
+from affect.settings.models import Raav
 
 pytestmark = pytest.mark.numeric
 
-SMALL = config.Raav(hidden=16, heads=4, feedforward=24, latents=3)
+SMALL = Raav(hidden=16, heads=4, feedforward=24, latents=3)
 WIDTHS = {"face": 10, "behavior": 7, "audio": 9}
 Inputs = dict[str, Tensor]
 
@@ -87,7 +87,7 @@ def reference(model: RAAV, b: int, inputs: Inputs) -> tuple[Tensor, Tensor, Tens
 
 
 def test_it_has_as_many_parameters_as_published() -> None:
-    model = RAAV(config.Raav(), {"face": 258, "behavior": 258, "audio": 258})
+    model = RAAV(Raav(), {"face": 258, "behavior": 258, "audio": 258})
     assert sum(p.numel() for p in model.parameters()) == 1_716_484
 
 
@@ -157,7 +157,7 @@ def test_gate_weights_sum_to_one_over_what_is_valid(model: RAAV) -> None:
 
 def test_with_equal_scores_the_gates_are_the_priors() -> None:
     torch.manual_seed(0)
-    model = RAAV(config.Raav(hidden=16, heads=4, face_prior=3.0, behavior_prior=1.0), WIDTHS).eval()
+    model = RAAV(Raav(hidden=16, heads=4, face_prior=3.0, behavior_prior=1.0), WIDTHS).eval()
     for score in model.gate.score.values():
         nn.init.zeros_(score[-1].weight)
         nn.init.zeros_(score[-1].bias)
@@ -198,7 +198,7 @@ def test_a_shuffled_batch_gives_shuffled_outputs(model: RAAV) -> None:
 @pytest.mark.parametrize("positions", [False, True])
 def test_only_positions_tell_when_a_frame_or_a_block_lies(positions: bool) -> None:
     torch.manual_seed(0)
-    model = RAAV(config.Raav(hidden=16, heads=4, positions=positions), WIDTHS).eval()
+    model = RAAV(Raav(hidden=16, heads=4, positions=positions), WIDTHS).eval()
     inputs = make_segments()
     inputs["visual_valid"][:], inputs["audio_valid"][:], inputs["padding"][:] = True, True, False
     inputs["time_s"] = (0.5 * torch.arange(8)).expand(3, 8)
@@ -220,7 +220,7 @@ def test_positions_of_frames_and_blocks_count_the_same_seconds(monkeypatch: pyte
     monkeypatch.setattr(raav, "sinusoids_at", noted)
     inputs = make_segments(batch=2, length=4)
     inputs["padding"][:] = False
-    model = RAAV(config.Raav(hidden=16, heads=4, positions=True), WIDTHS).eval()
+    model = RAAV(Raav(hidden=16, heads=4, positions=True), WIDTHS).eval()
     model(**inputs, time_s=(torch.arange(4) + 0.5).expand(2, 4))
     frames, blocks = asked
     assert blocks.tolist() == [0.5, 1.5, 2.5, 3.5] and torch.equal(frames[0], blocks)

@@ -3,12 +3,12 @@
 import time
 from typing import Any
 
-from affect.pipeline import extract
+from affect.pipeline.extract import Stage
 
 AT_LEAST_S = 1.0
 
 
-class Slow(extract.Stage):
+class Slow(Stage):
     """Waits out the second."""
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -23,5 +23,5 @@ if __name__ == "__main__":
     from jobs.extract import main
     from tests.pipeline import extract_slowly
 
-    extract.Stage = extract_slowly.Slow  # type: ignore[misc] # by its module's name, which actors import
+    Stage = extract_slowly.Slow  # type: ignore[misc] # by its module's name, which actors import
     main()

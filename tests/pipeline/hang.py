@@ -5,8 +5,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from affect.pipeline import extract, plan
-from affect.pipeline.store import Attempts, Store
+from affect.pipeline import extract
+from affect.plan.addresses import feature_addresses
+from affect.plan.clips import load_probe
+from affect.storage.attempts import Attempts
+from affect.storage.store import Store
 from tests.conftest import micro_run
 
 
@@ -37,8 +40,8 @@ extract.device = lambda: "cpu"
 extract.ray.get_actor = lambda _: Nobody()  # type: ignore[assignment,return-value]
 extract.ray.get_runtime_context = lambda: Nobody()  # type: ignore[assignment]
 key = next(key for key in sorted(store.keys("videos")) if store.outcome(key).rows)
-probe = plan.load_probe(store, key)
-stage = extract.Stage("audio", run, store, plan.addresses(run), Attempts(store, "run"), "nobody")
+probe = load_probe(store, key)
+stage = extract.Stage("audio", run, store, feature_addresses(run), Attempts(store, "run"), "nobody")
 row = {"uri": f"{root}/{probe.path}", "probe_key": key, "number": 0, "prompts": "neutral"}
 done = stage({k: [v] for k, v in {**row, "missing": "audio", "length_s": 2.0, "again": False}.items()})
 print(f"{done['audio_status'][0]}, {done['audio_reason'][0]}")

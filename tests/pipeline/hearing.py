@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
-from affect.config import Run, Speaking
 from affect.corpus import affwild2
 from affect.pipeline.assemble import assemble
 from affect.pipeline.extract import extract
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef
-from affect.recipes import Places
+from affect.settings.models import Speaking
+from affect.settings.recipes import Places
+from affect.settings.run import Run
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef
 
 EVERYTHING = Speaking(min_open_s=0.0, min_coverage=0.0)
 

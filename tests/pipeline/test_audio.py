@@ -13,25 +13,33 @@ import torch
 from _pytest.capture import CaptureFixture
 from fsspec.implementations.memory import MemoryFile
 
-from affect import batches, learning, schema
+from affect.audio.task import AudioTask
 from affect.audio.wavlm import WavlmRegressor, load_backbone
-from affect.checkpoint import changing
-from affect.config import Augment, Run, Speaking, Workers
-from affect.corpus.clip import Extracted
 from affect.corpus.track import FULL_SCALE, Track
 from affect.corpus.videos import find
-from affect.pipeline import assemble as assemble_module
-from affect.pipeline import plan, trunk
-from affect.pipeline.assemble import make_track
+from affect.learning import batches
+from affect.learning.checkpoint import changing
+from affect.learning.fit import evaluate, fit
+from affect.pipeline import assemble as assembling
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
-from affect.pipeline.features import Features, faces_of, load_features
-from affect.pipeline.models import Model, embedded_key
-from affect.pipeline.plan import Video
-from affect.pipeline.rows import Rows
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef, load_track, waveforms
+from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
-from affect.tasks.audio import AudioTask
+from affect.pipeline.trunk import LARGEST, Trunk, store_trunk
+from affect.plan.addresses import feature_addresses
+from affect.plan.clips import Video
+from affect.settings.models import Augment, Speaking
+from affect.settings.run import Run
+from affect.settings.training import Workers
+from affect.storage import schema
+from affect.storage.extracted import Extracted
+from affect.storage.rows import Rows
+from affect.storage.store import Store
+from affect.tracks.assembly import make_track
+from affect.tracks.features import Features, faces_of, load_features
+from affect.tracks.tables import TrackRef, load_track, waveforms
+from affect.trained.embedded import embedded_key
+from affect.trained.models import Model
+from affect.trained.trunk import _heard, trunk_address, with_trunk
 from tests.conftest import Micro, pools
 from tests.pipeline.hearing import audio_run, heard
 
@@ -89,12 +97,12 @@ def test_the_saved_weights_are_the_moving_average_that_was_validated(
     micro: Micro, tuned: Model, refs: list[TrackRef], store: Store
 ):
     development = tracks(refs, store, "development")
-    score = learning.evaluate(tuned.task(), tuned.network(CPU), development, CPU)
+    score = evaluate(tuned.task(), tuned.network(CPU), development, CPU)
     assert score[2] == tuned.best["mean"]
     run = audio_run(micro.run, max_epochs=int(tuned.best["epoch"]))
     plain = replace(run.wavlm, fit=replace(run.wavlm.fit, ema_decay=None))
     samples = tuned.segment_samples
-    without = learning.fit(AudioTask(plain, samples), tracks(refs, store, "train"), development, device=CPU)
+    without = fit(AudioTask(plain, samples), tracks(refs, store, "train"), development, device=CPU)
     assert not torch.equal(without.model.state_dict()["predict.1.weight"], weights_of(tuned)["predict.1.weight"])
 
 
@@ -154,10 +162,10 @@ def test_stored_states_are_those_of_the_frozen_layers_and_computed_once(
     run = audio_run(micro.run, max_epochs=2)
     run = replace(run, wavlm=replace(run.wavlm, cached=True))
     with pools(here=False):
-        mark = trunk.store_trunk(run, refs, store)
+        mark = store_trunk(run, refs, store)
     model = WavlmRegressor(run.wavlm, load_backbone(run.wavlm.weights, "main")).eval()
     for ref in refs:
-        track = trunk.with_trunk(load_track(store, ref, ("audio",)), ref, store, mark)
+        track = with_trunk(load_track(store, ref, ("audio",)), ref, store, mark)
         assert track.heard is not None and len(track.heard) == len(track.segments.kept)
         for segment in (0, len(track.heard) - 1):
             wave = track.segments.waveforms[segment]
@@ -178,7 +186,7 @@ def test_stored_states_are_those_of_the_frozen_layers_and_computed_once(
     for ref in refs:
         track = load_track(store, ref, ("audio",))
         said, again = (
-            batches.run(task, network, t, CPU).predictions for t in (track, trunk.with_trunk(track, ref, store, mark))
+            batches.run(task, network, t, CPU).predictions for t in (track, with_trunk(track, ref, store, mark))
         )
         assert np.allclose(said, again, atol=2e-3)
 
@@ -202,16 +210,16 @@ def test_other_frozen_layers_have_other_states(micro: Micro):
         replace(run.wavlm, trained_layers=2),
         replace(run.wavlm, fit=replace(run.wavlm.fit, precision="bfloat16")),
     ]
-    marks = {trunk.trunk_address(replace(run, wavlm=wavlm)) for wavlm in (run.wavlm, *others)}
+    marks = {trunk_address(replace(run, wavlm=wavlm)) for wavlm in (run.wavlm, *others)}
     assert len(marks) == 3
     same = replace(run.wavlm, dropout=0.5, fit=replace(run.wavlm.fit, max_epochs=9))
-    assert trunk.trunk_address(replace(run, wavlm=same)) in marks
+    assert trunk_address(replace(run, wavlm=same)) in marks
 
 
 def test_states_that_are_not_finite_are_refused_and_too_large_ones_are_cut(
     micro: Micro, refs: list[TrackRef], tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    actor = trunk.Trunk(audio_run(micro.run).wavlm, 64_000, store)
+    actor = Trunk(audio_run(micro.run).wavlm, 64_000, store)
     row = {"key": ["trunk/x/a.rows.arrow"], "source": [refs[0].keys["waveforms"]]}
     for value, clipped in ((float("nan"), None), (float("inf"), None), (1e6, 5 * 4)):
         states = torch.zeros(64, 199, 4)
@@ -222,7 +230,7 @@ def test_states_that_are_not_finite_are_refused_and_too_large_ones_are_cut(
                 actor(row)
         else:
             assert actor(row)["clipped"].tolist() == [clipped]
-            assert Rows(store.uri_of(row["key"][0]), trunk._heard)[1].states.max() == trunk.LARGEST
+            assert Rows(store.uri_of(row["key"][0]), _heard)[1].states.max() == LARGEST
 
 
 def test_a_segment_without_sound_has_no_states(micro: Micro, tmp_path: Path):
@@ -232,9 +240,9 @@ def test_a_segment_without_sound_has_no_states(micro: Micro, tmp_path: Path):
         "waveforms/x.rows.arrow",
         Extracted(pa.table({"segment": [0, 1], "waveform": waves}, schema=schema.TRACK["waveforms"])),
     )
-    actor = trunk.Trunk(audio_run(micro.run).wavlm, 64_000, store)
+    actor = Trunk(audio_run(micro.run).wavlm, 64_000, store)
     actor({"key": ["trunk/x/x.rows.arrow"], "source": ["waveforms/x.rows.arrow"]})
-    heard = Rows(store.uri_of("trunk/x/x.rows.arrow"), trunk._heard)
+    heard = Rows(store.uri_of("trunk/x/x.rows.arrow"), _heard)
     assert (heard[0].num_samples, heard[0].states.shape) == (64_000, (199, 32))
     assert (heard[1].num_samples, heard[1].states.shape) == (0, (0, 0))
 
@@ -251,8 +259,8 @@ def test_without_an_encoder_faces_are_the_same_but_for_what_it_says(micro: Micro
     run, whole = audio_run(micro.run), Store(extracted.places.store)
     rows = {}
     for name, own, where in (("mouths", run, store), ("whole", extracted.run, whole)):
-        video = plan.probe_videos(find(micro.places.videos), where, {})[0]
-        rows[name] = load_features(video, own, plan.addresses(own), where).face_table
+        video = probe_videos(find(micro.places.videos), where, {})[0]
+        rows[name] = load_features(video, own, feature_addresses(own), where).face_table
     said = ["embedding", "valence", "arousal", "expression"]
     assert rows["mouths"].drop_columns(said).equals(rows["whole"].drop_columns(said)) and rows["mouths"].num_rows >= 50
     assert all(rows["mouths"][name].null_count == rows["mouths"].num_rows for name in said[1:])
@@ -264,8 +272,8 @@ def test_without_an_encoder_faces_are_the_same_but_for_what_it_says(micro: Micro
 def two_people(micro: Micro, store: Store) -> tuple[Video, Features]:
     """The micro corpus' person, and a second one at the same place whose mouth is ten times as open at every frame."""
     run = audio_run(micro.run)
-    video = plan.probe_videos(find(micro.places.videos), store, {})[0]
-    found = load_features(video, run, plan.addresses(run), store)
+    video = probe_videos(find(micro.places.videos), store, {})[0]
+    found = load_features(video, run, feature_addresses(run), store)
     table, [person] = found.face_table, found.persons
     wide = pc.multiply(table["lip_area"], 10.0).cast(pa.float32())
     other = table.set_column(table.schema.get_field_index("lip_area"), table.schema.field("lip_area"), wide)
@@ -285,12 +293,12 @@ def test_a_bare_label_of_a_video_of_two_people_says_whom_it_means(
     said: bool,
 ):
     run, (video, features) = audio_run(micro.run), two_people(micro, store)
-    monkeypatch.setattr(assemble_module, "load_features", lambda *_: features)
+    monkeypatch.setattr(assembling, "load_features", lambda *_: features)
     row = {"name": name, "person": "left" if name.endswith("_left") else "main", "video": video.stem}
     hints = {"pointed": [(0, *features.faces.box[0].reshape(2, 2).mean(axis=0))]}
     todo = {name: (np.zeros((50, 2)), {"audio": "tracks/x/audio.arrow"})}
     given = {"videos": {video.stem: video}, "todo": todo, "hints": hints, "run": run}
-    done = assemble_module._assemble(row, **given, where=plan.addresses(run), store=Store(str(tmp_path)))
+    done = assembling._assemble(row, **given, where=feature_addresses(run), store=Store(str(tmp_path)))
     assert done["reason"] == "" and ("its video shows 2 people" in done["note"]) == said
     assert not said or "call it video01_left or video01_right, or give --hints" in done["note"]
 

@@ -12,22 +12,25 @@ import ray
 from _pytest.capture import CaptureFixture
 from ray.exceptions import RayError
 
-from affect.config import Run
 from affect.corpus import affwild2
-from affect.corpus.clip import Extracted
 from affect.corpus.demo import Person, VideoSpec, write_video
 from affect.corpus.track import Patches
 from affect.corpus.videos import find
-from affect.pipeline import job, plan
+from affect.evaluation.evaluate import score_predictions
+from affect.pipeline import job
 from affect.pipeline.assemble import assemble
-from affect.pipeline.columns import matrix
-from affect.pipeline.evaluate import score_models, score_predictions
+from affect.pipeline.evaluate import score_models
 from affect.pipeline.extract import Summary, extract
-from affect.pipeline.models import load_model
-from affect.pipeline.predict import load_models, predict
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef, load_track, to_tables
+from affect.pipeline.predict import predict
+from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
+from affect.plan.addresses import feature_addresses, prompts_of
+from affect.settings.run import Run
+from affect.storage.columns import matrix
+from affect.storage.extracted import Extracted
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef, load_track, to_tables
+from affect.trained.models import load_model, load_models
 from affect.weights import WeightsError
 from tests.conftest import Micro
 from tests.pipeline.test_extract import objects
@@ -56,7 +59,7 @@ class Pair:
 
     def refs(self) -> list[TrackRef]:
         """The two tracks, assembled."""
-        videos = plan.probe_videos(find(self.videos), self.store, plan.prompts_of(["pair"], TRACKS))
+        videos = probe_videos(find(self.videos), self.store, prompts_of(["pair"], TRACKS))
         labels = affwild2.read_folder(str(self.root / "labels" / "Train_Set"))
         return assemble(self.run, videos, {"train": labels}, self.store)
 
@@ -140,7 +143,7 @@ def test_descriptions_are_a_table_of_their_own_and_resume(pair: Pair, capsys: Ca
 
 def test_people_can_be_asked_about_without_labels(pair: Pair):
     run = replace(pair.run, behavior=replace(pair.run.behavior, ask=("left", "right")))
-    assert plan.addresses(run) == plan.addresses(pair.run)
+    assert feature_addresses(run) == feature_addresses(pair.run)
     assert extract(run, pair.videos, pair.store).done.total() == 0  # the same three prompts, so the same objects
 
 
@@ -184,7 +187,7 @@ def test_what_keeps_an_actor_from_starting_is_said_without_its_traceback(local_r
 def test_other_states_make_another_model_under_another_title(trained: Micro, states: str, tmp_path: Path):
     run = replace(trained.run, name=states, systems=("behavior",), mamba=replace(trained.run.mamba, states=states))
     store, out, runs = Store(trained.places.store), str(tmp_path / "out"), str(tmp_path / "runs")
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
+    videos = probe_videos(find(trained.places.videos), store, {})
     refs = assemble(run, videos, affwild2.read_splits(trained.places.labels), store)
     [model] = train(run, refs, store, runs)
     assert load_model(model.uri).title == {"dense": "behavior (dense)", "vision": "behavior (vision only)"}[states]

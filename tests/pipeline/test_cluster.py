@@ -4,9 +4,10 @@ import copy
 
 import pytest
 
-from affect.config import Face, Pool, Run
-from affect.pipeline import cluster, plan
-from affect.pipeline.cluster import Node, Share, actors, at_most, check_room, placed
+from affect.pipeline import cluster
+from affect.pipeline.cluster import Node, Share, actors, at_most, check_pools, check_room, placed
+from affect.settings.extraction import Face, Pool
+from affect.settings.run import Run
 
 SMALL = Node("1", "10.0.0.1", {}, 4.0, [])
 GPUS = Node("2", "10.0.0.2", {"kind": "gpu"}, 8.0, [1.0, 1.0])
@@ -55,7 +56,7 @@ def test_an_actor_larger_than_any_node_is_named_with_the_node_that_comes_nearest
     with pytest.raises(
         ValueError, match=r"--face asks for 10 CPUs.*10\.0\.0\.2 with 8 CPUs and 2 GPUs; .*--face\.num-cpus"
     ):
-        plan.check_pools(run, ["face"])
+        check_pools(run, ["face"])
 
 
 def test_who_may_not_be_anywhere_is_placed_first():

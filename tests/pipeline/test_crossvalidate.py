@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from _pytest.capture import CaptureFixture
 
-from affect.config import Run
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import LabelError
 from affect.corpus.videos import find
-from affect.pipeline import forecast, plan
+from affect.pipeline import forecast
 from affect.pipeline.assemble import assemble
 from affect.pipeline.crossvalidate import cross_validate
-from affect.pipeline.models import load_model
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef
-from affect.pipeline.trainings import read_run
+from affect.pipeline.probe import probe_videos
+from affect.settings.run import Run
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef
+from affect.trained.models import load_model
+from affect.trained.runs import read_run
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -49,7 +50,7 @@ def store(trained: Micro, predicted: str, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def refs(trained: Micro, labels: str, store: Store) -> list[TrackRef]:
-    videos = plan.probe_videos(find(everyone(trained)), store, {})
+    videos = probe_videos(find(everyone(trained)), store, {})
     return assemble(face_of(trained), videos, affwild2.read_training(labels), store)
 
 

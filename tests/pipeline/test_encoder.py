@@ -20,17 +20,19 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from affect import learning
-from affect.batches import Batch, Share, Task, load_here
 from affect.concordance import ccc
-from affect.config import EXPRESSIONS, CropAugment, EncoderRun, Fit, GradaShape, Loss, Workers
 from affect.corpus.images import ImageError, Images, read_manifest
 from affect.face import grada
 from affect.face.crop import letterbox
+from affect.face.encoder_task import GradaTask
 from affect.face.grada import Encoded, Grada
+from affect.learning.batches import Batch, Share, Task, load_here
+from affect.learning.fit import fit
 from affect.pipeline import encoder, stream
 from affect.pipeline.encoder import MAX_NAMED, ImageLoader, judge, train_encoder, train_on
-from affect.tasks.encoder import GradaTask
+from affect.settings.encoder import CropAugment, EncoderRun, GradaShape
+from affect.settings.names import EXPRESSIONS
+from affect.settings.training import Fit, Loss, Workers
 
 CPU = torch.device("cpu")
 SIDE = 24
@@ -415,7 +417,7 @@ def counts(pictures: Pictures, weights: dict[str, float], epochs: int = 1) -> Co
     """What two datasets, of 32 and 16 pictures, are seen in epochs with weights."""
     run = replace(RUN, dataset_weights=weights, fit=replace(RUN.fit, max_epochs=epochs))
     counting, items = Counting(), read_manifest(pictures.wild) + read_manifest(pictures.lab)
-    learning.fit(GradaTask(run), items, read_manifest(pictures.development), device=CPU, loader=counting)
+    fit(GradaTask(run), items, read_manifest(pictures.development), device=CPU, loader=counting)
     assert all(seen == {"development": 16} for seen in counting.epochs[1::2])  # weights are of the training
     counting.epochs, counting.pictures = counting.epochs[::2], counting.pictures[::2]
     return counting

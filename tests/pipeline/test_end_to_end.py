@@ -10,22 +10,27 @@ import pyarrow.parquet as pq
 import pytest
 from _pytest.capture import CaptureFixture
 
-from affect import concordance, files, schema
-from affect.config import MODALITIES, SYSTEMS
+from affect import concordance
 from affect.corpus import affwild2
-from affect.corpus.clip import Extracted
 from affect.corpus.videos import find
-from affect.pipeline import plan
-from affect.pipeline.assemble import assemble, make_track
-from affect.pipeline.columns import matrix
-from affect.pipeline.evaluate import score_predictions
+from affect.evaluation.evaluate import score_predictions
+from affect.evaluation.submission import fill, read_template
+from affect.pipeline.assemble import assemble
 from affect.pipeline.extract import extract
-from affect.pipeline.features import load_features
-from affect.pipeline.predict import load_models, predict
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef, load_track, to_tables
+from affect.pipeline.predict import predict
+from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
-from affect.submission import fill, read_template
+from affect.plan.addresses import feature_addresses
+from affect.plan.clips import keys_of
+from affect.settings.names import MODALITIES, SYSTEMS
+from affect.storage import files, schema
+from affect.storage.columns import matrix
+from affect.storage.extracted import Extracted
+from affect.storage.store import Store
+from affect.tracks.assembly import make_track
+from affect.tracks.features import load_features
+from affect.tracks.tables import TrackRef, load_track, to_tables
+from affect.trained.models import load_models
 from jobs.predict import Predict
 from jobs.predict import work as predict_job
 from tests.conftest import Micro
@@ -37,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("pools_here")
 def refs(trained: Micro) -> list[TrackRef]:
     """The micro corpus' assembled tracks."""
     store = Store(trained.places.store)
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
+    videos = probe_videos(find(trained.places.videos), store, {})
     return assemble(trained.run, videos, affwild2.read_splits(trained.places.labels), store)
 
 
@@ -54,8 +59,8 @@ def test_a_track_survives_its_tables(trained: Micro, refs: list[TrackRef]):
 
 def test_labels_decide_a_tracks_length(trained: Micro):
     store = Store(trained.places.store)
-    [video, *_] = plan.probe_videos(find(trained.places.videos), store, {})
-    features = load_features(video, trained.run, plan.addresses(trained.run), store)
+    [video, *_] = probe_videos(find(trained.places.videos), store, {})
+    features = load_features(video, trained.run, feature_addresses(trained.run), store)
     for rows in (48, 52):  # surplus frames are ignored, missing last ones are filled
         track = make_track("x", "main", video, features, np.zeros((rows, 2)), trained.run)
         assert track.num_frames == rows == len(track.face_embedding)
@@ -64,7 +69,7 @@ def test_labels_decide_a_tracks_length(trained: Micro):
 
 def test_labels_of_another_length_are_left_out_with_both_numbers(trained: Micro, capsys: CaptureFixture[str]):
     store = Store(trained.places.store)
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
+    videos = probe_videos(find(trained.places.videos), store, {})
     golds = affwild2.read_splits(trained.places.labels)
     [name] = golds["train"]
     golds["train"][name] = golds["train"][name][:10]  # two a second
@@ -76,8 +81,8 @@ def test_labels_of_another_length_are_left_out_with_both_numbers(trained: Micro,
 
 def test_hints_override_a_name_and_have_to_lie_on_somebody(trained: Micro, capsys: CaptureFixture[str]):
     store = Store(trained.places.store)
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
-    features = load_features(videos[0], trained.run, plan.addresses(trained.run), store)
+    videos = probe_videos(find(trained.places.videos), store, {})
+    features = load_features(videos[0], trained.run, feature_addresses(trained.run), store)
     [person] = features.persons
     x, y = (float(v) for v in (person.box[3, :2] + person.box[3, 2:]) / 2)
     named = make_track("x", "7", videos[0], features, None, trained.run)  # there is no seventh person
@@ -149,7 +154,8 @@ def test_two_ray_train_workers_learn_what_this_process_learns(trained: Micro, re
 
 def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micro, refs: list[TrackRef]):
     from affect.corpus.track import Series
-    from affect.pipeline.predict import UNSEEN, _table
+    from affect.pipeline.predict import _table
+    from affect.trained.predictions import UNSEEN
 
     track = load_track(Store(trained.places.store), refs[0])
     unseen = Series(np.zeros((50, 4)), np.zeros((50, 2)), np.zeros(50, dtype=bool))
@@ -168,8 +174,8 @@ def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list
     """A track's address follows how its clips ended, since a retried clip is written under the same key."""
     store = Store(str(tmp_path / "store"))
     shutil.copytree(trained.places.store, store.uri)
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
-    first = plan.keys_of(videos[0], trained.run, plan.addresses(trained.run), "face")[0]
+    videos = probe_videos(find(trained.places.videos), store, {})
+    first = keys_of(videos[0], trained.run, feature_addresses(trained.run), "face")[0]
     store.put(first, Extracted(schema.FACE.empty_table(), "failed", "not one frame can be decoded"))
     labels = affwild2.read_splits(trained.places.labels)
     again = {ref.name: ref for ref in assemble(trained.run, videos, labels, store)}
@@ -181,7 +187,7 @@ def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list
 
 def test_labels_of_a_broken_video_go_to_nobody_else(trained: Micro, capsys: CaptureFixture[str]):
     store = Store(trained.places.store)
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
+    videos = probe_videos(find(trained.places.videos), store, {})
     broken = replace(videos[0], stem="video01_left", head=None, reason="the file is empty")
     labels = affwild2.read_splits(trained.places.labels)
     both = {**labels["train"], "video01_left": labels["train"]["video01"]}
@@ -211,7 +217,7 @@ def test_a_finished_model_embeds_the_tracks_of_a_new_store(trained: Micro, tmp_p
     store = Store(str(tmp_path / "store"))
     for part in ("videos", "face", "behavior", "audio"):
         shutil.copytree(Path(trained.places.store) / part, Path(store.uri) / part)
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
+    videos = probe_videos(find(trained.places.videos), store, {})
     refs = assemble(trained.run, videos, affwild2.read_splits(trained.places.labels), store)
     train(trained.run, refs, store, trained.places.runs)
     old = Store(trained.places.store)

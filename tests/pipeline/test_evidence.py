@@ -12,15 +12,18 @@ import pyarrow as pa
 import pytest
 import torch
 
-from affect import schema
-from affect.config import MODALITIES, SYSTEMS, Modality
-from affect.corpus.clip import Extracted
 from affect.corpus.videos import find
-from affect.pipeline import plan
-from affect.pipeline.plan import Video
-from affect.pipeline.predict import UNSEEN, Predictor, load_models, read_outcomes, read_predictions
-from affect.pipeline.store import Store, encode, read_table
+from affect.pipeline.predict import Predictor
+from affect.pipeline.probe import probe_videos
+from affect.plan.addresses import feature_addresses
+from affect.plan.clips import Video, keys_of
 from affect.report.series import person_data
+from affect.settings.names import MODALITIES, SYSTEMS, Modality
+from affect.storage import schema
+from affect.storage.extracted import Extracted
+from affect.storage.store import Store, encode, read_table
+from affect.trained.models import load_models
+from affect.trained.predictions import UNSEEN, read_outcomes, read_predictions
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -41,7 +44,7 @@ class Spoilt:
     def change(self, modality: Modality, change: Change) -> None:
         """Change a modality's rows in every clip."""
         run = self.micro.run
-        for key in plan.keys_of(self.video, run, plan.addresses(run), modality):
+        for key in keys_of(self.video, run, feature_addresses(run), modality):
             found = self.store.get(key)
             self.store.put(key, Extracted(change(found.table), found.status, found.reason))
 
@@ -49,7 +52,7 @@ class Spoilt:
         models = load_models(self.micro.run, self.micro.places.runs)
         wanted = {"people": "all", "hints": {}} | settings
         run = self.micro.run
-        given = (run, plan.addresses(run), models, self.store, str(self.out))
+        given = (run, feature_addresses(run), models, self.store, str(self.out))
         return Predictor(*given, **wanted)
 
     def predict(self, predictor: Predictor, *tracks: str) -> tuple[dict[str, Any], pa.Table]:
@@ -88,9 +91,9 @@ def of(predictor: Predictor, video: Video, *tracks: str) -> dict[str, Any]:
 @pytest.fixture
 def spoilt(predicted: str, trained: Micro, tmp_path: Path) -> Spoilt:
     store = Store(str(tmp_path / "store"))
-    [video] = plan.probe_videos(find(trained.places.new_videos), Store(trained.places.store), {})
-    where = plan.addresses(trained.run)
-    keys = [video.probe_key, *(key for m in where for key in plan.keys_of(video, trained.run, where, m))]
+    [video] = probe_videos(find(trained.places.new_videos), Store(trained.places.store), {})
+    where = feature_addresses(trained.run)
+    keys = [video.probe_key, *(key for m in where for key in keys_of(video, trained.run, where, m))]
     for key in keys:
         (tmp_path / "store" / key).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(Store(trained.places.store).uri_of(key), tmp_path / "store" / key)
@@ -215,7 +218,7 @@ def test_a_predictor_needs_neither_the_weights_that_made_features_nor_those_that
     spoilt: Spoilt, monkeypatch: pytest.MonkeyPatch
 ):
     """It reads features, wherever it runs: addresses are handed down, and models are whole."""
-    models, where = load_models(spoilt.micro.run, spoilt.micro.places.runs), plan.addresses(spoilt.micro.run)
+    models, where = load_models(spoilt.micro.run, spoilt.micro.places.runs), feature_addresses(spoilt.micro.run)
     for name in ("weights.identity", "weights.checkpoint", "weights.folder", "weights.file"):
         monkeypatch.setattr(f"affect.{name}", lambda *_: pytest.fail("weights are read"))
     given = (where, models, spoilt.store, str(spoilt.out), "all", {})
@@ -223,14 +226,14 @@ def test_a_predictor_needs_neither_the_weights_that_made_features_nor_those_that
 
 
 def test_what_else_is_to_be_known_of_a_clip_makes_no_video_degraded(spoilt: Spoilt):
-    [key, *_] = plan.keys_of(spoilt.video, spoilt.micro.run, plan.addresses(spoilt.micro.run), "behavior")
+    [key, *_] = keys_of(spoilt.video, spoilt.micro.run, feature_addresses(spoilt.micro.run), "behavior")
     spoilt.store.put(key, spoilt.store.get(key)._replace(reason="computed one at a time"))
     row, _ = spoilt.predict(spoilt.predictor())
     assert (row["status"], row["reason"]) == ("ok", "")
 
 
 def test_a_damaged_object_costs_its_own_video(spoilt: Spoilt):
-    key = plan.keys_of(spoilt.video, spoilt.micro.run, plan.addresses(spoilt.micro.run), "face")[1]
+    key = keys_of(spoilt.video, spoilt.micro.run, feature_addresses(spoilt.micro.run), "face")[1]
     path = Path(spoilt.store.uri_of(key))
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:200] + bytes(200) + whole[400:]):  # no footer; other content

@@ -13,15 +13,23 @@ import pytest
 import ray
 from _pytest.capture import CaptureFixture
 
-from affect import files, timeline
-from affect.config import Kind, Pool
-from affect.corpus.clip import Clip, Extracted, Part
+from affect import timeline
+from affect.corpus.clip import Clip
 from affect.corpus.videos import find
-from affect.pipeline import cluster, plan
-from affect.pipeline import extract as extraction
-from affect.pipeline.extract import extract
-from affect.pipeline.plan import Video
-from affect.pipeline.store import Attempts, Parts, Store
+from affect.modalities import extractor
+from affect.pipeline import cluster
+from affect.pipeline import extract as extract_module
+from affect.pipeline.cluster import check_pools
+from affect.pipeline.extract import SCHEMAS, Stage, Tally, extract
+from affect.pipeline.probe import probe_videos
+from affect.plan.addresses import feature_addresses, wanted_features
+from affect.plan.clips import Video, keys_of, load_probe, missing_units, unit_seconds
+from affect.settings.extraction import Pool
+from affect.settings.names import Kind
+from affect.storage import files
+from affect.storage.attempts import Attempts, Parts
+from affect.storage.extracted import Extracted, Part
+from affect.storage.store import Store
 from tests.conftest import Micro, pools
 
 ROOT = Path(__file__).parents[2]
@@ -35,20 +43,20 @@ def objects(store: str) -> dict[str, bytes]:
 
 def tally() -> str:
     """Name of an actor that counts what a stage does."""
-    ray.remote(num_cpus=0)(extraction.Tally).options(name="tally", get_if_exists=True, lifetime="detached").remote()
+    ray.remote(num_cpus=0)(Tally).options(name="tally", get_if_exists=True, lifetime="detached").remote()
     return "tally"
 
 
 def videos_of(micro: Micro) -> list[Video]:
     """The micro corpus' labelled videos, probed."""
-    return plan.probe_videos(find(micro.places.videos), Store(micro.places.store), {})
+    return probe_videos(find(micro.places.videos), Store(micro.places.store), {})
 
 
 def test_every_frame_and_segment_is_extracted_once_across_clips(extracted: Micro):
-    store, where = Store(extracted.places.store), plan.addresses(extracted.run)
+    store, where = Store(extracted.places.store), feature_addresses(extracted.run)
     for video in videos_of(extracted):
-        assert video.head is not None and len(plan.keys_of(video, extracted.run, where, "face")) == 3
-        tables = {m: [store.get(k).table for k in plan.keys_of(video, extracted.run, where, m)] for m in where}
+        assert video.head is not None and len(keys_of(video, extracted.run, where, "face")) == 3
+        tables = {m: [store.get(k).table for k in keys_of(video, extracted.run, where, m)] for m in where}
         frames = [f for t in tables["face"] for f in t["frame"].to_pylist()]
         assert sorted(set(frames)) == list(range(50))  # the one face in every frame, and ghosts in a few
         expected = timeline.segments(video.head.duration_s)
@@ -60,13 +68,13 @@ def test_every_frame_and_segment_is_extracted_once_across_clips(extracted: Micro
 
 
 def test_what_a_clip_gives_does_not_depend_on_its_borders(extracted: Micro):
-    store, where = Store(extracted.places.store), plan.addresses(extracted.run)
+    store, where = Store(extracted.places.store), feature_addresses(extracted.run)
     video = videos_of(extracted)[0]
     assert video.head is not None
-    whole = Clip(video.uri, plan.load_probe(store, video.probe_key), 0.0, 60.0, extracted.run.grid)
+    whole = Clip(video.uri, load_probe(store, video.probe_key), 0.0, 60.0, extracted.run.grid)
     for modality in ("behavior", "audio"):
-        parts = [store.get(key).table for key in plan.keys_of(video, extracted.run, where, modality)]
-        table = extraction.extractor(modality, extracted.run, "cpu")(whole).table
+        parts = [store.get(key).table for key in keys_of(video, extracted.run, where, modality)]
+        table = extractor(modality, extracted.run, "cpu")(whole).table
         name = "waveform" if modality == "audio" else "multimodal"
         cut = [np.array(row, dtype=np.float64) for part in parts for row in part[name].to_pylist()]
         for a, b in zip(cut, table[name].to_pylist(), strict=True):
@@ -131,7 +139,7 @@ def test_an_unreadable_video_a_silent_one_and_an_odd_name_harm_no_neighbour(
 class AudioStage(NamedTuple):
     """An actor's work in this process, the row of a clip that it has to do, and where that goes."""
 
-    stage: extraction.Stage
+    stage: Stage
     attempts: Attempts
     row: dict[str, Any]
     store: Store
@@ -144,13 +152,13 @@ class AudioStage(NamedTuple):
 
 @pytest.fixture
 def audio_stage(extracted: Micro, tmp_path: Path) -> AudioStage:
-    store, where, video = Store(str(tmp_path / "store")), plan.addresses(extracted.run), videos_of(extracted)[0]
+    store, where, video = Store(str(tmp_path / "store")), feature_addresses(extracted.run), videos_of(extracted)[0]
     shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
     attempts = Attempts(store, "run")
-    stage = extraction.Stage("audio", extracted.run, store, where, attempts, tally())
+    stage = Stage("audio", extracted.run, store, where, attempts, tally())
     row = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
     row |= {"missing": "audio", "length_s": 2.0, "again": False}
-    return AudioStage(stage, attempts, row, store, plan.keys_of(video, extracted.run, where, "audio")[0])
+    return AudioStage(stage, attempts, row, store, keys_of(video, extracted.run, where, "audio")[0])
 
 
 def test_a_clip_that_keeps_killing_its_process_is_quarantined(audio_stage: AudioStage):
@@ -173,13 +181,13 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
     """At every part; what was done before is not done again."""
     monkeypatch.setattr("affect.face.clip.PART_PICTURES", 16)
     monkeypatch.setattr("affect.face.clip.BATCH_PICTURES", 8)
-    monkeypatch.setattr(extraction, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(extract_module, "KEEP_EVERY_S", 0.0)
     run = replace(
         extracted.run,
         grid=replace(extracted.run.grid, clip_s=60.0),
         behavior=replace(extracted.run.behavior, micro_batch=1),
     )
-    where = plan.wanted(run, [], [], describe=True).where
+    where = wanted_features(run, [], [], describe=True).where
     video = videos_of(extracted)[0]
     row: dict[str, Any] = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
     row |= {"missing": kind, "length_s": 5.0, "again": False}
@@ -188,7 +196,7 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
         store = Store(str(tmp_path / name))
         shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
         begun: list[tuple[int, float]] = []
-        stops, extract_clip = 0, extraction.extractor(kind, run, "cpu")
+        stops, extract_clip = 0, extractor(kind, run, "cpu")
 
         def kept(parts: Parts, key: str, part: Part, keep: Any = Parts.keep) -> None:
             keep(parts, key, part)
@@ -199,7 +207,7 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
             return go(clip, part, save)
 
         while True:
-            stage = extraction.Stage(kind, run, store, where, Attempts(store, f"run{stops}"), tally())
+            stage = Stage(kind, run, store, where, Attempts(store, f"run{stops}"), tally())
             with monkeypatch.context() as patch:
                 patch.setattr(stage, "_extract", noted)
                 if name == "stopped":
@@ -217,7 +225,7 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
 
 
 def test_a_part_that_cannot_be_read_is_done_again(tmp_path: Path):
-    parts, table = Parts(Store(str(tmp_path))), extraction.SCHEMAS["audio"].empty_table()
+    parts, table = Parts(Store(str(tmp_path))), SCHEMAS["audio"].empty_table()
     assert parts.load("x", table.schema, attempted=True) is None
     parts.keep("x", Part(table, 7, 0.5, {"seen": 3}))
     found = Parts(Store(str(tmp_path))).load("x", table.schema, attempted=False)
@@ -250,10 +258,10 @@ def test_seconds_of_video_are_counted_as_parts_are_done(
                 """Count."""
                 counted.append(seconds)
 
-    store, where, video = Store(str(tmp_path / "store")), plan.addresses(run), videos_of(extracted)[0]
+    store, where, video = Store(str(tmp_path / "store")), feature_addresses(run), videos_of(extracted)[0]
     shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
-    monkeypatch.setattr(extraction.ray, "get_actor", lambda _: Counter())
-    stage = extraction.Stage("face", run, store, where, Attempts(store, "run"), "tally")
+    monkeypatch.setattr(ray, "get_actor", lambda _: Counter())
+    stage = Stage("face", run, store, where, Attempts(store, "run"), "tally")
     row = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral", "missing": "face"}
     stage({name: [value] for name, value in (row | {"length_s": 5.0, "again": False}).items()})
     assert len(counted) >= 3 and sum(counted) == pytest.approx(5.0) and all(seconds >= 0 for seconds in counted)
@@ -262,8 +270,8 @@ def test_seconds_of_video_are_counted_as_parts_are_done(
 def test_a_run_begins_with_short_clips_and_goes_on_with_the_longest(extracted: Micro, tmp_path: Path):
     """Five seconds in clips of two: the last of each video is one second long."""
     videos, store = videos_of(extracted), Store(str(tmp_path))
-    units, _ = plan.missing_units(videos, extracted.run, plan.addresses(extracted.run), store, retry_failed=False)
-    lengths = [plan.seconds(videos[unit.video], unit, extracted.run) for unit in units]
+    units, _ = missing_units(videos, extracted.run, feature_addresses(extracted.run), store, retry_failed=False)
+    lengths = [unit_seconds(videos[unit.video], unit, extracted.run) for unit in units]
     assert lengths == pytest.approx([1.0, 1.0, 2.0, 2.0, 2.0, 2.0])
 
 
@@ -304,7 +312,7 @@ def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extr
 
 def test_doing_failed_clips_again_never_loses_what_is_fine(audio_stage: AudioStage, monkeypatch: pytest.MonkeyPatch):
     store, key = audio_stage.store, audio_stage.key
-    store.put(key, Extracted(extraction.SCHEMAS["audio"].empty_table(), "failed", "broken once"))
+    store.put(key, Extracted(SCHEMAS["audio"].empty_table(), "failed", "broken once"))
     assert audio_stage(again=True)["audio_status"] == ["ok"] and store.outcome(key).status == "ok"
     for _ in range(3):
         audio_stage.attempts.begin(key)
@@ -359,10 +367,10 @@ def test_a_cluster_that_may_grow_is_no_reason_to_refuse_a_job(extracted: Micro, 
     with pytest.raises(
         ValueError, match=r"--behavior asks for .* and 1 GPUs, and no node has room.*behavior\.num-gpus"
     ):
-        plan.check_pools(run, ["face", "behavior", "audio"])
+        check_pools(run, ["face", "behavior", "audio"])
     grown = {"CPU": 32.0, "GPU": 4.0}
     monkeypatch.setattr(cluster.state, "get_max_resources_from_cluster_config", lambda: grown)
-    plan.check_pools(run, ["face", "behavior", "audio"])
+    check_pools(run, ["face", "behavior", "audio"])
     assert cluster.room()["GPU"] == 4.0 and cluster.actors(run.behavior, 100) == run.behavior.max_actors
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from numpy import ndarray
 
-from affect import files
 from affect.corpus import video
 from affect.corpus.clip import Clip
-from affect.pipeline import extract as extraction
-from affect.pipeline import plan
+from affect.modalities import extractor
 from affect.pipeline.extract import extract
-from affect.pipeline.store import Store
+from affect.plan.addresses import feature_addresses
+from affect.plan.clips import keys_of, load_probe
+from affect.storage import files
+from affect.storage.store import Store
 from tests.conftest import Micro
 from tests.media import Film, Sound, number_of, tone, turned, write
 
@@ -152,7 +153,7 @@ def test_each_file_ends_in_its_own_way_and_its_neighbours_are_as_if_alone(extrac
         summary = extract(extracted.run, str(folder), store)
     print(f"actors took {peaks[0]:.0f} MiB at most; {dict(summary.done)}")
     assert summary.exit_code == 3 and not summary.done["error"] and 300 < peaks[0] < MAX_MIB
-    where = plan.addresses(extracted.run)
+    where = feature_addresses(extracted.run)
     for entry in summary.videos:
         case = known.get(entry.path)
         if case is None:
@@ -161,12 +162,12 @@ def test_each_file_ends_in_its_own_way_and_its_neighbours_are_as_if_alone(extrac
             assert entry.head is None and (case.refused or case.partial), entry
             assert case.refused in entry.reason and entry.reason and "\n" not in entry.reason
             continue
-        probe = plan.load_probe(store, entry.probe_key)
+        probe = load_probe(store, entry.probe_key)
         gaps = np.diff(case.film.ticks, append=case.film.ticks[-1] + 40)
         assert nearest_ms(probe.time_s, list(case.film.ticks)).max() < gaps.min() / 2, entry.path
         assert case.partial or len(probe.time_s) == len(case.film.ticks), entry.path
         for kind in extracted.run.extracted:
-            for key in plan.keys_of(entry, extracted.run, where, kind):
+            for key in keys_of(entry, extracted.run, where, kind):
                 found = store.get(key)
                 assert (found.status == "ok") == (not found.reason), (entry.path, kind, found.status, found.reason)
                 if kind == "audio" and not case.partial:
@@ -176,7 +177,7 @@ def test_each_file_ends_in_its_own_way_and_its_neighbours_are_as_if_alone(extrac
     assert {entry.path for entry in summary.videos} == {path.name for path in folder.iterdir()}
     for good in Path(extracted.places.videos).iterdir():
         [entry] = [entry for entry in summary.videos if entry.path == good.name]
-        keys = [key for kind in where for key in plan.keys_of(entry, extracted.run, where, kind)]
+        keys = [key for kind in where for key in keys_of(entry, extracted.run, where, kind)]
         alone = [files.read(Store(extracted.places.store).uri_of(key)) for key in keys]
         assert [files.read(store.uri_of(key)) for key in keys] == alone and len(keys) == 9
 
@@ -192,7 +193,7 @@ def test_two_hours_are_read_where_a_clip_is(extracted: Micro, tmp_path: Path):
     path = write(tmp_path, film("long.mp4", ticks=[1000 * k for k in range(seconds)], options={"g": "60", "bf": "0"}))
     probe = video.probe(str(path), path.name)
     assert len(probe.time_s) == seconds and probe.time_s[-1] == seconds - 1
-    take = {kind: extraction.extractor(kind, extracted.run, "cpu") for kind in extracted.run.extracted}
+    take = {kind: extractor(kind, extracted.run, "cpu") for kind in extracted.run.extracted}
     for start_s in (0.0, 3600.0, 7140.0):
         clip = Clip(str(path), probe, start_s, start_s + 60.0, extracted.run.grid)
         first, last = clip.frames

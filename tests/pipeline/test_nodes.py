@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from affect.pipeline.store import Store
+from affect.storage.store import Store
 from tests.conftest import Micro
 
 ROOT = Path(__file__).parent.parent.parent

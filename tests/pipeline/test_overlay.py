@@ -9,9 +9,9 @@ import pytest
 from _pytest.capture import CaptureFixture
 
 from affect.corpus.videos import find
-from affect.pipeline import plan
 from affect.pipeline.overlay import overlay
-from affect.pipeline.store import Store
+from affect.pipeline.probe import probe_videos
+from affect.storage.store import Store
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -22,7 +22,7 @@ def out(extracted: Micro, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the micro corpus' films."""
     folder = tmp_path_factory.mktemp("overlay")
     store = Store(extracted.places.store)
-    overlay(extracted.run, plan.probe_videos(find(extracted.places.videos), store, {}), store, str(folder))
+    overlay(extracted.run, probe_videos(find(extracted.places.videos), store, {}), store, str(folder))
     return folder
 
 
@@ -52,7 +52,7 @@ def test_the_table_says_who_is_seen_and_for_how_long(out: Path):
 
 def test_what_is_drawn_is_not_drawn_again_and_a_new_rule_is(out: Path, extracted: Micro):
     store = Store(extracted.places.store)
-    videos = plan.probe_videos(find(extracted.places.videos), store, {})
+    videos = probe_videos(find(extracted.places.videos), store, {})
     film = out / "video01.mp4"
     before = film.stat().st_mtime_ns
     overlay(extracted.run, videos, store, str(out))
@@ -64,7 +64,7 @@ def test_what_is_drawn_is_not_drawn_again_and_a_new_rule_is(out: Path, extracted
 
 def test_a_video_that_was_not_extracted_is_said(extracted: Micro, tmp_path: Path, capsys: CaptureFixture[str]):
     store = Store(str(tmp_path / "empty"))
-    videos = plan.probe_videos(find(extracted.places.videos), store, {})
+    videos = probe_videos(find(extracted.places.videos), store, {})
     overlay(replace(extracted.run, name="other"), videos[:1], store, str(tmp_path / "out"))
     assert "face and audio have not been extracted" in capsys.readouterr().out
     assert pyarrow.csv.read_csv(tmp_path / "out" / "people.csv").num_rows == 0
@@ -72,7 +72,7 @@ def test_a_video_that_was_not_extracted_is_said(extracted: Micro, tmp_path: Path
 
 def test_films_do_not_go_among_the_videos(extracted: Micro):
     store = Store(extracted.places.store)
-    videos = plan.probe_videos(find(extracted.places.videos), store, {})
+    videos = probe_videos(find(extracted.places.videos), store, {})
     for folder in (extracted.places.videos, f"{extracted.places.videos}/films"):
         with pytest.raises(ValueError, match="lies among the videos"):
             overlay(extracted.run, videos, store, folder)

@@ -8,11 +8,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from affect.config import Speaking
 from affect.pipeline.extract import extract
 from affect.pipeline.overlay import overlay
-from affect.pipeline.predict import load_models, predict
-from affect.pipeline.store import Store
+from affect.pipeline.predict import predict
+from affect.settings.models import Speaking
+from affect.storage.store import Store
+from affect.trained.models import load_models
 from tests.assets import clip
 from tests.conftest import Micro
 

@@ -16,19 +16,21 @@ import pytest
 from _pytest.capture import CaptureFixture
 
 import affect
-from affect import files, schema
-from affect.config import Pool
+from affect import progress
+from affect.console.status import replay, status
 from affect.corpus import affwild2, video
-from affect.pipeline import forecast, plan, progress, speed
-from affect.pipeline.evaluate import score_predictions
+from affect.evaluation.evaluate import score_predictions
+from affect.pipeline import forecast
 from affect.pipeline.extract import extract
-from affect.pipeline.models import Model
 from affect.pipeline.predict import _before as before
-from affect.pipeline.predict import load_models, predict
-from affect.pipeline.progress import Meter
+from affect.pipeline.predict import predict
 from affect.pipeline.report import films, pages
-from affect.pipeline.status import replay, status
-from affect.pipeline.store import Store, encode_csv
+from affect.plan.addresses import feature_addresses
+from affect.progress import Meter
+from affect.settings.extraction import Pool
+from affect.storage import files, schema, speed
+from affect.storage.store import Store, encode_csv
+from affect.trained.models import Model, load_models
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -241,7 +243,7 @@ def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
 
 def test_a_plan_multiplies_what_was_measured(extracted: Micro, tmp_path: Path):
     run, store = extracted.run, Store(str(tmp_path / "store"))
-    where = plan.addresses(run)
+    where = feature_addresses(run)
     for kind, work_s in (("face", 30.0), ("behavior", 5.0), ("audio", 1.0)):
         speed.note(store.uri, kind, where[kind], 10.0, work_s, 4.0)  # type: ignore[index]
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])

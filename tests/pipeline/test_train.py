@@ -16,21 +16,23 @@ import torch
 from _pytest.capture import CaptureFixture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from affect import files
-from affect.checkpoint import decode
-from affect.config import Run
 from affect.corpus import affwild2
 from affect.corpus.track import Track
 from affect.corpus.videos import find
-from affect.pipeline import plan
+from affect.evaluation.evaluate import _known
+from affect.learning.checkpoint import decode
 from affect.pipeline.assemble import assemble
-from affect.pipeline.columns import matrix
-from affect.pipeline.evaluate import _known, score_runs
-from affect.pipeline.models import all_models, embedded_key, load_model, with_embeddings
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef, load_track
+from affect.pipeline.evaluate import score_runs
+from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import fold_videos, train
-from affect.pipeline.trainings import read_run
+from affect.settings.run import Run
+from affect.storage import files
+from affect.storage.columns import matrix
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef, load_track
+from affect.trained.embedded import embedded_key, with_embeddings
+from affect.trained.models import all_models, load_model
+from affect.trained.runs import read_run
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -46,7 +48,7 @@ def refs(trained: Micro) -> list[TrackRef]:
 
 def assembled(micro: Micro, run: Run) -> list[TrackRef]:
     store = Store(micro.places.store)
-    videos = plan.probe_videos(find(micro.places.videos), store, {})
+    videos = probe_videos(find(micro.places.videos), store, {})
     return assemble(run, videos, affwild2.read_splits(micro.places.labels), store)
 
 
@@ -85,7 +87,7 @@ def test_folds_keep_videos_together_and_are_about_equal():
 def three(trained: Micro, predicted: str, refs: list[TrackRef]) -> list[TrackRef]:
     """Two tracks to learn from and one to select on."""
     store = Store(trained.places.store)
-    videos = plan.probe_videos(find(trained.places.new_videos), store, {})
+    videos = probe_videos(find(trained.places.new_videos), store, {})
     labels = affwild2.read_folder(trained.places.truth)
     return [
         *(replace(ref, split="train") for ref in refs),
@@ -185,7 +187,7 @@ def test_models_of_one_name_are_told_apart(trained: Micro, refs: list[TrackRef],
 
 def test_a_touched_video_is_still_the_same_track(trained: Micro, refs: list[TrackRef], tmp_path: Path):
     store = Store(trained.places.store)
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
+    videos = probe_videos(find(trained.places.videos), store, {})
     touched = [replace(video, probe_key="videos/another-time.parquet") for video in videos]
     assert assemble(trained.run, touched, affwild2.read_splits(trained.places.labels), store) == refs
 

@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 from _pytest.capture import CaptureFixture
 
-from affect import spaces
-from affect.config import Run, Workers
 from affect.corpus import affwild2
 from affect.corpus.videos import find
-from affect.pipeline import plan
 from affect.pipeline.assemble import assemble
-from affect.pipeline.models import load_model
-from affect.pipeline.store import Store
-from affect.pipeline.tracks import TrackRef
+from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
 from affect.pipeline.tune import Search, conclude, prepare, search
+from affect.settings.run import Run
+from affect.settings.spaces import check, parse
+from affect.settings.training import Workers
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef
+from affect.trained.models import load_model
+from affect.trained.runs import best as spaces_best
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -44,12 +46,12 @@ def run(trained: Micro) -> Run:
 @pytest.fixture(scope="module")
 def refs(trained: Micro, run: Run) -> list[TrackRef]:
     store = Store(trained.places.store)
-    videos = plan.probe_videos(find(trained.places.videos), store, {})
+    videos = probe_videos(find(trained.places.videos), store, {})
     return assemble(run, videos, affwild2.read_splits(trained.places.labels), store)
 
 
 def job_of(micro: Micro, run: Run, refs: list[TrackRef], runs: Path, words: list[str], trials: int = 8) -> Search:
-    space = spaces.check(spaces.parse(words), run)
+    space = check(parse(words), run)
     return prepare(run, refs, Store(micro.places.store), str(runs), space, trials, 0, "small", 0)
 
 
@@ -85,7 +87,7 @@ def test_a_search_goes_on_past_failing_trials_and_its_winner_is_trained_judged_a
     assert "held-out people: winner" in html and html.count("<svg") >= 4
 
     other = replace(run.face_transformer, fit=replace(run.face_transformer.fit, max_epochs=9))
-    best = spaces.best(str(Path(job.folder) / "best.json"), replace(run, face_transformer=other))  # flags do not matter
+    best = spaces_best(str(Path(job.folder) / "best.json"), replace(run, face_transformer=other))  # flags do not matter
     assert best.name == "demo-small" and best.face_transformer.heads == trials[0].settings["face_transformer.heads"]
     [model] = train(best, refs, Store(places.store), str(tmp_path / "elsewhere"))
     refit = json.loads((tmp_path / "runs" / "demo-small.json").read_text())["systems"]["face"]
@@ -127,7 +129,7 @@ def test_a_trial_that_the_cluster_has_no_room_for_is_refused(
 def test_folds_hold_every_training_video_out_once(trained: Micro, run: Run, refs: list[TrackRef], tmp_path: Path):
     both = [replace(ref, split="train") for ref in refs]
     three = [*both, replace(refs[1], name="again", split="development")]
-    space = spaces.check(spaces.parse(WORDS[:1]), run)
+    space = check(parse(WORDS[:1]), run)
     job = prepare(run, three, Store(trained.places.store), str(tmp_path), space, 2, 2, "folds", 0)
     assert sorted(job.parts) == [(("video01",), ("video02",)), (("video02",), ("video01",))]
     assert job.objective == "mean CCC on 2 folds of training videos, the mean of their best epochs"

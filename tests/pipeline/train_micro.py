@@ -3,14 +3,14 @@
 import sys
 from dataclasses import replace
 
-from affect import recipes
 from affect.corpus import affwild2
 from affect.corpus.videos import find
-from affect.pipeline import plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.job import start_ray
-from affect.pipeline.store import Store
+from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
+from affect.settings import recipes
+from affect.storage.store import Store
 from tests.conftest import micro_run
 from tests.pipeline.hearing import audio_run, heard
 
@@ -25,6 +25,6 @@ else:
     fit = replace(run.face_transformer.fit, max_epochs=150, stop_patience=150, ema_decay=0.9)
     transformer = replace(run.face_transformer, fit=fit)
     run = replace(run, systems=("face",), workers=workers, face_transformer=transformer)
-    videos = plan.probe_videos(find(places.videos), store, {})
+    videos = probe_videos(find(places.videos), store, {})
     refs = assemble(run, videos, affwild2.read_splits(places.labels), store)
 train(run, refs, store, runs)

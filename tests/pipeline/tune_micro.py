@@ -3,14 +3,15 @@
 import sys
 from dataclasses import replace
 
-from affect import recipes, spaces
 from affect.corpus import affwild2
 from affect.corpus.videos import find
-from affect.pipeline import plan
 from affect.pipeline.assemble import assemble
 from affect.pipeline.job import start_ray
-from affect.pipeline.store import Store
+from affect.pipeline.probe import probe_videos
 from affect.pipeline.tune import conclude, prepare, search
+from affect.settings import recipes
+from affect.settings.spaces import check, parse
+from affect.storage.store import Store
 from tests.conftest import micro_run
 
 root, features, runs, num_trials, num_workers, epochs = sys.argv[1:]
@@ -20,7 +21,7 @@ workers = replace(run.workers, num_workers=int(num_workers), num_cpus=0.5 if int
 fit = replace(run.face_transformer.fit, max_epochs=int(epochs), stop_patience=int(epochs))
 transformer = replace(run.face_transformer, fit=fit)
 run = replace(run, systems=("face",), workers=workers, face_transformer=transformer)
-refs = assemble(run, plan.probe_videos(find(places.videos), store, {}), affwild2.read_splits(places.labels), store)
+refs = assemble(run, probe_videos(find(places.videos), store, {}), affwild2.read_splits(places.labels), store)
 words = ["face_transformer.hidden=32,64", "face_transformer.fit.learning_rate=1e-4..1e-2"]
-job = prepare(run, refs, store, runs, spaces.check(spaces.parse(words), run), int(num_trials), 0, "killed", 0)
+job = prepare(run, refs, store, runs, check(parse(words), run), int(num_trials), 0, "killed", 0)
 conclude(job, search(job), [(places.videos, places.labels)], {})

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from affect import schema
-from affect.config import MODALITIES, SYSTEMS
 from affect.corpus.film import TICKS, write_film
 from affect.report.pages import index_page, index_row, video_page
 from affect.report.series import moments
 from affect.report.sweep import Trial
 from affect.report.sweep import page as page_of_search
+from affect.settings.names import MODALITIES, SYSTEMS
+from affect.storage import schema
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]

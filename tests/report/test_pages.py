@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affect import schema
 from affect.report.figures import gold_against_predicted, ranking
 from affect.report.pages import duration, index_page, index_row, training_page, video_page
 from affect.report.series import moments, stretches, thinned
+from affect.storage import schema
 from tests.report.test_browser import outcome, predictions
 
 

@@ -1,0 +1,1 @@
+"""What jobs share at the command line: arguments, exit codes, estimates, status, tiny checkpoints."""

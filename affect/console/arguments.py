@@ -1,0 +1,124 @@
+"""Command lines of jobs: a recipe, then every setting as a flag; a help of one screen, and a whole one."""
+
+import argparse
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields, replace
+from typing import Annotated, Any, get_origin, get_type_hints
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from affect.settings.recipes import RECIPES, Places
+from affect.settings.run import Run
+from affect.trained.runs import run_name, trained_run
+
+VERBOSE = ("-v", "--verbose")
+HELP = ("-h", "--help", "--help-all")
+_SWITCH: Any = tyro.conf.FlagCreatePairsOff[bool]
+_SHORT: Any = Annotated[_SWITCH, tyro.conf.arg(aliases=("-v",), help_behavior_hint="")]
+_LONG: Any = Annotated[_SWITCH, tyro.conf.arg(help_behavior_hint="")]
+EVERYWHERE = (
+    StructFieldSpec("verbose", _SHORT, False, "Show tracebacks of errors."),
+    StructFieldSpec("help_all", _LONG, False, "List all settings, too: every one is a flag by its path."),
+)
+"""What help lists of every job before its own flags; they are taken off a command line before it is parsed."""
+
+
+def parse(
+    job: type,
+    arguments: list[str],
+    others: Mapping[str, Any],
+    *,
+    trained: bool = False,
+    unlisted: Collection[str] = (),
+) -> Any:  # noqa: ANN401 -- a job
+    """Read a command line; prints usage with a runnable example where there is none.
+
+    Args:
+        job: dataclass with a field ``run`` and the job's own settings; those without a default are fields of
+            :class:`affect.settings.recipes.Places` and default to the recipe's place.
+        arguments: the command line, without :data:`VERBOSE`.
+        others: recipes of another kind than :data:`affect.settings.recipes.RECIPES`, with the defaults of their flags.
+        trained: whether settings default to those that the models in ``runs`` were trained with.
+        unlisted: names of settings that no help lists; they are flags all the same.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    defaults = {name: (_first_line(type(other)), other) for name, other in others.items()}
+    for name, (recipe, places) in RECIPES.items():
+        defaults[name] = (_first_line(recipe), _with_places(job, recipe(), places()))
+    first = arguments[0] if arguments else "--help"
+    if first not in defaults and first not in HELP:
+        near = difflib.get_close_matches(first, defaults, 1)
+        said = f"there is no recipe {first!r}" if first[:1] != "-" else f"name a recipe before {first}"
+        raise ValueError(f"{said}: {f'did you mean {near[0]}?' if near else 'one of ' + ', '.join(defaults)}")
+    if trained and first in RECIPES:
+        defaults[first] = (defaults[first][0], _as_trained(defaults[first][1], arguments[1:]))
+    example = f"Example: {program()} {next(iter(RECIPES))}"
+    description = (
+        f"{job.__doc__} RECIPE --help lists its flags, --help-all all settings, too; -v shows tracebacks.\n\n{example}"
+    )
+    flags = ["--help" if flag in HELP else flag for flag in arguments or ["--help"]]
+    listing = _listing(unlisted if "--help-all" in arguments else ("run",)) if "--help" in flags else None
+    return tyro.extras.overridable_config_cli(defaults, args=flags, description=description, registry=listing)
+
+
+def _first_line(described: Any) -> str:  # noqa: ANN401 -- a function or a class
+    return (described.__doc__ or "").splitlines()[0]
+
+
+def _with_places(job: type, run: Run, places: Places) -> Any:  # noqa: ANN401 -- a job
+    """A job with a recipe's settings and places."""
+    kinds = get_type_hints(job)
+    needed = [f.name for f in fields(job) if f.default is MISSING and f.name != "run"]
+    found = {name: getattr(places, name) for name in needed}
+    several = {name: (place,) for name, place in found.items() if get_origin(kinds[name]) is tuple}
+    return job(run=run, **found | several)
+
+
+def _as_trained(job: Any, flags: list[str]) -> Any:  # noqa: ANN401 -- a job
+    """A job with the settings and the store of the training that its flags mean, if one is noted."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--runs", default=job.runs)
+    early.add_argument("--name", default=job.run.name)
+    early.add_argument("--folds", default="0")
+    given = early.parse_known_args(flags)[0]
+    if given.runs is None or not given.folds.isdecimal():
+        return job
+    found = trained_run(given.runs, run_name(given.name, int(given.folds)), job.run)
+    if found is None:
+        return job
+    return replace(job, run=found.run, store=found.store_or(job.store))
+
+
+def _listing(hidden: Collection[str]) -> ConstructorRegistry:
+    """What help lists of a job: all but settings of some names, after the flags that every job has."""
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def listed(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if listed in info.markers:  # asked below: tyro's own rules are next
+            return None
+        spec = ConstructorRegistry.get_struct_spec(replace(info, markers=(*info.markers, listed)))
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        before = EVERYWHERE if any(f.name == "run" for f in spec.fields) else ()
+        return replace(spec, fields=(*before, *(f for f in spec.fields if f.name not in hidden)))
+
+    return registry
+
+
+def program() -> str:
+    """A script as people start it, or the name of a console command."""
+    script = sys.argv[0]
+    return f"python {shlex.quote(script)}" if script.endswith(".py") else os.path.basename(script)
+
+
+def command() -> str:
+    """The command that this process was started with, to be given again."""
+    return f"{program()} {shlex.join(sys.argv[1:])}"

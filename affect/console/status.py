@@ -1,0 +1,149 @@
+"""What a store has of a folder of videos, from names and footers alone; one clip done again, to see why it fails."""
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
+from affect.corpus import video
+from affect.corpus.video import MediaError
+from affect.corpus.videos import Places, as_list, find
+from affect.device import at_hand
+from affect.modalities import extractor
+from affect.plan.addresses import prompts_of, wanted_features
+from affect.plan.clips import MISNAMED, key_of, make_clip, num_clips, unit_keys
+from affect.progress import say
+from affect.settings.names import Kind
+from affect.settings.run import Run
+from affect.storage.extracted import keep_none
+from affect.storage.state import State, States
+from affect.storage.store import Outcome, Store
+
+MAX_REASONS, MAX_NAMED = 12, 3
+"""Reasons that are said, and videos that are named for each."""
+
+
+def status(run: Run, videos: Places, store: Store, tracks: list[str], *, describe: bool = False) -> int:
+    """Say what is done, what failed and what is missing; nothing is computed or written.
+
+    Args:
+        run: the run.
+        videos: where videos are.
+        store: where features are.
+        tracks: names of known tracks, which decide what behaviour is asked.
+        describe: whether descriptions in words are looked at, too.
+
+    Returns:
+        0 if everything is there and fine, 3 if something failed, 1 if something is missing.
+    """
+    found = find(videos)
+    asked, where = wanted_features(run, found.videos, tracks, describe=describe)
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in ("videos", *where)}
+    reasons: dict[str, list[str]] = {}
+    states = States(store)
+    probes = {stem: key_of(file) for stem, file in sorted(found.videos.items())}
+    probed = states.of("videos", probes.values())
+    misnamed = State(Outcome("failed", MISNAMED, 0), None)
+    for path in found.misnamed:
+        _count(misnamed, counts["videos"], reasons, "", path)
+    usable = {}
+    for stem, key in probes.items():
+        _count(probed.get(key), counts["videos"], reasons, "", stem)
+        if key in probed and (head := probed[key].head):
+            usable[stem] = head
+    for kind in where:
+        units = {
+            stem: unit_keys(
+                kind,
+                where[kind],
+                asked[stem],
+                found.videos[stem].path,
+                head.fingerprint,
+                num_clips(head.last_s, run),
+            )
+            for stem, head in usable.items()
+        }
+        present = states.of(kind, [key for keys in units.values() for key in keys])
+        for stem, keys in units.items():
+            for key in keys:
+                _count(present.get(key), counts[kind], reasons, f"{kind}: ", stem)
+    _print(counts, reasons, store)
+    if any(count["missing"] for count in counts.values()):
+        return EXIT_NOTHING
+    return EXIT_PARTIAL if any(count["failed"] for count in counts.values()) else EXIT_OK
+
+
+def _count(state: State | None, count: Counter[str], reasons: dict[str, list[str]], kind: str, stem: str) -> None:
+    count[state.outcome.status if state else "missing"] += 1
+    if state and state.outcome.reason:
+        reasons.setdefault(f"{kind}{state.outcome.reason}", []).append(stem)
+
+
+def _print(counts: Mapping[str, Counter[str]], reasons: Mapping[str, list[str]], store: Store) -> None:
+    table = Table("", "ok", "degraded", "failed", "missing")
+    for kind, count in counts.items():
+        table.add_row(kind, *(f"{count[name]:,}" for name in ("ok", "degraded", "failed", "missing")))
+    console = Console(width=200)
+    console.print(f"{escape(store.uri)}: videos, and clips of each modality")
+    console.print(table)
+    for reason, stems in sorted(reasons.items(), key=lambda item: -len(item[1]))[:MAX_REASONS]:
+        named = ", ".join(sorted(set(stems))[:MAX_NAMED])
+        console.print(escape(f"  {len(stems):,} x {reason} ({named}{', ...' if len(set(stems)) > MAX_NAMED else ''})"))
+    if len(reasons) > MAX_REASONS:
+        console.print(f"  and {len(reasons) - MAX_REASONS} other reasons")
+
+
+def replay(run: Run, videos: Places, wanted: str, tracks: list[str], *, describe: bool = False) -> int:
+    """Do one clip, or all of one video, in this process and say everything; nothing is written.
+
+    Args:
+        run: the run.
+        videos: where videos are.
+        wanted: ``VIDEO`` or ``VIDEO:CLIP``, the video by its name without suffix, the clip by its number from 0.
+        tracks: names of known tracks.
+        describe: whether it is described in words, too.
+
+    Returns:
+        0 if it can be used, 3 if not.
+
+    Raises:
+        ValueError: there is no such video or clip.
+    """
+    names = find(videos).videos
+    stem, _, number = (wanted, "", "") if wanted in names else wanted.rpartition(":")
+    if stem not in names or (number and not number.isdecimal()):
+        raise ValueError(
+            f"--only {wanted}: no such video in {' '.join(as_list(videos))}; give VIDEO or VIDEO:CLIP, without a suffix"
+        )
+    uri = names[stem].uri
+    try:
+        probe = video.probe(uri, names[stem].path)
+    except (MediaError, OSError):
+        traceback.print_exc()
+        return EXIT_PARTIAL
+    say(f"{uri}: {probe.width} x {probe.height}, {len(probe.time_s)} frames in {probe.clock.duration_s:.2f} s")
+    asked = prompts_of(names, tracks, run.behavior.ask)[stem]
+    total = num_clips(float(probe.time_s[-1]), run)
+    if number and int(number) >= total:
+        raise ValueError(f"--only {wanted}: {stem} has clips 0 to {total - 1}")
+    code = EXIT_OK
+    kinds: list[Kind] = [*run.extracted, *(["description"] if describe else [])]  # type: ignore[list-item]
+    for kind in kinds:
+        work = extractor(kind, run, at_hand() if getattr(run, kind).num_gpus else "cpu")
+        for clip in [int(number)] if number else range(total):
+            start = time.monotonic()
+            try:
+                done = work(make_clip(uri, asked, probe, clip, run), None, keep_none)
+            except MediaError:
+                traceback.print_exc()
+                code = EXIT_PARTIAL
+                continue
+            took, reason = time.monotonic() - start, f": {done.reason}" if done.reason else ""
+            say(f"{stem} clip {clip} {kind}: {done.status}, {done.table.num_rows} rows in {took:.1f} s{reason}")
+            code = EXIT_PARTIAL if done.status == "failed" else code
+    return code

@@ -1,0 +1,1 @@
+"""Scores with intervals, late fusion, and what models answer on labelled tracks."""

@@ -1,0 +1,202 @@
+"""Finished predictions, or answers of trained models, against annotations.
+
+RUNS/evaluation/<train|development|held_out>/{scores,videos,gates}.csv      of the latest evaluation of runs
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+from numpy import ndarray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from affect import timeline
+from affect.corpus import affwild2
+from affect.corpus.affwild2 import Split
+from affect.evaluation import results
+from affect.evaluation.judged import Judged, sources_of
+from affect.evaluation.results import Answers, Truth
+from affect.progress import say
+from affect.storage import files
+from affect.storage.store import encode_csv, read_table
+from affect.tracks.tables import TrackRef
+from affect.trained.models import Model
+
+MAX_VIDEOS_SHOWN = 20
+"""Videos that are shown one by one; a table holds them all."""
+
+
+class Evaluation(NamedTuple):
+    """Systems and what they are judged by.
+
+    Args:
+        title: what was judged on what.
+        answers: of each system.
+        truth: annotations.
+        main: the run's answer by track, for a submission; a track that nothing is known of has the training mean.
+        time_s: time of every frame by track, where gates are known.
+        split: what the tracks were to the models.
+    """
+
+    title: str
+    answers: list[Answers]
+    truth: Truth
+    main: Mapping[str, Float[ndarray, "_ 2"]]
+    time_s: Mapping[str, Float[ndarray, " _"]]
+    split: Split = "held_out"
+
+
+def score_predictions(out: str, labels: str | None) -> Evaluation:
+    """Judge what jobs/predict.py wrote.
+
+    Args:
+        out: its folder.
+        labels: folder of annotations; None for none.
+
+    Raises:
+        ValueError: there are no predictions, not of a track that is annotated, or of another number of frames.
+    """
+    found, videos, lengths, note = _read_predictions(out)
+    mean = note["training_mean"]
+    for track in unseen(found[-1].tracks):
+        say(f"warning: nothing is known of track {track}: it is given the training mean {mean[0]:.3f}, {mean[1]:.3f}")
+    answers = [replace(a, tracks=filled(a.tracks, mean)) for a in found]
+    gold = read_labels(labels) if labels else {}
+    if missing := sorted(gold.keys() - videos.keys()):
+        raise ValueError(
+            f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
+        )
+    for name, values in gold.items():
+        frames = found[-1].tracks[name]
+        if warning := affwild2.check_length(name, len(values), len(frames), lengths[name]):
+            say(f"warning: {warning}")
+    truth = Truth(gold, videos)
+    return Evaluation(f"predictions of {out} on {labels}", answers, truth, answers[-1].tracks, {})
+
+
+def read_labels(labels: str) -> dict[str, ndarray]:
+    """Annotations of the development set, or of the only set that there is."""
+    if files.exists(files.join(labels, affwild2.FOLDERS["development"])):
+        return affwild2.read_splits(labels)["development"]
+    return affwild2.read_folder(labels)
+
+
+def known_to(models: Sequence[Model], refs: Sequence[TrackRef]) -> tuple[Split, str]:
+    """What the models know of tracks: whether any was trained or selected on a person of one of their videos.
+
+    ``main`` may be anybody of a video, so that it stands for the others too. Models of earlier versions know the keys
+    of their tracks alone.
+    """
+    tracks = {ref.source for ref in refs} | {ref.keys["frames"] for ref in refs}
+    tracks |= {f"{ref.content}/main" for ref in refs}
+    tracks |= {f"{ref.content}/{side}" for ref in refs if ref.person == "main" for side in ("left", "right")}
+    if any(set(model.learned_from) & tracks for model in models):
+        return "train", "of which some were TRAINED ON: no measure of anything"
+    if any(set(model.selected_on) & tracks for model in models):
+        return "development", "on which epochs were selected"
+    return "held_out", "which nothing was trained or selected on"
+
+
+def report(evaluation: Evaluation, console: Console, *, paper: bool = False, folder: str | None = None) -> None:
+    """Print what there is to say, and write it where a folder is given.
+
+    Args:
+        evaluation: from :func:`score_predictions` or :func:`score_runs`.
+        console: where to.
+        paper: whether published numbers are printed beside.
+        folder: for tables per system, video and second.
+    """
+    _, answers, truth, _, time_s, split = evaluation
+    shown = list(answers)
+    try:
+        fused = results.late_fusion(answers, truth)
+        shown.append(fused.answers)
+        note = f"late fusion: each video by weights fitted on other videos; mean weights {fused.weights}"
+    except ValueError as error:
+        note = f"no late fusion: {error}"
+    title = f"CCC [95 % interval over videos], {evaluation.title}"
+    _print(results.scores_table(shown, truth, title, paper=paper), console)
+    console.print(escape(note))
+    tables = [results.differences(shown, truth), results.ablations(answers, truth), results.trust(answers)]
+    if folder and len(truth.videos) <= MAX_VIDEOS_SHOWN:
+        tables.append(results.videos_table(shown, truth))
+    for table in tables:
+        if table is not None:
+            _print(table, console)
+    if folder:
+        details = {"scores": results.scores(shown, truth), "videos": results.per_video(shown, truth)}
+        details |= {"gates": results.per_second(answers, time_s)}
+        place = files.join(files.absolute(folder), split)
+        for name, rows in details.items():
+            files.write(files.join(place, f"{name}.csv"), encode_csv(rows))
+        say(f"per system, video and second: {place}/{{{','.join(details)}}}.csv")
+
+
+def _print(table: Table, console: Console) -> None:
+    """A table under its title, which may be wider."""
+    console.print(escape(str(table.title)))
+    table.title = None
+    console.print(table)
+
+
+def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, float], dict[str, Any]]:
+    """What jobs/predict.py wrote.
+
+    Returns:
+        The answers of each system, NaN in a track that it has no evidence of; the video of each track and its length in
+        seconds; the note about the run.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        note = json.loads(files.read(files.join(out, "run.json")))
+    except FileNotFoundError:
+        raise ValueError(f"{out}: no predictions; run jobs/predict.py first") from None
+    tracks: dict[str, dict[str, ndarray]] = {system: {} for system in note["models"]}
+    videos, lengths = {}, {}
+    for name, _, _ in files.walk(out):
+        if not name.endswith(".parquet"):
+            continue
+        rows = read_table(files.join(out, name))
+        for track in rows["track"].unique().to_pylist():
+            own = rows.filter(rows["track"].to_numpy(zero_copy_only=False) == track)
+            videos[track] = own["video"][0].as_py()
+            lengths[track] = timeline.Timestamps(own["time_s"].to_numpy()).duration_s
+            for system, answered in tracks.items():
+                answered[track] = _two(own, f"{system}_valence", f"{system}_arousal")
+    systems = [Answers(s, tuple(note["modalities"][s]), found) for s, found in tracks.items()]
+    return systems, videos, lengths, note
+
+
+def _two(rows: pa.Table, valence: str, arousal: str) -> Float[ndarray, "frames 2"]:
+    columns = [rows[name].to_numpy(zero_copy_only=False) for name in (valence, arousal)]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def filled(tracks: Mapping[str, ndarray], mean: Sequence[float]) -> dict[str, ndarray]:
+    """Frames without an answer get the training mean, as in a submission."""
+    return {name: np.where(np.isnan(values), np.array(mean), values) for name, values in tracks.items()}
+
+
+def unseen(tracks: Mapping[str, ndarray]) -> list[str]:
+    """Names of tracks of which frames have no answer."""
+    return sorted(name for name, values in tracks.items() if np.isnan(values).any())
+
+
+def answers_of(model: Model, judged: Mapping[str, Judged], suffix: str) -> Answers:
+    """What a model says of tracks, from :func:`affect.pipeline.judge.judge`."""
+    mean = model.training_mean
+    without = {
+        m: filled({name: each.without[m] for name, each in judged.items()}, mean)
+        for m in (model.modalities if model.upstream else ())
+    }
+    gates = {name: each.gates for name, each in judged.items()} if model.upstream else {}
+    tracks = filled({name: each.prediction for name, each in judged.items()}, mean)
+    return Answers(model.title + suffix, model.modalities, tracks, without, gates, sources_of(model))

@@ -1,0 +1,87 @@
+"""Predictions of trained models on labelled tracks, whole and with each modality taken away.
+
+RUNS/<system>/<address>/judged/<track>-<address:16>.parquet     one row per frame
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+from numpy import ndarray
+
+from affect.fusion.task import FusionTask
+from affect.plan.addresses import feature_addresses
+from affect.progress import say
+from affect.settings.address import address
+from affect.settings.names import MODALITIES, Modality
+from affect.settings.run import Run
+from affect.storage import files, schema
+from affect.storage.columns import matrix, rows_of
+from affect.storage.store import read_table, slug
+from affect.tracks.tables import TrackRef
+from affect.trained.models import Model
+
+
+class Judged(NamedTuple):
+    """What a model says of a track.
+
+    Args:
+        prediction: valence and arousal of every frame; NaN if the model has no evidence of the person at all.
+        gates: weight of each source of a fusion; no columns for a modality.
+        without: the prediction with a modality taken away, by modality; of a fusion.
+    """
+
+    prediction: Float[ndarray, "frames 2"]
+    gates: Float[ndarray, "frames sources"]
+    without: Mapping[Modality, Float[ndarray, "frames 2"]]
+
+
+def usable(models: Sequence[Model], run: Run) -> list[Model]:
+    """Models whose features this run extracts; the others are said."""
+    features, kept = feature_addresses(run), []
+    for model in models:
+        other = [m for m, mark in model.features.items() if features.get(m) != mark]  # type: ignore[call-overload]
+        if other:
+            say(f"left out: {model.title} {model.uri}: it was trained on other {', '.join(other)} features")
+        else:
+            kept.append(model)
+    return kept
+
+
+def judged_name(model: Model, ref: TrackRef) -> str:
+    """File name of a model's answers on a track."""
+    return f"{slug(ref.name)}-{address(schema.MODEL_VERSION, ref.mark(*model.modalities))}.parquet"
+
+
+def judged_table(judged: Judged) -> pa.Table:
+    """Answers on a track as rows of :data:`affect.storage.schema.JUDGED`."""
+    num = len(judged.prediction)
+    columns: dict[str, Any] = {
+        "frame": np.arange(num),
+        "valence": judged.prediction[:, 0],
+        "arousal": judged.prediction[:, 1],
+        "gates": rows_of(judged.gates, pa.float32()),
+    }
+    for modality in MODALITIES:
+        values = judged.without.get(modality, np.full((num, 2), np.nan))
+        columns |= {f"without_{modality}_{name}": values[:, i] for i, name in enumerate(("valence", "arousal"))}
+    return pa.table(columns).cast(schema.JUDGED)
+
+
+def read_judged(model: Model, ref: TrackRef) -> Judged:
+    """What a model said of a track."""
+    table = read_table(files.join(model.uri, "judged", judged_name(model, ref)))
+
+    def two(prefix: str) -> ndarray:
+        return np.stack([table[prefix + name].to_numpy() for name in ("valence", "arousal")], axis=1).astype(np.float64)
+
+    removed = {m: two(f"without_{m}_") for m in (model.modalities if model.upstream else ())}
+    return Judged(two(""), matrix(table["gates"]), removed)
+
+
+def sources_of(model: Model) -> tuple[str, ...]:
+    """What a fusion's gates weigh; nothing for a modality."""
+    task = model.task()
+    return task.sources if isinstance(task, FusionTask) else ()

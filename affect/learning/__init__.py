@@ -1,0 +1,1 @@
+"""Training: batches, the fit loop, checkpoints, several processes."""

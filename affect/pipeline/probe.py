@@ -1,0 +1,73 @@
+"""Probes every new video of a folder, in parallel."""
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from affect.corpus import video
+from affect.corpus.video import MediaError
+from affect.corpus.videos import Found
+from affect.pipeline.graph import each
+from affect.plan.clips import MISNAMED, Video, key_of, probe_table
+from affect.storage import schema
+from affect.storage.extracted import Extracted
+from affect.storage.state import State, States
+from affect.storage.store import Outcome, Store
+
+
+def probe_videos(
+    found: Found,
+    store: Store,
+    prompts: Mapping[str, tuple[str, ...]],
+    *,
+    only: Collection[str] | None = None,
+    retry_failed: bool = False,
+) -> list[Video]:
+    """Probe every video that has not been probed, in parallel.
+
+    Args:
+        found: the videos.
+        store: keeps the probes.
+        prompts: people asked about per video, ``neutral`` where it says nothing.
+        only: stems of the videos that are wanted; all of them if not given.
+        retry_failed: whether videos that could not be used are probed again.
+
+    Returns:
+        One entry per video, sorted by path; a video that cannot be used has a reason and no probe.
+    """
+    chosen = [file for stem, file in found.videos.items() if only is None or stem in only]
+    rows = [{"path": file.path, "uri": file.uri, "key": key_of(file)} for file in chosen]
+    keys = [row["key"] for row in rows]
+    states = States(store)
+    known = states.of("videos", keys)
+    failed = {key for key in keys if retry_failed and key in known and known[key].outcome.status == "failed"}
+    new = [row for row in rows if row["key"] not in known or row["key"] in failed]
+    unread = {}
+    if new:
+        done = each(new, partial(_probe, store=store), 0.5)
+        unread = {row["key"]: State(Outcome("failed", row["error"], 0), None) for row in done if row["error"]}
+        known = states.of("videos", keys)
+    states.keep()
+    videos = []
+    for file, key in zip(chosen, keys, strict=True):
+        state, asked = unread.get(key) or known[key], prompts.get(file.stem, ("neutral",))
+        videos.append(Video(file.stem, file.uri, file.path, file.bytes, key, state.head, state.outcome.reason, asked))
+    unnamed = found.misnamed if only is None else []
+    return videos + [Video(PurePosixPath(uri).name, uri, uri, 0, "", None, MISNAMED) for uri in unnamed]
+
+
+def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
+    """Write a video's probe, or why it has none; say what kept it from being read, which is not written."""
+    try:
+        found = Extracted(probe_table(video.probe(row["uri"], row["path"])))
+    except MediaError as error:
+        found = _nothing(str(error))
+    except Exception as error:  # whatever it is, the other videos are probed
+        return {"key": row["key"], "error": f"cannot be read ({getattr(error, 'strerror', None) or error})"}
+    store.put(row["key"], found)
+    return {"key": row["key"], "error": ""}
+
+
+def _nothing(reason: str) -> Extracted:
+    return Extracted(schema.VIDEO.empty_table(), "failed", reason)

@@ -1,0 +1,35 @@
+"""The page of a training: scores and curves of its models."""
+
+import json
+from collections.abc import Sequence
+
+from affect.progress import say
+from affect.report.pages import training_page
+from affect.settings.recipes import caveat_of
+from affect.storage import files
+from affect.trained.models import Model
+
+
+def training_report(runs: str, name: str, models: Sequence[Model]) -> None:
+    """Say what a recipe's models score, and write their curves.
+
+    Args:
+        runs: where models are.
+        name: of the recipe's training.
+        models: the models.
+    """
+    shown = [
+        {
+            "title": model.title,
+            "address": model.address,
+            "best": model.best,
+            "settings": model.settings,
+            "history": json.loads(files.read(files.join(model.uri, "history.json"))),
+        }
+        for model in models
+    ]
+    for model in models:
+        say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
+    path = files.join(files.absolute(runs), f"{name}.html")
+    files.write(path, training_page(f"Training of recipe {name}", shown, caveat_of(name)).encode())
+    say(f"report: {path}")

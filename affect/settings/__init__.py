@@ -1,0 +1,1 @@
+"""Every setting by what it belongs to, recipes, search spaces, and addresses."""

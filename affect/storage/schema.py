@@ -1,0 +1,297 @@
+"""Every table that the program writes: columns, types, units, nulls.
+
+Tables are Parquet, or Arrow files where training maps them into memory. Those of the feature store carry ``status`` and
+``reason`` in their file metadata (see :mod:`affect.pipeline.store`), so that a unit that failed is an object with a
+reason and no rows.
+"""
+
+import pyarrow as pa
+
+from affect.settings.names import MODALITIES, SYSTEMS
+
+SIDES = ("left", "top", "right", "bottom")
+"""Of a face's box, as shares of the picture's width and height."""
+VERSION = 4
+"""Part of every address: a change of meaning makes old objects invisible instead of wrong."""
+PROBE_VERSION = 2
+"""The same of probes, part of their keys."""
+MODEL_VERSION = 2
+"""The same of trained models and of what they say, part of their addresses."""
+
+_FLOATS = pa.list_(pa.float32())
+_HALVES = pa.list_(pa.float16())
+
+VIDEO = pa.schema(
+    [
+        ("path", pa.string()),  # relative to the folder or bucket of videos
+        ("bytes", pa.int64()),
+        ("fingerprint", pa.string()),  # of path, size, first and last MiB
+        ("content", pa.string()),  # of size, first and last MiB: one video under any name
+        ("width", pa.int32()),  # of the picture as shown, rotation applied
+        ("height", pa.int32()),
+        ("rotation", pa.int32()),  # degrees that a decoded frame is turned, counter-clockwise, to be upright
+        ("has_audio", pa.bool_()),
+        ("start_s", pa.float64()),  # container time of the first frame
+        ("duration_s", pa.float64()),
+        ("time_s", pa.list_(pa.float64())),  # presentation time of every frame, from the first one's
+    ]
+)
+"""One row per video: what the probe found."""
+
+FACE = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("time_s", pa.float64()),
+        ("face", pa.int16()),  # number within the frame; who is who is decided over the whole video
+        ("box", _FLOATS),  # left, top, right, bottom as shares of the picture's width and height, grown
+        ("score", pa.float32()),  # the detector's confidence
+        ("embedding", _FLOATS),  # empty without an encoder
+        ("valence", pa.float32()),  # null without an encoder, as the next two
+        ("arousal", pa.float32()),
+        ("expression", _FLOATS),  # logits in the order of affect.settings.names.EXPRESSIONS
+        ("lip_area", pa.float32()),  # inner-lip area in squared sides of the letterboxed crop; null without a mesh
+        ("blendshapes", _FLOATS),  # 52 coefficients in [0, 1]; null without a mesh
+        ("colors", _HALVES),  # square roots of the colour histograms of face and shoulders, one after the other
+        ("shape", _FLOATS),  # logarithms of distances between rigid points of the mesh; null without a mesh
+        ("thumbnail", pa.list_(pa.uint8())),  # the whole picture at 8 x 8, RGB: where it jumps, there is a scene cut
+    ]
+)
+"""One row per frame and face. A frame without a face has no row."""
+
+BEHAVIOR = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("prompt", pa.string()),  # neutral, left or right
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("multimodal", _HALVES),  # state of the last token
+        ("vision", _HALVES),  # state at the last vision end
+        ("patches", pa.list_(_HALVES)),  # mean state of each temporal patch
+        ("shown_s", pa.list_(pa.float64())),  # times of the pictures, from the video's first; two make a temporal patch
+        ("micro_batch", pa.int32()),  # segments that were computed together
+    ]
+)
+"""One row per segment and prompt. A segment of which a state is not finite has none."""
+
+DESCRIPTION = pa.schema(
+    [
+        ("video", pa.string()),  # path relative to the folder or bucket of videos
+        ("segment", pa.int32()),
+        ("prompt", pa.string()),  # neutral, left or right
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("text", pa.string()),
+    ]
+)
+"""One row per segment and prompt: what the vision-language model writes about it."""
+
+AUDIO = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("waveform", pa.list_(pa.int16())),  # mono, true length
+    ]
+)
+"""One row per segment."""
+
+TRACK = {
+    "frames": pa.schema(
+        [
+            ("frame", pa.int32()),
+            ("time_s", pa.float64()),
+            ("gold_valence", pa.float32()),  # null = not annotated
+            ("gold_arousal", pa.float32()),
+        ]
+    ),
+    "segments": pa.schema(
+        [
+            ("segment", pa.int32()),
+            ("start_s", pa.float64()),
+            ("end_s", pa.float64()),
+            ("first_frame", pa.int32()),
+            ("end_frame", pa.int32()),
+            ("full", pa.bool_()),  # whether the segment has its full length
+            ("block_edges", pa.list_(pa.int32())),  # frame edges of the one-second blocks
+        ]
+    ),
+    "face": pa.schema(
+        [
+            ("frame", pa.int32()),
+            ("valid", pa.bool_()),  # the face was found in this very frame
+            ("embedding", _FLOATS),  # at a frame without a face the nearest one's; empty in a track without any
+            ("lip_area", pa.float32()),  # null without a mesh
+        ]
+    ),
+    "behavior": pa.schema(
+        [
+            ("segment", pa.int32()),
+            ("valid", pa.bool_()),  # whether there are states
+            ("multimodal", _HALVES),
+            ("vision", _HALVES),
+            ("patches", _HALVES),  # states of the temporal patches, one after the other; none where not valid
+            ("patch_first_frame", pa.list_(pa.int32())),  # of each temporal patch
+            ("patch_end_frame", pa.list_(pa.int32())),
+        ]
+    ),
+    "audio": pa.schema(
+        [
+            ("segment", pa.int32()),
+            ("valid", pa.bool_()),  # whether there is sound: a waveform that is not silence
+            ("kept", pa.bool_()),  # the mouth filter's verdict
+            ("verdict", pa.string()),  # why not: no sound, silence with its level, or what the mouth does
+        ]
+    ),
+    "waveforms": pa.schema(
+        [
+            ("segment", pa.int32()),
+            ("waveform", pa.list_(pa.int16())),  # as in AUDIO; empty where there is none
+        ]
+    ),
+}
+"""The parts of one person's track: time and labels, one row per frame and per segment, and each modality's features.
+Waveforms are the video's, and all its people share them."""
+
+TRUNK = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("num_samples", pa.int32()),  # of its waveform, true length
+        ("states", pa.list_(_HALVES)),  # after the last frozen layer, of a waveform padded to a full segment
+    ]
+)
+"""One row per segment of a video: what the frozen layers of the audio's model say, of all that is trained."""
+
+EMBEDDED_FRAMES = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("embedding", _FLOATS),
+        ("valence", pa.float32()),
+        ("arousal", pa.float32()),
+        ("valid", pa.bool_()),  # whether the modality saw the person here
+    ]
+)
+"""What a trained unimodal model says of every frame of a track: what DCMMOE reads."""
+
+EMBEDDED_BLOCKS = pa.schema(
+    [
+        ("segment", pa.int32()),
+        ("block", pa.int32()),
+        ("embedding", _FLOATS),
+        ("valence", pa.float32()),
+        ("arousal", pa.float32()),
+        ("valid", pa.bool_()),  # the block has frames and its segment was kept
+    ]
+)
+"""What a trained audio model says of every block of a track's segments: RAAV's audio tokens."""
+
+JUDGED = pa.schema(
+    [
+        ("frame", pa.int32()),
+        ("valence", pa.float32()),  # NaN in a track that the model has no evidence of
+        ("arousal", pa.float32()),
+        ("gates", _FLOATS),  # of a fusion: weight of each source, 0 where there is no evidence
+        # of a fusion: what it says when it is told that a modality saw nothing; NaN of other models
+        *((f"without_{m}_{name}", pa.float32()) for m in MODALITIES for name in ("valence", "arousal")),
+    ]
+)
+"""What a trained model says of every frame of a labelled track."""
+
+SCORES = pa.schema(
+    [
+        ("system", pa.string()),
+        ("without", pa.string()),  # modality that was taken away when it predicted; empty: none
+        ("videos", pa.int32()),
+        *((f"{name}{end}", pa.float64()) for name in ("valence", "arousal", "mean") for end in ("", "_low", "_high")),
+        ("frames", pa.int64()),
+    ]
+)
+"""One row per system: CCC with its 95 % interval over videos; NaN where the labels are constant or videos too few."""
+
+PER_VIDEO = pa.schema(
+    [
+        ("system", pa.string()),
+        ("video", pa.string()),
+        ("frames", pa.int64()),  # annotated
+        *((name, pa.float64()) for name in ("valence", "arousal", "mean")),  # NaN where the labels are constant
+    ]
+)
+"""CCC of a system on a video."""
+
+GATES = pa.schema(
+    [
+        ("system", pa.string()),
+        ("track", pa.string()),
+        ("second", pa.int32()),
+        ("source", pa.string()),  # what the gate weighs: a modality, or one that asks another
+        ("weight", pa.float32()),  # mean over the second
+    ]
+)
+"""Whom a fusion trusts when."""
+
+PREDICTIONS = pa.schema(
+    [
+        ("video", pa.string()),
+        ("person", pa.string()),  # main, left, right or a number from the left
+        ("track", pa.string()),  # the track's name in label files
+        ("frame", pa.int32()),
+        ("time_s", pa.float64()),
+        ("valence", pa.float32()),  # of the run's main system; null in a track that no modality ever saw
+        ("arousal", pa.float32()),
+        ("valence_spread", pa.float32()),  # half the range of what its overlapping windows say; null where one says it
+        ("arousal_spread", pa.float32()),
+        ("valid", pa.bool_()),  # whether any modality that the main system needs saw the person at this frame
+        ("reason", pa.string()),  # which modality saw nothing, and why; empty where all did
+        *((f"{system}_{name}", pa.float32()) for system in SYSTEMS for name in ("valence", "arousal")),
+        *((f"{m}_valid", pa.bool_()) for m in MODALITIES),  # whether the modality saw the person at this frame
+        *((f"{m}_reason", pa.string()) for m in MODALITIES),  # why not; empty where it did
+        *((f"{m}_trust", pa.float32()) for m in MODALITIES),  # its share in the main system's gates; null without them
+        *((f"face_{side}", pa.float32()) for side in SIDES),  # the grown box, as FACE has it; null where none was found
+    ]
+)
+"""One row per frame and person of one predicted video."""
+
+OUTCOMES = pa.schema(
+    [
+        ("video", pa.string()),
+        ("status", pa.string()),  # ok, degraded or failed
+        ("people", pa.int32()),
+        ("frames", pa.int32()),  # of all people together
+        ("duration_s", pa.float64()),  # of the video; 0 if it cannot be used
+        ("reason", pa.string()),
+    ]
+)
+"""One row per video that was to be predicted."""
+
+PEOPLE = pa.schema(
+    [
+        ("video", pa.string()),
+        ("person", pa.string()),  # main, left, right or a number from the left
+        ("frames", pa.int32()),  # of the video
+        ("seen", pa.int32()),  # frames in which the face was found
+        ("bridged", pa.int32()),  # frames between such, a short time apart
+        ("first_s", pa.float64()),
+        ("last_s", pa.float64()),
+        ("x", pa.float64()),  # mean middle of the box, as shares of the picture
+        ("y", pa.float64()),
+        ("lip_area", pa.float64()),  # mean inner-lip area in squared sides of the crop; NaN without any mesh
+        ("open_s", pa.float64()),  # seconds of open mouth by the audio filter's rule, before smoothing
+        ("segments", pa.int32()),
+        ("kept", pa.int32()),  # segments whose sound the audio filter keeps
+    ]
+)
+"""One row per person of the videos that were drawn."""
+
+MOUTHS = pa.schema(
+    [
+        ("video", pa.string()),
+        ("person", pa.string()),
+        ("segment", pa.int32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("open_s", pa.float64()),  # seconds of open mouth, smoothed
+        ("coverage", pa.float64()),  # share of the segment's frames with a mesh
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),  # why not
+    ]
+)
+"""One row per segment and person of these: what the audio filter says."""

@@ -1,0 +1,144 @@
+"""What was extracted of a video: clips joined, and who is who."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int16
+from numpy import ndarray
+
+from affect.corpus.video import Probe
+from affect.face.appearance import THUMBNAIL
+from affect.face.mesh import FIRST
+from affect.face.tracks import Faces, Person, persons
+from affect.plan.clips import Video, keys_of, load_probe
+from affect.settings.names import Kind, Modality
+from affect.settings.run import Run
+from affect.storage import schema
+from affect.storage.columns import array, matrix, nullable
+from affect.storage.extracted import Extracted
+from affect.storage.store import Store
+
+SCHEMAS: dict[Kind, pa.Schema] = {
+    "face": schema.FACE,
+    "behavior": schema.BEHAVIOR,
+    "audio": schema.AUDIO,
+    "description": schema.DESCRIPTION,
+}
+"""Rows of each kind."""
+NUMBERS: dict[Kind, tuple[str, ...]] = {
+    "face": ("box", "score", "embedding", "valence", "arousal"),
+    "behavior": ("multimodal", "vision", "patches"),
+}
+"""Columns that models read: one number that is not finite would spoil every frame of a window."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything extracted of one video.
+
+    Args:
+        probe: what the video holds.
+        faces: every face.
+        face_table: the same rows, all columns.
+        persons: who is seen, from left to right.
+        behavior: rows by prompt.
+        audio: rows; a modality that was not asked for has none.
+        reasons: why something is missing.
+        failed: whether no clip of any modality could be used.
+    """
+
+    probe: Probe
+    faces: Faces
+    face_table: pa.Table
+    persons: list[Person]
+    behavior: pa.Table
+    audio: pa.Table
+    reasons: list[str]
+    failed: bool
+
+    @property
+    def lip_areas(self) -> Float[ndarray, " rows"]:
+        """Inner-lip areas of all persons, NaN without a mesh."""
+        rows = np.concatenate([person.rows for person in self.persons] or [np.empty(0, dtype=np.int64)])
+        return nullable(self.face_table.take(rows), "lip_area")[:, 0]
+
+
+def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: Store) -> Features:
+    """Read and join a video's clips.
+
+    Raises:
+        FileNotFoundError: a clip has not been extracted.
+    """
+    tables = {kind: rows.empty_table() for kind, rows in SCHEMAS.items()}
+    found, broken = [], []
+    for modality in where:
+        tables[modality], parts = load_table(video, run, where, modality, store)
+        found += [(modality, part) for part in parts]
+        if spoilt := sum(part.table.num_rows for part in parts) - tables[modality].num_rows:
+            broken.append(f"{modality}: {spoilt} rows are not finite numbers, left out")
+    reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.status != "ok"}) + broken
+    failed = all(part.status == "failed" for _, part in found)
+    faces, table, people = who_is_who(tables["face"], run)
+    probe = load_probe(store, video.probe_key)
+    return Features(probe, faces, table, people, tables["behavior"], tables["audio"], reasons, failed)
+
+
+def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]]:
+    """A video's faces, its rows in their order, and the persons they make."""
+    table = table.sort_by([("frame", "ascending"), ("face", "ascending")])
+    faces = faces_of(table)
+    return faces, table, persons(faces, run.tracking)
+
+
+def load_table(
+    video: Video, run: Run, where: Mapping[Modality, str], modality: Modality, store: Store
+) -> tuple[pa.Table, list[Extracted]]:
+    """Read a modality's rows of all of a video's clips, those of finite numbers, and the clips.
+
+    Raises:
+        FileNotFoundError: a clip has not been extracted.
+    """
+    parts = [store.get(key) for key in keys_of(video, run, where, modality)]
+    joined = pa.concat_tables([part.table.replace_schema_metadata() for part in parts])
+    return _of_finite_numbers(joined, NUMBERS.get(modality, ())), parts
+
+
+def waveforms_of(audio: pa.Table, num_segments: int) -> list[Int16[ndarray, " _"]]:
+    """A video's waveforms by segment, empty where there is none."""
+    waveforms = [np.empty(0, dtype=np.int16)] * num_segments
+    for row in range(audio.num_rows):
+        waveforms[audio["segment"][row].as_py()] = audio["waveform"][row].values.to_numpy()
+    return waveforms
+
+
+def _of_finite_numbers(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    if all(_is_finite(table[name]) for name in names):
+        return table
+    finite = [all(_is_finite(table[name].slice(row, 1)) for name in names) for row in range(table.num_rows)]
+    return table.filter(pa.array(finite, pa.bool_()))
+
+
+def _is_finite(column: pa.ChunkedArray) -> bool:
+    values = column.combine_chunks().drop_null()
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    return bool(np.isfinite(values.to_numpy(zero_copy_only=False)).all())
+
+
+def faces_of(table: pa.Table) -> Faces:
+    """The faces of a video, from its rows of :data:`affect.storage.schema.FACE` in order."""
+    num = table.num_rows
+    meshed = table["shape"].is_valid().to_numpy(zero_copy_only=False)
+    proportions = np.full((num, len(FIRST)), np.nan)
+    proportions[meshed] = matrix(table["shape"].drop_null(), len(FIRST))
+    return Faces(
+        frame=array(table["frame"]),
+        time_s=array(table["time_s"]),
+        box=matrix(table["box"], 4).astype(np.float64),
+        score=array(table["score"]).astype(np.float64),
+        colors=matrix(table["colors"]),
+        shape=proportions,
+        thumbnail=matrix(table["thumbnail"], 3 * THUMBNAIL**2),
+    )

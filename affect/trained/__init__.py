@@ -1,0 +1,1 @@
+"""Trained models on disk, their embeddings and their predictions."""

@@ -1,0 +1,105 @@
+"""Embeddings and predictions of trained unimodal models: the inputs of the fusions.
+
+STORE/embedded/<model>/<track>-<address:16>/{frames,blocks}.arrow
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from numpy import ndarray
+from torch import nn
+
+from affect.audio.task import AudioTask
+from affect.corpus.track import Blocks, Series, Track
+from affect.learning import batches
+from affect.learning.batches import Outputs
+from affect.learning.task import TrackTask
+from affect.settings.names import Modality
+from affect.storage import schema
+from affect.storage.columns import matrix, rows_of
+from affect.storage.extracted import Extracted
+from affect.storage.store import Store, slug
+from affect.tracks.tables import TrackRef
+
+
+def embed(task: TrackTask, track: Track, outputs: Outputs) -> tuple[Series, Blocks | None]:
+    """What a trained unimodal model says of a track, from its windows' outputs."""
+    blocks = task.blocks(track, outputs) if isinstance(task, AudioTask) else None
+    return task.series(track, outputs), blocks
+
+
+def put_embedded(
+    store: Store, modality: Modality, model: str, task: TrackTask, network: nn.Module, track: Track, ref: TrackRef
+) -> None:
+    """Write what a unimodal model says of a track, blocks first: present frames mean that all is there."""
+    device = next(network.parameters()).device
+    series, blocks = embed(task, track, batches.run(task, network, track, device))
+    if blocks is not None:
+        num, per_segment, width = blocks.embedding.shape
+        columns = {
+            "segment": np.repeat(np.arange(num), per_segment),
+            "block": np.tile(np.arange(per_segment), num),
+            "embedding": rows_of(blocks.embedding.reshape(-1, width), pa.float32()),
+            "valence": blocks.prediction[..., 0].reshape(-1),
+            "arousal": blocks.prediction[..., 1].reshape(-1),
+            "valid": blocks.valid.reshape(-1),
+        }
+        table = pa.table(columns).cast(schema.EMBEDDED_BLOCKS)
+        store.put(embedded_key(model, modality, ref, "blocks"), Extracted(table))
+    columns = {
+        "frame": np.arange(track.num_frames),
+        "embedding": rows_of(series.embedding, pa.float32()),
+        "valence": series.prediction[:, 0],
+        "arousal": series.prediction[:, 1],
+        "valid": series.valid,
+    }
+    table = pa.table(columns).cast(schema.EMBEDDED_FRAMES)
+    store.put(embedded_key(model, modality, ref, "frames"), Extracted(table))
+
+
+def embedded_key(model: str, modality: Modality, ref: TrackRef, part: str = "frames") -> str:
+    """Key of what a unimodal model says of a track's frames or blocks."""
+    return f"embedded/{model}/{slug(ref.name)}-{ref.mark(modality)}/{part}.arrow"
+
+
+def with_embeddings(track: Track, ref: TrackRef, store: Store, models: Mapping[Modality, str]) -> Track:
+    """A track with what unimodal models say of it.
+
+    Args:
+        track: the track.
+        ref: where it came from.
+        store: where embeddings are.
+        models: addresses of the models, by modality.
+
+    Raises:
+        ValueError: a model has said nothing of it.
+    """
+    series: dict[Modality, Series] = {}
+    blocks = None
+    for modality, model in models.items():
+        try:
+            frames = store.get(embedded_key(model, modality, ref)).table
+            if modality == "audio":
+                said = store.get(embedded_key(model, modality, ref, "blocks")).table
+                blocks = _blocks(said, len(track.segments.ranges))
+        except FileNotFoundError:
+            raise ValueError(
+                f"track {track.name}: {store.uri} has no {modality} embeddings of model {model}; "
+                f"jobs/train.py with {modality} among its systems makes them"
+            ) from None
+        embedding, prediction, valid = _said(frames)
+        series[modality] = Series(embedding, prediction, valid)
+    return dataclasses.replace(track, series=series, blocks=blocks)
+
+
+def _said(table: pa.Table) -> tuple[ndarray, ndarray, ndarray]:
+    two = np.stack([table["valence"].to_numpy(), table["arousal"].to_numpy()], axis=1)
+    return matrix(table["embedding"]), two, table["valid"].to_numpy()
+
+
+def _blocks(table: pa.Table, num_segments: int) -> Blocks:
+    embedding, prediction, valid = _said(table)
+    valid = valid.reshape(num_segments, -1)
+    return Blocks(embedding.reshape(*valid.shape, -1), prediction.reshape(*valid.shape, 2), valid)
