@@ -1,30 +1,30 @@
-"""Loads what turns clips into rows."""
+"""The modalities, one line each; everything that goes through modalities goes through this list.
 
-from collections.abc import Callable
+A further modality is a folder beside ``affect/face`` and a line here: see "Add a modality" in affect/README.md.
+"""
 
-from affect.corpus.clip import Clip
-from affect.settings.names import Kind
-from affect.settings.run import Run
-from affect.storage.extracted import Extracted, Part, Save
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import cast
 
-Extractor = Callable[[Clip, Part | None, Save], Extracted]
-"""Turns a clip into rows, going on from a part of it, and says how far it is."""
+from affect.audio.modality import Audio
+from affect.behavior.modality import Behavior, Description
+from affect.face.modality import Face
+from affect.fusion.systems import Dcmmoe, Raav
+from affect.modality import Kind, Modality, System
 
+MODALITIES: dict[str, Modality] = {
+    "face": Face(),
+    "behavior": Behavior(),
+    "audio": Audio(),
+}
+"""By name, in the order in which they are assembled, trained and shown: what one needs stands before it."""
 
-def extractor(kind: Kind, run: Run, on: str) -> Extractor:
-    """Load what turns clips into rows of a kind, on a device: ``cuda`` or ``cpu``."""
-    if kind == "face":
-        from affect.face.clip import FaceClip
+FUSIONS: dict[str, System] = {"dcmmoe": Dcmmoe(), "raav": Raav()}
+"""Systems that read the embeddings of modalities' models, by name."""
 
-        return FaceClip(run.face, on)
-    if kind == "behavior":
-        from affect.behavior.clip import BehaviorClip
+KINDS = cast(Mapping[str, Kind], ChainMap(cast(dict[str, Kind], {"description": Description()}), MODALITIES))
+"""Everything that is extracted, by name, modalities first."""
 
-        return BehaviorClip(run.behavior, on)
-    if kind == "description":
-        from affect.behavior.describe import DescriptionClip
-
-        return DescriptionClip(run.behavior, run.description, on)
-    from affect.audio.clip import AudioClip
-
-    return AudioClip(run.audio)
+SYSTEMS = cast(Mapping[str, System], ChainMap(FUSIONS, MODALITIES))
+"""Everything that predicts, by name, modalities first."""

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from affect.pipeline import job
-from affect.settings.names import FIELDS, People
+from affect.settings.names import People
 from affect.settings.run import Run
 from affect.storage import files
 
@@ -53,9 +53,9 @@ def work(args: Predict) -> int:
     from affect.corpus.videos import find
     from affect.evaluation.submission import read_template, tracks_of
     from affect.pipeline.extract import extract
-    from affect.pipeline.graph import check_inference
     from affect.pipeline.predict import predict
     from affect.pipeline.report import films, pages
+    from affect.pipeline.streams import check_inference
     from affect.progress import say
     from affect.settings.recipes import caveat_of
     from affect.storage.store import Store
@@ -92,7 +92,7 @@ def work(args: Predict) -> int:
 
 
 NEEDS = ("affect.pipeline.predict", "affect.pipeline.report")
-UNLISTED = (*FIELDS.values(), "workers", "description")
+UNLISTED = (*Run.fields_of_systems().values(), "workers", "description")
 """Settings that are the trained models' own, or that nothing here reads."""
 main = job.entry(Predict, work, ("store", "out"), needs=NEEDS, trained=True, unlisted=UNLISTED)
 

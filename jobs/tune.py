@@ -12,7 +12,6 @@ import tyro
 
 from affect.pipeline import job
 from affect.settings import spaces
-from affect.settings.names import System
 from affect.settings.run import Run
 from affect.storage import files
 
@@ -23,7 +22,7 @@ class Tune:
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     """Every setting of the recipe; its own values are the first trial."""
-    system: System | None = None
+    system: str | None = None
     """What is searched; the recipe's last system if not given."""
     trials: int = 20
     """Trials in all."""
@@ -55,6 +54,7 @@ def work(args: Tune) -> int:
     """Search, train, judge, write."""
     from affect.console.exits import EXIT_PARTIAL
     from affect.corpus import affwild2, hints
+    from affect.modalities import SYSTEMS
     from affect.pipeline.assemble import assemble
     from affect.pipeline.demo import prepare_default
     from affect.pipeline.extract import extract
@@ -64,8 +64,8 @@ def work(args: Tune) -> int:
 
     system = args.system or args.run.systems[-1]
     run = replace(args.run, systems=(*args.run.reads(system), system))
-    own = spaces.DEMO_SPACES if run.name == "demo" else spaces.SPACES
-    space = spaces.check(spaces.parse(args.space) if args.space else own[system], run)
+    usual = SYSTEMS[system].demo_space if run.name == "demo" else SYSTEMS[system].space
+    space = spaces.check(spaces.parse(args.space) if args.space else usual, run)
     prepare_default(run, args.videos)
     check(run, args.folds)
     store, labels, points = Store(args.store), affwild2.read_splits(args.labels), hints.read(args.hints)

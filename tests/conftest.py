@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 
 from affect.corpus.videos import find
-from affect.pipeline import graph
+from affect.pipeline import streams
 from affect.settings import recipes
 from affect.settings.extraction import Pool
 from affect.settings.recipes import Places
@@ -67,49 +67,38 @@ def pools_here(local_ray: str) -> Iterator[None]:
 
 def _pool(rows: list[dict[str, Any]], actor: type, arguments: tuple[Any, ...], settings: Pool) -> Iterator[Any]:
     if not HERE[-1]:
-        yield from graph.pool(rows, actor, arguments, settings)
+        yield from streams.pool(rows, actor, arguments, settings)
         return
     made = actor(*arguments)
     for row in rows:
         yield {name: values[0] for name, values in made({name: [value] for name, value in row.items()}).items()}
 
 
-class _Clips:
-    """Clips through all stages, one after the other."""
-
-    def __init__(self, rows: list[dict[str, Any]], stages: list[Any]) -> None:
-        self._rows, self._stages = rows, stages
-
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """As a dataset has them."""
-        with pytest.MonkeyPatch.context() as patch:
-            for name in ("dump_traceback_later", "cancel_dump_traceback_later"):  # no clip ends this process
-                patch.setattr(faulthandler, name, lambda *_, **__: None)
-            for row in self._rows:
-                batch = {name: [value] for name, value in row.items()}
-                for stage in self._stages:
-                    batch = stage(batch)
-                yield {name: values[0] for name, values in batch.items()}
+def _extract_here(rows: list[dict[str, Any]], actors: list[Any]) -> Iterator[dict[str, Any]]:
+    """Clips through all stages, one after the other, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("dump_traceback_later", "cancel_dump_traceback_later"):  # no clip ends this process
+            patch.setattr(faulthandler, name, lambda *_, **__: None)
+        for row in rows:
+            batch = {name: [value] for name, value in row.items()}
+            for actor in actors:
+                batch = actor(batch)
+            yield {name: values[0] for name, values in batch.items()}
 
 
 def _install() -> None:
     """Let :func:`pools` decide where actors work."""
-    from affect.pipeline import extract, judge, predict, trunk
+    from affect.pipeline import graph
 
-    by_ray = extract._stream
+    by_ray = graph.extract
 
-    def stream(
-        run: Run, videos: Any, units: Any, kinds: Any, store: Any, where: Any, attempts: Any, tally: Any, again: bool
-    ) -> Any:
-        given = (run, videos, units, kinds, store, where, attempts, tally, again)
+    def extract(rows: Any, kinds: Any, run: Run, given: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
         if not HERE[-1]:
-            return by_ray(*given)
-        rows = [extract._row(videos[unit.video], unit, run) | {"again": again} for unit in units]
-        return _Clips(rows, [extract.Stage(kind, run, store, where, attempts, tally) for kind in kinds])
+            return by_ray(rows, kinds, run, given)
+        return _extract_here(rows, [graph.ExtractActor(kind, run, *given) for kind in kinds])
 
-    extract._stream = stream
-    for module in (judge, predict, trunk):
-        module.pool = _pool  # type: ignore[attr-defined]
+    graph.extract = extract
+    graph.pool = _pool  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session")

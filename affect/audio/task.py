@@ -12,6 +12,7 @@ from transformers import WavLMConfig, WavLMModel
 
 from affect import timeline
 from affect.audio.augment import augment
+from affect.audio.part import AudioPart
 from affect.audio.speaking import SILENCE
 from affect.audio.wavlm import WavlmRegressor, load_backbone, parameter_groups, sizes_of
 from affect.corpus.track import FULL_SCALE, Blocks, Series, Track
@@ -49,6 +50,11 @@ class AudioTask(TrackTask):
         shape = WavLMConfig(**backbone) if backbone else sizes_of(self._model.weights, self._model.revision)
         return WavlmRegressor(self._model, WavLMModel(shape))
 
+    def backbone_sizes(self, model: nn.Module) -> dict[str, Any]:
+        """Sizes of WavLM."""
+        assert isinstance(model, WavlmRegressor)
+        return model.sizes
+
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """The backbone's top at its own rate; pooling and head at the other."""
         assert isinstance(model, WavlmRegressor)
@@ -57,21 +63,21 @@ class AudioTask(TrackTask):
     def windows(self, track: Track) -> list[Window]:
         """The blocks of every segment with a waveform."""
         blocks = self._model.blocks
-        return [(int(i) * blocks, (int(i) + 1) * blocks) for i in np.flatnonzero(track.segments.audio_valid)]
+        return [(int(i) * blocks, (int(i) + 1) * blocks) for i in np.flatnonzero(_audio(track).valid)]
 
     def trains_on(self, track: Track, window: Window) -> bool:
         """Kept segments with enough annotated blocks."""
         segment = window[0] // self._model.blocks
         num_annotated = int((~np.isnan(track.block_gold[segment, :, 0])).sum())
-        return bool(track.segments.kept[segment]) and num_annotated >= self._model.min_blocks
+        return bool(_audio(track).kept[segment]) and num_annotated >= self._model.min_blocks
 
     def census(self, items: Sequence[Track]) -> str:
         """What the mouth filter and the labels leave of the segments."""
-        segments = [(track, i) for track in items for i in range(len(track.segments.kept))]
-        silent = sum(track.segments.verdict[i].startswith(SILENCE) for track, i in segments)
-        heard = [(track, i) for track, i in segments if track.segments.audio_valid[i]]
-        kept = [(track, i) for track, i in heard if track.segments.kept[i]]
-        rejected = [track.segments.verdict[i] for track, i in heard if not track.segments.kept[i]]
+        segments = [(track, i) for track in items for i in range(len(_audio(track).kept))]
+        silent = sum(_audio(track).verdict[i].startswith(SILENCE) for track, i in segments)
+        heard = [(track, i) for track, i in segments if _audio(track).valid[i]]
+        kept = [(track, i) for track, i in heard if _audio(track).kept[i]]
+        rejected = [_audio(track).verdict[i] for track, i in heard if not _audio(track).kept[i]]
         hidden, closed = (sum(word in verdict for verdict in rejected) for word in ("mouth seen", "mouth open"))
         rule, blocks = self._model.speaking, self._model.blocks
         learned = sum(self.trains_on(track, (i * blocks, (i + 1) * blocks)) for track, i in kept)
@@ -86,11 +92,12 @@ class AudioTask(TrackTask):
         """The waveform in [-1, 1], or what the frozen layers say of it where the track has that; its true length."""
         segment = window[0] // self._model.blocks
         gold = track.block_gold[segment]
-        if track.heard is None:
-            samples = track.segments.waveforms[segment][: self._samples]
+        part = _audio(track)
+        if part.frozen is None:
+            samples = part.waveforms[segment][: self._samples]
             length, x = len(samples), padded(samples, self._samples)
         else:
-            length, x = track.heard[segment].num_samples, track.heard[segment].states
+            length, x = part.frozen[segment].num_samples, part.frozen[segment].states
         whole: dict[str, Arrays] = {"x": x, "num_samples": np.array(length)}
         return Example({}, gold, ~np.isnan(gold).any(axis=1), whole)
 
@@ -106,24 +113,24 @@ class AudioTask(TrackTask):
 
     def predict(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
         """Every segment's blocks as frames, kept or not."""
-        return self._frames(track, outputs, np.ones(len(track.segments.kept), dtype=bool)).prediction
+        return self._frames(track, outputs, np.ones(len(_audio(track).kept), dtype=bool)).prediction
 
     def series(self, track: Track, outputs: Outputs) -> Series:
         """Blocks as frames, averaged over kept segments; valid where a kept segment covers the frame."""
-        if not (track.segments.kept & track.segments.audio_valid).any():
-            heard = self._frames(track, outputs, np.ones(len(track.segments.kept), dtype=bool))
+        if not (_audio(track).kept & _audio(track).valid).any():
+            heard = self._frames(track, outputs, np.ones(len(_audio(track).kept), dtype=bool))
             return Series(heard.embedding, heard.prediction, np.zeros(track.num_frames, dtype=bool))
-        return self._frames(track, outputs, track.segments.kept)
+        return self._frames(track, outputs, _audio(track).kept)
 
     def blocks(self, track: Track, outputs: Outputs) -> Blocks:
         """Blocks as RAAV's tokens; valid where the segment was kept and the block has frames."""
-        num, blocks = len(track.segments.kept), self._model.blocks
+        num, blocks = len(_audio(track).kept), self._model.blocks
         values = np.zeros((num, blocks, self._model.hidden + 2), dtype=np.float32)
         valid = np.zeros((num, blocks), dtype=bool)
         for (start, _), said in zip(outputs.windows, joined(outputs), strict=True):
             segment = start // blocks
             values[segment] = said
-            valid[segment] = track.segments.kept[segment] & (np.arange(blocks) < self._num_blocks(track, segment))
+            valid[segment] = _audio(track).kept[segment] & (np.arange(blocks) < self._num_blocks(track, segment))
         return Blocks(values[..., :-2], values[..., -2:], valid)
 
     def _num_blocks(self, track: Track, segment: int) -> int:
@@ -148,3 +155,8 @@ class AudioTask(TrackTask):
                 positions = timeline.block_positions(end - first, num, fps, full=bool(segments.full[segment]))
             parts.append((first, timeline.interpolate_blocks(said[:num], positions)))
         return covered_series(*timeline.overlap_mean(track.num_frames, parts, self._model.hidden + 2))
+
+
+def _audio(track: Track) -> AudioPart:
+    part: AudioPart = track.parts["audio"]
+    return part

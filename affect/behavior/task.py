@@ -8,6 +8,7 @@ from numpy import ndarray
 
 from affect import timeline
 from affect.behavior.mamba import Mamba
+from affect.behavior.part import BehaviorPart
 from affect.corpus.track import Series, Track
 from affect.learning.batches import Example, Outputs, Window
 from affect.learning.task import TrackTask, covered_series, joined, overlap
@@ -52,16 +53,18 @@ class BehaviorTask(TrackTask):
 
     def points(self, track: Track) -> Points | None:
         """What the model reads of a track; None if no segment has states."""
-        segments, patches = track.segments, track.segments.patches
-        if not segments.behavior_valid.any():
+        part: BehaviorPart = track.parts["behavior"]
+        patches = part.patches
+        if not part.valid.any():
             return None
         if self._model.states == "dense":
             num, most = len(patches.segment), int(np.bincount(patches.segment).max())
+            patch_gold = timeline.range_means(track.gold, patches.ranges)
             there = np.ones(num, dtype=bool)  # a segment without states has no patches
-            return Points(patches.states, np.arange(num), patches.ranges, track.patch_gold, there, most)
-        states: ndarray = getattr(segments, self._model.states)
-        nearest = timeline.nearest_valid(segments.behavior_valid)
-        return Points(states, nearest, segments.ranges, track.segment_gold, segments.behavior_valid, 1)
+            return Points(patches.states, np.arange(num), patches.ranges, patch_gold, there, most)
+        states: ndarray = getattr(part, self._model.states)
+        nearest = timeline.nearest_valid(part.valid)
+        return Points(states, nearest, track.segments.ranges, track.segment_gold, part.valid, 1)
 
     def windows(self, track: Track) -> list[Window]:
         """Windows of points; none if no segment has states."""

@@ -14,11 +14,10 @@ from affect.corpus import video
 from affect.corpus.video import MediaError
 from affect.corpus.videos import Places, as_list, find
 from affect.device import at_hand
-from affect.modalities import extractor
-from affect.plan.addresses import prompts_of, wanted_features
+from affect.modalities import KINDS
+from affect.plan.addresses import DESCRIPTION, prompts_of, wanted_features
 from affect.plan.clips import MISNAMED, key_of, make_clip, num_clips, unit_keys
 from affect.progress import say
-from affect.settings.names import Kind
 from affect.settings.run import Run
 from affect.storage.extracted import keep_none
 from affect.storage.state import State, States
@@ -132,9 +131,9 @@ def replay(run: Run, videos: Places, wanted: str, tracks: list[str], *, describe
     if number and int(number) >= total:
         raise ValueError(f"--only {wanted}: {stem} has clips 0 to {total - 1}")
     code = EXIT_OK
-    kinds: list[Kind] = [*run.extracted, *(["description"] if describe else [])]  # type: ignore[list-item]
+    kinds: list[str] = [*run.extracted, *([DESCRIPTION] if describe else [])]
     for kind in kinds:
-        work = extractor(kind, run, at_hand() if getattr(run, kind).num_gpus else "cpu")
+        work = KINDS[kind].extractor(run, at_hand() if KINDS[kind].stage(run).num_gpus else "cpu")
         for clip in [int(number)] if number else range(total):
             start = time.monotonic()
             try:

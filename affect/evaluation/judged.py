@@ -12,10 +12,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from affect.fusion.task import FusionTask
+from affect.modalities import MODALITIES
 from affect.plan.addresses import feature_addresses
 from affect.progress import say
 from affect.settings.address import address
-from affect.settings.names import MODALITIES, Modality
 from affect.settings.run import Run
 from affect.storage import files, schema
 from affect.storage.columns import matrix, rows_of
@@ -35,14 +35,14 @@ class Judged(NamedTuple):
 
     prediction: Float[ndarray, "frames 2"]
     gates: Float[ndarray, "frames sources"]
-    without: Mapping[Modality, Float[ndarray, "frames 2"]]
+    without: Mapping[str, Float[ndarray, "frames 2"]]
 
 
 def usable(models: Sequence[Model], run: Run) -> list[Model]:
     """Models whose features this run extracts; the others are said."""
     features, kept = feature_addresses(run), []
     for model in models:
-        other = [m for m, mark in model.features.items() if features.get(m) != mark]  # type: ignore[call-overload]
+        other = [m for m, mark in model.features.items() if features.get(m) != mark]
         if other:
             say(f"left out: {model.title} {model.uri}: it was trained on other {', '.join(other)} features")
         else:
@@ -56,7 +56,7 @@ def judged_name(model: Model, ref: TrackRef) -> str:
 
 
 def judged_table(judged: Judged) -> pa.Table:
-    """Answers on a track as rows of :data:`affect.storage.schema.JUDGED`."""
+    """Answers on a track as rows of :func:`affect.storage.schema.judged`."""
     num = len(judged.prediction)
     columns: dict[str, Any] = {
         "frame": np.arange(num),
@@ -67,7 +67,7 @@ def judged_table(judged: Judged) -> pa.Table:
     for modality in MODALITIES:
         values = judged.without.get(modality, np.full((num, 2), np.nan))
         columns |= {f"without_{modality}_{name}": values[:, i] for i, name in enumerate(("valence", "arousal"))}
-    return pa.table(columns).cast(schema.JUDGED)
+    return pa.table(columns).cast(schema.judged(MODALITIES))
 
 
 def read_judged(model: Model, ref: TrackRef) -> Judged:

@@ -14,7 +14,7 @@ from rich.table import Table
 from affect import concordance
 from affect.concordance import Moments, Score
 from affect.evaluation import late
-from affect.settings.names import MODALITIES, Modality
+from affect.modalities import MODALITIES
 from affect.settings.recipes import PUBLISHED, Published
 from affect.storage import schema
 
@@ -37,9 +37,9 @@ class Answers:
     """
 
     title: str
-    modalities: tuple[Modality, ...]
+    modalities: tuple[str, ...]
     tracks: Mapping[str, Float[ndarray, "_ 2"]]
-    without: Mapping[Modality, Mapping[str, ndarray]] = field(default_factory=dict)
+    without: Mapping[str, Mapping[str, ndarray]] = field(default_factory=dict)
     gates: Mapping[str, ndarray] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
@@ -112,7 +112,7 @@ def late_fusion(answers: Sequence[Answers], truth: Truth) -> LateFusion:
         edges = np.cumsum([len(truth.gold[name]) for name in own])[:-1]
         tracks |= zip(own, np.split(fused[video], edges), strict=True)
     listed = "; ".join(f"{a.title} {v:.2f} / {w:.2f}" for a, (v, w) in zip(answers, weights, strict=True))
-    return LateFusion(Answers(LATE, MODALITIES, tracks), f"of valence / arousal: {listed}")
+    return LateFusion(Answers(LATE, tuple(MODALITIES), tracks), f"of valence / arousal: {listed}")
 
 
 def scores_table(answers: Sequence[Answers], truth: Truth, title: str, *, paper: bool = False) -> Table:

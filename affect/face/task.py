@@ -4,6 +4,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from affect.corpus.track import Series, Track
+from affect.face.part import FacePart
 from affect.face.transformer import FaceTransformer as FaceTransformerModel
 from affect.learning.batches import Example, Outputs, Window
 from affect.learning.task import TrackTask, frame_example, frame_series, frame_spread, frame_windows
@@ -28,18 +29,23 @@ class FaceTask(TrackTask):
 
     def windows(self, track: Track) -> list[Window]:
         """Windows of T frames; none if the face was never found."""
-        if not track.face_valid.any():
+        if not _face(track).valid.any():
             return []
         return frame_windows(track.num_frames, self._model.window_frames, self._model.window_hop_frames)
 
     def example(self, track: Track, window: Window) -> Example:
         """Embeddings, those of unseen frames filled from the nearest."""
-        return frame_example(track, window, {"x": track.face_embedding[slice(*window)]})
+        return frame_example(track, window, {"x": _face(track).embedding[slice(*window)]})
 
     def series(self, track: Track, outputs: Outputs) -> Series:
         """Overlap mean."""
-        return frame_series(track, outputs, track.face_valid, self._model.hidden)
+        return frame_series(track, outputs, _face(track).valid, self._model.hidden)
 
     def spread(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
         """Of windows of frames."""
         return frame_spread(track, outputs)
+
+
+def _face(track: Track) -> FacePart:
+    part: FacePart = track.parts["face"]
+    return part

@@ -1,4 +1,4 @@
-"""Second fusion: a reliability gate over face and behaviour, and a bottleneck through which they hear the voice."""
+"""RAAV, the second fusion: a reliability gate over visual modalities, and a bottleneck of audio tokens."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,20 +6,17 @@ from torch import Tensor, nn
 
 from affect.layers import FusionOutput, gated_softmax, sinusoids_at
 from affect.settings.models import Raav
-from affect.settings.names import Modality
-
-VISUAL: tuple[Modality, Modality] = ("face", "behavior")
 
 
 class ReliabilityGate(nn.Module):
-    """How far each visual modality is trusted at a frame.
+    """Weight of each visual modality at a frame.
 
         s_m = w''_m . Drop(GELU(W'_m x_m + b'_m)) + b''_m + log(p_m / sum p),   -inf where m is invalid
         z   = sum over m of softmax(s)_m x_m,                                    0 where none is valid
 
     x_m is a modality's projected frame, p_m its prior.
 
-    Source: paper (arXiv 2603.13056), reliability-aware fusion.
+    Source: paper (arXiv 2603.13056), reliability-aware fusion; spec section 7.
     """
 
     log_prior: Tensor
@@ -35,10 +32,10 @@ class ReliabilityGate(nn.Module):
         self.score = nn.ModuleDict(
             {
                 m: nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(width, 1))
-                for m in VISUAL
+                for m in settings.priors
             }
         )
-        priors = torch.tensor([settings.face_prior, settings.behavior_prior])
+        priors = torch.tensor(list(settings.priors.values()))
         self.register_buffer("log_prior", torch.log(priors / priors.sum()), persistent=False)
 
     def forward(
@@ -53,21 +50,21 @@ class ReliabilityGate(nn.Module):
         Returns:
             z and the weights.
         """
-        scores = torch.cat([self.score[m](x[:, :, i]) for i, m in enumerate(VISUAL)], dim=-1)  # (B, T, M)
+        scores = torch.cat([score(x[:, :, i]) for i, score in enumerate(self.score.values())], dim=-1)  # (B, T, M)
         gates = gated_softmax(scores + self.log_prior, valid)
         return torch.einsum("btm,btmh->bth", gates, x), gates
 
 
 class AudioBottleneck(nn.Module):
-    """A few learned latents that read the audio tokens, and the frames that read the latents.
+    """Learned latents that attend to the audio tokens, and frames that attend to the latents.
 
         B_a = LN(L_0 + Attn(L_0, tok, tok))
         Z_0 = LN(z + CrossAttn(LN(z), B_a, B_a));    no token left: Z_0 = LN(z), the outer one
 
     tok are the projected audio blocks, L_0 the latents, z the frames.
 
-    Source: paper (arXiv 2603.13056), reliability-aware fusion.
-    Differs: without tokens the authors' code passes z on as it is, so that the scale jumps from segment to segment.
+    Source: paper (arXiv 2603.13056), reliability-aware fusion; spec section 7.
+    Differs: without tokens the authors' code passes z on unchanged, so that the scale jumps from segment to segment.
     """
 
     def __init__(self, settings: Raav) -> None:
@@ -88,7 +85,7 @@ class AudioBottleneck(nn.Module):
     def forward(
         self, z: Float[Tensor, "B T H"], tokens: Float[Tensor, "B K H"], valid: Bool[Tensor, "B K"]
     ) -> Float[Tensor, "B T H"]:
-        """Let each frame hear the segment.
+        """Add the segment's audio to each frame.
 
         Args:
             z: fused visual frames.
@@ -98,27 +95,27 @@ class AudioBottleneck(nn.Module):
         Returns:
             Z_0.
         """
-        heard = valid.any(dim=-1, keepdim=True)  # (B, 1)
+        has_tokens = valid.any(dim=-1, keepdim=True)  # (B, 1)
         latents = self.latents.expand(len(z), -1, -1)
-        # A segment without tokens listens to all of them, so that its softmax is finite, and what it heard is dropped.
-        attended, _ = self.listen(latents, tokens, tokens, key_padding_mask=~valid & heard, need_weights=False)
+        # A segment without tokens attends to all of them, so that its softmax is finite; the result is dropped.
+        attended, _ = self.listen(latents, tokens, tokens, key_padding_mask=~valid & has_tokens, need_weights=False)
         bottleneck = self.latent_norm(latents + attended)
         query = self.query_norm(z)
         read, _ = self.read(query, bottleneck, bottleneck, need_weights=False)
-        return self.out_norm(z + read.masked_fill(~heard[..., None], 0))
+        return self.out_norm(z + read.masked_fill(~has_tokens[..., None], 0))
 
 
 class RAAV(nn.Module):
-    """Valence and arousal of each frame of a segment from face, behaviour and four seconds of voice.
+    """Valence and arousal of each frame of a segment from visual modalities and the audio of its four seconds.
 
-        x_m   = valid_m W_m [embedding; prediction]      m in face, behaviour
-        z     = gate(x_face, x_behaviour)                 :class:`ReliabilityGate`
+        x_m   = valid_m W_m [embedding; prediction]       m visual: face, behaviour
+        z     = gate(x)                                   :class:`ReliabilityGate`
         tok   = W_a [embedding; prediction]               one per audio block
         Z_0   = bottleneck(z, tok)                        :class:`AudioBottleneck`; 0 where nothing visual is valid
         y     = Transformer layer(s) over the frames, pre-norm, GELU
         e     = GELU(W_1 LN(y));   v, a = W_2 Drop(e)
 
-    e is the embedding. Where nothing visual is valid the voice has no frame to change, and v, a say nothing. With
+    e is the embedding. Where nothing visual is valid, audio has no frame to change, and v, a mean nothing. With
     ``positions``, sinusoids of the seconds from the segment's start are added to z and to tok: a frame's own, and the
     middle of each block of a second.
 
@@ -132,12 +129,13 @@ class RAAV(nn.Module):
 
         Args:
             settings: sizes, dropout, priors and the switch of positions.
-            input_widths: width of the input of ``face``, ``behavior`` and ``audio``.
+            input_widths: width of the input of each visual modality and of the audio.
         """
         super().__init__()
         width, dropout = settings.hidden, settings.dropout
         self.positions = settings.positions
-        self.project = nn.ModuleDict({m: nn.Linear(input_widths[m], width) for m in (*VISUAL, "audio")})
+        self.visual, self.audio = tuple(settings.priors), settings.audio
+        self.project = nn.ModuleDict({m: nn.Linear(input_widths[m], width) for m in (*self.visual, self.audio)})
         self.gate = ReliabilityGate(settings)
         self.bottleneck = AudioBottleneck(settings)
         self.layers = nn.ModuleList(
@@ -158,32 +156,30 @@ class RAAV(nn.Module):
 
     def forward(
         self,
-        face: Float[Tensor, "B T Df"],
-        behavior: Float[Tensor, "B T Db"],
         audio: Float[Tensor, "B K Da"],
-        visual_valid: Bool[Tensor, "B 2 T"],
+        visual_valid: Bool[Tensor, "B M T"],
         audio_valid: Bool[Tensor, "B K"],
         padding: Bool[Tensor, "B T"],
         time_s: Float[Tensor, "B T"] | None = None,
+        **visual: Float[Tensor, "B T _"],
     ) -> FusionOutput:
         """Fuse a batch of segments.
 
         Args:
-            face: embedding and prediction of the face at each frame.
-            behavior: the same of the behaviour.
-            audio: the same of each audio block.
-            visual_valid: true where face (0) and behaviour (1) have evidence.
+            audio: embedding and prediction of the audio at each block.
+            visual_valid: true where a visual modality has evidence, in the order of the priors.
             audio_valid: false for blocks that were rejected or are missing.
             padding: true for frames that only fill the segment; each segment has at least one that does not.
             time_s: seconds of each frame from the segment's start; only positions read them.
+            **visual: embedding and prediction of each visual modality (``face``, ``behavior``) at each frame.
 
         Returns:
-            Prediction, embedding and the weights of face and behaviour at each frame.
+            Prediction, embedding and the weights of the visual modalities at each frame.
         """
-        valid = (visual_valid & ~padding[:, None]).mT  # (B, T, 2)
-        x = torch.stack([self.project["face"](face), self.project["behavior"](behavior)], dim=2)  # (B, T, 2, H)
-        z, gates = self.gate(x.masked_fill(~valid[..., None], 0), valid)  # (B, T, H), (B, T, 2)
-        tokens = self.project["audio"](audio)  # (B, K, H)
+        valid = (visual_valid & ~padding[:, None]).mT  # (B, T, M)
+        x = torch.stack([self.project[m](visual[m]) for m in self.visual], dim=2)  # (B, T, M, H)
+        z, gates = self.gate(x.masked_fill(~valid[..., None], 0), valid)  # (B, T, H), (B, T, M)
+        tokens = self.project[self.audio](audio)  # (B, K, H)
         if self.positions:
             assert time_s is not None
             z = z + sinusoids_at(time_s, like=z)

@@ -1,4 +1,4 @@
-"""How the fusions are fed: windows of what the unimodal models say."""
+"""Tasks of the fusions: windows of the unimodal models' outputs in, one answer per frame out."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,35 +13,34 @@ from torch import Tensor, nn
 from affect import timeline
 from affect.corpus.track import Series, Track
 from affect.fusion.dcmmoe import DCMMOE
-from affect.fusion.raav import RAAV, VISUAL
+from affect.fusion.raav import RAAV
 from affect.layers import FusionOutput
 from affect.learning.batches import Arrays, Batch, Example, Outputs, Window
 from affect.learning.task import TrackTask, frame_example, frame_series, frame_spread, frame_windows, overlap
 from affect.settings.models import Dcmmoe, Raav
-from affect.settings.names import MODALITIES, Modality
 
 ASKS = " asks "
 """Between the two modalities of an expert's name."""
 
 
 class FusionTask(TrackTask):
-    """What both fusions share: evidence, and frames that no modality saw."""
+    """Base of the tasks of both fusions: evidence, and frames without any."""
 
-    modalities: tuple[Modality, ...]
-    """What is fused."""
-    evidence: tuple[Modality, ...]
-    """Those of which any has to see or hear the person for an answer at a frame."""
+    modalities: tuple[str, ...]
+    """Modalities that are fused."""
+    evidence: tuple[str, ...]
+    """Modalities of which at least one has to be valid for an answer at a frame."""
     sources: tuple[str, ...]
-    """What the gates weigh, in their order."""
+    """Names of the gates' weights, in their order."""
     hidden: int
     """H, width of the embedding."""
 
     def seen(self, track: Track) -> Bool[ndarray, " frames"]:
-        """Frames at which there is evidence of the person."""
+        """Frames with evidence of the person."""
         return np.any([track.series[m].valid for m in self.evidence], axis=0)
 
     def series(self, track: Track, outputs: Outputs) -> Series:
-        """Overlap mean; a frame without evidence takes what the nearest one with evidence has."""
+        """Overlap mean; a frame without evidence takes the values of the nearest frame with evidence."""
         series = frame_series(track, outputs, self.seen(track), self.hidden)
         if not series.valid.any():
             return series
@@ -49,11 +48,11 @@ class FusionTask(TrackTask):
         return Series(series.embedding[nearest], series.prediction[nearest], series.valid)
 
     def gates(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames sources"]:
-        """Weight of every source at every frame, overlap mean; 0 where there is no evidence."""
+        """Weight of every source at every frame: overlap mean, 0 where there is no evidence."""
         return overlap(track.num_frames, outputs.windows, outputs.gates, len(self.sources))
 
-    def trust(self, track: Track, outputs: Outputs) -> dict[Modality, Float[ndarray, " frames"]]:
-        """Share of each modality in the gates, those that the gates weigh: an expert of two counts half for each."""
+    def trust(self, track: Track, outputs: Outputs) -> dict[str, Float[ndarray, " frames"]]:
+        """Share of each weighed modality in the gates; an expert of two modalities counts half for each."""
         gates = self.gates(track, outputs)
         parts = [source.split(ASKS) for source in self.sources]
         shares = {m: np.array([part.count(m) / len(part) for part in parts]) for m in self.modalities}
@@ -72,12 +71,12 @@ class DcmmoeTask(FusionTask):
         widths: width of each modality's embedding.
     """
 
-    def __init__(self, settings: Dcmmoe, widths: Mapping[Modality, int]) -> None:
-        """Remember the settings."""
+    def __init__(self, settings: Dcmmoe, widths: Mapping[str, int]) -> None:
+        """Keep the settings."""
         self._model, self.settings, self.hidden = settings, settings.fit, settings.hidden
         self.modalities = self.evidence = settings.modalities
-        self.sources = tuple(f"{asks}{ASKS}{told}" for asks, told in permutations(self.modalities, 2))
-        self._widths = {str(m): widths[m] + 2 for m in self.modalities}
+        self.sources = tuple(f"{query}{ASKS}{context}" for query, context in permutations(self.modalities, 2))
+        self._widths = {m: widths[m] + 2 for m in self.modalities}
 
     def build(self) -> DCMMOE:
         """Fresh weights."""
@@ -90,27 +89,27 @@ class DcmmoeTask(FusionTask):
         return frame_windows(track.num_frames, self._model.window_frames, self._model.window_hop_frames)
 
     def example(self, track: Track, window: Window) -> Example:
-        """``[embedding; prediction]`` of each modality; what it is at an invalid frame changes nothing."""
+        """``[embedding; prediction]`` of each modality; values at invalid frames have no effect."""
         cut = slice(*window)
-        series = {str(m): track.series[m] for m in self.modalities}
+        series = {m: track.series[m] for m in self.modalities}
         inputs: dict[str, Arrays] = {m: (s.embedding[cut], s.prediction[cut]) for m, s in series.items()}
         inputs["valid"] = np.stack([s.valid[cut] for s in series.values()], axis=1)
         return frame_example(track, window, inputs)
 
     def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Take modalities away."""
+        """Drop modalities."""
         valid = inputs["valid"]
         kept = kept_modalities(valid.any(dim=1), self._model.modality_dropout, generator)
         return {**inputs, "valid": valid & kept[:, None]}
 
     def forward(self, model: nn.Module, batch: Batch) -> FusionOutput:
         """Modalities as one dictionary."""
-        features = {str(m): batch.inputs[m] for m in self.modalities}
+        features = {m: batch.inputs[m] for m in self.modalities}
         return model(features=features, valid=batch.inputs["valid"].mT, padding=batch.padding)
 
 
 class SegmentFrames(tuple[int, int]):
-    """The window ``[f0, f1)`` of a segment, which knows its number: a hole in the timestamps gives two the same frames.
+    """The window ``[f0, f1)`` of a segment with its number: where timestamps have a gap, two have the same frames.
 
     Args:
         window: first frame, and the frame that it ends before.
@@ -120,34 +119,33 @@ class SegmentFrames(tuple[int, int]):
     segment: int
 
     def __new__(cls, window: tuple[int, int], segment: int) -> "SegmentFrames":
-        """Make the pair and remember the number."""
+        """Make the pair and keep the number."""
         made = super().__new__(cls, window)
         made.segment = segment
         return made
 
     def __reduce__(self) -> tuple[type, tuple[tuple[int, int], int]]:
-        """Travel with the number."""
+        """Pickle with the number."""
         return SegmentFrames, ((self[0], self[1]), self.segment)
 
 
 class RaavTask(FusionTask):
     """RAAV on segments of frames with their audio blocks.
 
-    The voice changes what is said of a face or a behaviour that is seen; where neither is, RAAV has no frame to say
-    anything of (Z_0 = 0), so that a frame is not valid by the voice alone and takes the nearest valid one's answer.
+    Audio changes the answer at frames where a visual modality is valid. Where none is, RAAV has no frame (Z_0 = 0): the
+    frame is not valid, and takes the answer of the nearest valid one.
 
     Args:
         settings: of the model.
         widths: width of each modality's embedding.
     """
 
-    modalities = MODALITIES
-    evidence = sources = VISUAL
-
-    def __init__(self, settings: Raav, widths: Mapping[Modality, int]) -> None:
-        """Remember the settings."""
+    def __init__(self, settings: Raav, widths: Mapping[str, int]) -> None:
+        """Keep the settings."""
         self._model, self.settings, self.hidden = settings, settings.fit, settings.hidden
-        self._widths = {str(m): width + 2 for m, width in widths.items()}
+        self.modalities = settings.reads
+        self.evidence = self.sources = tuple(settings.priors)
+        self._widths = {m: width + 2 for m, width in widths.items()}
 
     def build(self) -> RAAV:
         """Fresh weights."""
@@ -161,25 +159,26 @@ class RaavTask(FusionTask):
         return [SegmentFrames((a, b), number) for number, (a, b) in enumerate(ranges) if b > a]
 
     def example(self, track: Track, window: Window) -> Example:
-        """Face and behaviour per frame, audio per block."""
-        assert track.blocks is not None and isinstance(window, SegmentFrames)
-        cut, blocks, segment = slice(*window), track.blocks, window.segment
-        series = {m: track.series[m] for m in MODALITIES if m in VISUAL}
-        inputs: dict[str, Arrays] = {str(m): (s.embedding[cut], s.prediction[cut]) for m, s in series.items()}
+        """Visual modalities per frame, audio per block."""
+        blocks = track.blocks
+        assert blocks is not None and blocks.modality == self._model.audio and isinstance(window, SegmentFrames)
+        cut, segment = slice(*window), window.segment
+        series = {m: track.series[m] for m in self.sources}
+        inputs: dict[str, Arrays] = {m: (s.embedding[cut], s.prediction[cut]) for m, s in series.items()}
         inputs["visual_valid"] = np.stack([s.valid[cut] for s in series.values()], axis=1)
         inputs["time_s"] = track.time_s[cut] - track.segments.start_s[segment]
         audio = (blocks.embedding[segment], blocks.prediction[segment])
         return frame_example(track, window, inputs, {"audio": audio, "audio_valid": blocks.valid[segment]})
 
     def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Take modalities away."""
+        """Drop modalities."""
         visual, audio = inputs["visual_valid"], inputs["audio_valid"]
-        there = torch.cat([visual.any(dim=1), audio.any(dim=1, keepdim=True)], dim=1)  # (B, 3)
-        kept = kept_modalities(there, self._model.modality_dropout, generator)
-        return {**inputs, "visual_valid": visual & kept[:, None, :2], "audio_valid": audio & kept[:, 2:]}
+        present = torch.cat([visual.any(dim=1), audio.any(dim=1, keepdim=True)], dim=1)  # (B, M + 1)
+        kept = kept_modalities(present, self._model.modality_dropout, generator)
+        return {**inputs, "visual_valid": visual & kept[:, None, :-1], "audio_valid": audio & kept[:, -1:]}
 
     def forward(self, model: nn.Module, batch: Batch) -> FusionOutput:
-        """Evidence as the model has it, modality first."""
+        """Evidence with the modality first."""
         inputs = {**batch.inputs, "visual_valid": batch.inputs["visual_valid"].mT}
         return model(**inputs, padding=batch.padding)
 
@@ -191,25 +190,27 @@ class RaavTask(FusionTask):
         return np.clip(np.stack(smoothed, axis=1), -1, 1)
 
 
-def kept_modalities(there: Bool[Tensor, "B M"], probability: float, generator: torch.Generator) -> Bool[Tensor, "B M"]:
-    """Which modalities training windows keep: each is lost with a probability, but never the last one that is there.
+def kept_modalities(
+    present: Bool[Tensor, "B M"], probability: float, generator: torch.Generator
+) -> Bool[Tensor, "B M"]:
+    """Draw the modalities that training windows keep: each is dropped with a probability, but never the last one.
 
     Args:
-        there: which modalities a window has any evidence of.
-        probability: of losing one.
+        present: modalities of which a window has any evidence.
+        probability: of dropping one.
         generator: on the CPU.
     """
     if probability == 0:
-        return torch.ones_like(there)
-    kept = (torch.rand(there.shape, generator=generator) >= probability).to(there.device)
-    return kept | ~(kept & there).any(dim=1, keepdim=True)
+        return torch.ones_like(present)
+    kept = (torch.rand(present.shape, generator=generator) >= probability).to(present.device)
+    return kept | ~(kept & present).any(dim=1, keepdim=True)
 
 
-def without(track: Track, modality: Modality) -> Track:
-    """A track as it would be if a modality had seen nothing of it."""
+def without(track: Track, modality: str) -> Track:
+    """A track without the evidence of a modality."""
     series = track.series[modality]
     blind = replace(series, valid=np.zeros_like(series.valid))
     blocks = track.blocks
-    if modality == "audio" and blocks is not None:
+    if blocks is not None and blocks.modality == modality:
         blocks = replace(blocks, valid=np.zeros_like(blocks.valid))
     return replace(track, series={**track.series, modality: blind}, blocks=blocks)

@@ -9,7 +9,7 @@ from numpy import ndarray
 from torch import nn
 
 from affect import timeline
-from affect.corpus.track import Series, Track
+from affect.corpus.track import Blocks, Series, Track
 from affect.layers import FusionOutput, Output
 from affect.learning.batches import Arrays, Batch, Example, Outputs, Task, Window
 
@@ -32,6 +32,14 @@ class TrackTask(Task):
     @abstractmethod
     def series(self, track: Track, outputs: Outputs) -> Series:
         """What the model says of every frame."""
+
+    def blocks(self, track: Track, outputs: Outputs) -> Blocks | None:
+        """Outputs per block of each segment, of a model that has them."""
+        return None
+
+    def backbone_sizes(self, model: nn.Module) -> dict[str, Any]:
+        """Sizes of the model's pretrained part, as :meth:`shell` reads them."""
+        return {}
 
     def predict(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
         """Valence and arousal of every frame."""

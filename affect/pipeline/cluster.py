@@ -11,7 +11,6 @@ import ray
 from ray._private.state import state
 
 from affect.settings.extraction import Pool
-from affect.settings.names import Kind
 from affect.settings.run import Run
 from affect.settings.training import Workers
 
@@ -253,13 +252,13 @@ READING_CPUS = 0.1
 """CPUs that Ray Data keeps for reading rows."""
 
 
-def check_pools(run: Run, kinds: Iterable[Kind]) -> None:
+def check_pools(run: Run, kinds: Iterable[str]) -> None:
     """Check that the actors that all stages start with fit on the nodes at once and leave something for reading.
 
     Raises:
         ValueError: they do not; names the stage that has no room and the node that comes nearest.
     """
-    pools: dict[Kind, Pool] = {kind: getattr(run, kind) for kind in kinds}
+    pools: dict[str, Pool] = {kind: getattr(run, kind) for kind in kinds}
     shares = [share_of(f"--{kind}", pool) for kind, pool in pools.items() for _ in range(pool.min_actors)]
     largest = max(pools, key=lambda kind: (pools[kind].num_gpus, pools[kind].num_cpus))
     flags = f"--{largest}.num-cpus" + (f" and --{largest}.num-gpus" if pools[largest].num_gpus else "")

@@ -13,29 +13,27 @@ from affect.console.exits import EXIT_OK
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
 from affect.corpus.videos import Places, find
+from affect.modalities import KINDS, SYSTEMS
 from affect.pipeline.cluster import actors, check_pools, room
-from affect.pipeline.graph import MODEL_BYTES, check_inference
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.report import at_once
+from affect.pipeline.streams import MODEL_BYTES, check_inference
 from affect.plan.addresses import feature_addresses, wanted_features
 from affect.plan.clips import Video, load_probe, missing_units, unit_seconds
 from affect.progress import say
 from affect.settings.address import address
 from affect.settings.extraction import Pool
-from affect.settings.names import Kind, System
 from affect.settings.run import Run
 from affect.storage import files, speed
 from affect.storage.state import Head
 from affect.storage.store import Store
 from affect.timeline import duration
-from affect.trained.models import Model, load_model, settings_address
+from affect.trained.models import Model, load_model
 from affect.trained.runs import read_run, run_name
 
 GIB = 1 << 30
 MAX_NAMED = 20
 """Labels that are named of those that something is wrong with."""
-ASSUMED_BYTES: dict[Kind, float] = {"face": 40e3, "behavior": 30e3, "description": 300.0, "audio": 64e3}
-"""Bytes per second of video, before anything was written: of the true sizes."""
 ASSUMED_START_S = 15.0
 SLOW_S = 10.0
 """Seconds of work per second of video beyond which a GPU is advised."""
@@ -119,7 +117,7 @@ def extraction(
     for kind in kinds:
         own = [unit for unit in units if kind in unit.missing]
         to_do = sum(unit_seconds(probed[unit.video], unit, run) for unit in own)
-        pool: Pool = getattr(run, kind)
+        pool: Pool = KINDS[kind].stage(run)
         known = speed.measured(store.uri, kind, where[kind])
         rate, source = _rate(kind, run, probed, store, known)
         num = actors(pool, len(units))
@@ -145,7 +143,7 @@ def extraction(
     return found, probed
 
 
-def _rate(kind: Kind, run: Run, probed: Sequence[Video], store: Store, known: speed.Speed | None) -> tuple[float, str]:
+def _rate(kind: str, run: Run, probed: Sequence[Video], store: Store, known: speed.Speed | None) -> tuple[float, str]:
     """Seconds of an actor per second of video, and where that is from."""
     if known:
         return known.work_s / known.amount, f"measured in {known.runs} runs"
@@ -154,20 +152,20 @@ def _rate(kind: Kind, run: Run, probed: Sequence[Video], store: Store, known: sp
     return found.work_s, f"ESTIMATED, nothing was measured yet: {found.words}"
 
 
-def _bytes(store: Store, kind: Kind, mark: str, known: speed.Speed | None) -> float:
+def _bytes(store: Store, kind: str, mark: str, known: speed.Speed | None) -> float:
     """Bytes per second of video."""
     sizes = sum(size for _, size, _ in files.walk(files.join(store.uri, kind, mark))) if known else 0
-    return sizes / known.amount if known and sizes else ASSUMED_BYTES[kind]
+    return sizes / known.amount if known and sizes else KINDS[kind].bytes_per_s
 
 
-def _warn(found: Forecast, run: Run, kinds: Sequence[Kind], store: Store, written: float) -> None:
+def _warn(found: Forecast, run: Run, kinds: Sequence[str], store: Store, written: float) -> None:
     there = room()
     cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
     try:
         check_pools(run, kinds)
     except ValueError as error:
         found.warnings.append(f"it would not start: {error}")
-    pools: dict[Kind, Pool] = {kind: getattr(run, kind) for kind in kinds}
+    pools: dict[str, Pool] = {kind: KINDS[kind].stage(run) for kind in kinds}
     most = sum(pool.max_actors * pool.num_cpus for pool in pools.values())
     if most > cpus and any(pool.max_actors > pool.min_actors for pool in pools.values()):
         found.warnings.append(f"pools may grow to {most:g} CPUs and the cluster has {cpus:g}: one may starve another")
@@ -250,23 +248,23 @@ def training(
     return found
 
 
-def _trained(run: Run, runs: str, folds: int) -> dict[System, str]:
+def _trained(run: Run, runs: str, folds: int) -> dict[str, str]:
     """Models of the recipe's latest training that have the run's settings."""
-    found: dict[System, str] = {}
+    found: dict[str, str] = {}
     features = feature_addresses(run)
     for system, mark in read_run(runs, run_name(run.name, folds)).items():
         if system not in run.systems:
             continue
         model = load_model(files.join(runs, system, mark))
-        same = model.settings_address == settings_address(run, system)
+        same = model.settings_address == SYSTEMS[system].settings_address(run)
         fresh = all(found.get(m) for m in run.reads(system)) or not run.reads(system)
-        if same and fresh and all(features.get(m) == at for m, at in model.features.items()):  # type: ignore[call-overload]
+        if same and fresh and all(features.get(m) == at for m, at in model.features.items()):
             found[system] = model.uri
     return found
 
 
 def prediction(
-    found: Forecast, run: Run, probed: Sequence[Video], models: Mapping[System, Model], store: Store, *, report: bool
+    found: Forecast, run: Run, probed: Sequence[Video], models: Mapping[str, Model], store: Store, *, report: bool
 ) -> Forecast:
     """Add what would be predicted.
 

@@ -1,113 +1,83 @@
-"""The two shapes of Ray Data graphs: a task per row, and a pool of actors that grows."""
+"""Every distributed step of the system, one function each: rows in, rows out, in any order, as soon as each is done.
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+    videos --probe--> clips --extract--> features --assemble--> tracks --train, trunk--> models --judge--> scores
+                                            |                                              |
+                                            +---------------------predict------------------+--> tables --films, pages
+
+A task per row is :func:`affect.pipeline.streams.each`, a pool of actors :func:`affect.pipeline.streams.pool`. Training
+runs on Ray Train (:mod:`affect.pipeline.workers`), a search on Ray Tune (:mod:`affect.pipeline.tune`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import ray
 import ray.data
-from ray.data import ActorPoolStrategy
-from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
-from affect.pipeline.cluster import actors, check_room, labels_of, share_of
-from affect.settings.extraction import Pool
+from affect.modalities import KINDS
+from affect.pipeline.extract_actor import ExtractActor
+from affect.pipeline.judge_actor import JudgeActor
+from affect.pipeline.predict_actor import PredictActor
+from affect.pipeline.streams import Row, each, on_actors, pool
+from affect.pipeline.trunk_actor import TrunkActor
+from affect.plan.probe import probe_video
+from affect.report.films import film_row
+from affect.report.people import film_of_people
+from affect.report.video_page import write_page
+from affect.settings.run import Run
+from affect.storage.store import Store
+from affect.tracks.assemble_track import assemble_track
+from affect.trained.models import Model
 
-MAX_BLOCKS = 256
-"""Tasks of :func:`each` that are made at most; more rows than that share them."""
-MODEL_BYTES = 2.0 * (1 << 30)
-"""Memory that an actor with trained models may take: WavLM-Large is 1.2 GiB, torch and Ray .6."""
-
-Row = dict[str, Any]
-
-
-def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> Iterator[Row]:
-    """Rows done by tasks, wherever the cluster has room; in any order, each as soon as its task has ended.
-
-    Args:
-        rows: one or more.
-        work: does one row.
-        num_cpus: of a task.
-    """
-    stream = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS))
-    stream.context.enable_progress_bars = False
-    yield from stream.map(work, num_cpus=num_cpus).iter_rows()
+FILM_CPUS = 0.5
+"""CPUs of making a film or a page."""
 
 
-def on_actors(
-    stream: ray.data.Dataset, actor: type, arguments: Sequence[Any], settings: Pool, fewest: int, most: int
-) -> ray.data.Dataset:
-    """A stream whose rows actors do, one row at a time each.
-
-    Args:
-        stream: the rows.
-        actor: its instances take a row as a batch of one.
-        arguments: of its constructor.
-        settings: what an actor holds, and where it may be.
-        fewest: actors that are started at once.
-        most: actors that the pool grows to.
-    """
-    _pass_by_value()
-    return stream.map_batches(
-        actor,
-        fn_constructor_args=tuple(arguments),
-        batch_size=1,
-        num_cpus=settings.num_cpus,
-        num_gpus=settings.num_gpus or None,
-        label_selector=labels_of(settings),
-        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
-    )
+def probe(rows: Sequence[Row], store: Store) -> Iterator[Row]:
+    """Videos: read what their containers say."""
+    return each(rows, partial(probe_video, store=store), 0.5)
 
 
-@cache
-def _pass_by_value() -> None:
-    """Have Ray Data hand its two constructor arguments, of a few KB, to an actor by value.
-
-    It hands references over, of which Ray warns at every pool, in red, that such an actor cannot be started again if
-    they are lost. There is no public way (https://github.com/ray-project/ray/issues/57733).
-    """
-    start = ActorPoolMapOperator._start_actor
-    held = ("_data_context_ref", "_map_transformer_ref")
-    if not all(hasattr(ActorPoolMapOperator, name) for name in held):  # another version of Ray
-        return
-
-    def started(self: ActorPoolMapOperator, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 -- Ray's own
-        references = {name: getattr(self, name) for name in held}
-        try:
-            for name, reference in references.items():
-                setattr(self, name, ray.get(reference))
-            return start(self, *arguments, **named)
-        finally:
-            for name, reference in references.items():
-                setattr(self, name, reference)
-
-    ActorPoolMapOperator._start_actor = started  # type: ignore[method-assign]
+def extract(rows: Sequence[Row], kinds: Sequence[str], run: Run, given: tuple[Any, ...]) -> Iterator[Row]:
+    """Clips: through one pool of actors per kind of features, all pools at work at once."""
+    stream: ray.data.Dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+    for kind in kinds:
+        stage = KINDS[kind].stage(run)
+        fewest = min(stage.min_actors, len(rows))
+        stream = on_actors(stream, ExtractActor, (kind, run, *given), stage, fewest, stage.max_actors)
+    yield from stream.iter_rows()
 
 
-def check_inference(settings: Pool) -> None:
-    """See that an actor which runs trained models has room, before hours of other work.
-
-    Raises:
-        ValueError: no node has.
-    """
-    check_room([share_of("--inference", settings)], "lower --inference.num-cpus or --inference.num-gpus")
+def assemble(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:
+    """Labelled tracks: from features of clips to tables of a person."""
+    return each(rows, partial(assemble_track, **given), 0.5)
 
 
-def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: Pool) -> Iterator[Row]:
-    """Rows done by actors that run trained models, one row at a time each, in any order.
+def trunk(rows: Sequence[Row], run: Run, store: Store) -> Iterator[Row]:
+    """Videos: states of the audio model's frozen layers."""
+    return pool(rows, TrunkActor, (run.wavlm, run.segment_samples, store), run.inference)
 
-    The pool grows to what the cluster has room for.
 
-    Args:
-        rows: one or more.
-        actor: its instances take a row as a batch of one.
-        arguments: of its constructor.
-        settings: a run's ``inference``: what an actor holds, and how many there may be.
+def judge(rows: Sequence[Row], run: Run, models: Sequence[Model], store: Store) -> Iterator[Row]:
+    """Labelled tracks: answers of every model."""
+    return pool(rows, JudgeActor, (models, store), run.inference)
 
-    Raises:
-        ValueError: no node has room for an actor, which would wait for ever.
-    """
-    check_inference(settings)
-    most = actors(settings, len(rows), MODEL_BYTES)
-    stream = ray.data.from_items(list(rows), override_num_blocks=len(rows))
-    stream.context.enable_progress_bars = False
-    yield from on_actors(stream, actor, arguments, settings, min(settings.min_actors, most), most).iter_rows()
+
+def predict(rows: Sequence[Row], run: Run, given: tuple[Any, ...]) -> Iterator[Row]:
+    """New videos: valence and arousal of every frame and person."""
+    return pool(rows, PredictActor, (run, *given), run.inference)
+
+
+def films(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:
+    """Predicted videos: a film with their people drawn onto them."""
+    return each(rows, partial(film_row, **given), FILM_CPUS)
+
+
+def pages(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:
+    """Predicted videos: a page of their report."""
+    return each(rows, partial(write_page, **given), FILM_CPUS)
+
+
+def people(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:
+    """Extracted videos: a film and tables of their people."""
+    return each(rows, partial(film_of_people, **given), 0.5)

@@ -1,33 +1,21 @@
 """Runs every trained model on labelled tracks."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy import ndarray
-from torch import nn
 
-from affect.corpus.track import Blocks, Series, Track
-from affect.evaluation.judged import Judged, judged_name, judged_table, read_judged
-from affect.fusion.task import FusionTask, without
-from affect.learning import batches
-from affect.learning.task import TrackTask
-from affect.pipeline.cluster import device
-from affect.pipeline.graph import pool
+from affect.evaluation.judged import Judged, judged_name, read_judged
+from affect.pipeline import graph
 from affect.progress import Meter, say
-from affect.settings.names import MODALITIES
 from affect.settings.run import Run
 from affect.storage import files
-from affect.storage.store import Store, encode
-from affect.tracks.tables import TrackRef, load_track
-from affect.trained.embedded import embed
-from affect.trained.models import Model, load_model, nameless
+from affect.storage.store import Store
+from affect.tracks.tables import TrackRef
+from affect.trained.models import Model, nameless
 
 
 def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: Store) -> dict[str, dict[str, Judged]]:
-    """What every model says of every track; what has been said before is read.
+    """Answers of every model on every track; stored answers are read.
 
     Args:
         run: the run, for its actors.
@@ -44,65 +32,9 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
     ]
     if todo:
         for model in models:
-            model.network(torch.device("cpu"))  # damaged weights are said here in one line, and not by every actor
+            model.network(torch.device("cpu"))  # damaged weights are one error here instead of one per actor
         say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions with each modality taken away too")
         with Meter("evaluate", float(len(todo)), "tracks") as meter:
-            for _ in pool(todo, Judge, ([nameless(model) for model in models], store), run.inference):
+            for _ in graph.judge(todo, run, [nameless(model) for model in models], store):
                 meter.advance(1.0)
     return {model.address: {ref.name: read_judged(model, ref) for ref in refs} for model in models}
-
-
-class Judge:
-    """An actor that lets models speak of tracks.
-
-    Args:
-        models: those that are judged.
-        store: where tracks are.
-    """
-
-    def __init__(self, models: list[Model], store: Store) -> None:
-        """Load the models, and those whose embeddings they read."""
-        torch.set_num_threads(1)
-        self._models, self._store = models, store
-        known = {model.address: model for model in models}
-        for model in models:
-            runs = model.uri.removesuffix(f"/{model.system}/{model.address}")
-            for modality, mark in model.upstream.items():
-                known.setdefault(mark, load_model(files.join(runs, modality, mark)))
-        self._known, self._device = known, torch.device(device())
-        self._tasks: dict[str, TrackTask] = {mark: model.task() for mark, model in known.items()}
-        self._networks: dict[str, nn.Module] = {mark: model.network(self._device) for mark, model in known.items()}
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write what all models say of one track."""
-        ref: TrackRef = batch["ref"][0]
-        track = load_track(self._store, ref, [m for m in MODALITIES if m in ref.keys])
-        said: dict[str, tuple[Series, Blocks | None]] = {}
-        for mark, model in sorted(self._known.items(), key=lambda item: bool(item[1].upstream)):
-            if model.upstream:
-                judged = self._fusion(model, track, said)
-            else:
-                task = self._tasks[mark]
-                outputs = batches.run(task, self._networks[mark], track, self._device)
-                said[mark] = embed(task, track, outputs)
-                prediction = task.predict(track, outputs) if outputs.windows else np.full((track.num_frames, 2), np.nan)
-                judged = Judged(prediction, np.zeros((track.num_frames, 0)), {})
-            if model in self._models:
-                files.write(files.join(model.uri, "judged", judged_name(model, ref)), encode(judged_table(judged)))
-        return {"track": [ref.name]}
-
-    def _fusion(self, model: Model, track: Track, said: Mapping[str, tuple[Series, Blocks | None]]) -> Judged:
-        task = self._tasks[model.address]
-        assert isinstance(task, FusionTask)
-        own = {m: said[model.upstream[m]] for m in model.modalities}
-        heard = next((blocks for _, blocks in own.values() if blocks is not None), None)
-        whole = replace(track, series={m: series for m, (series, _) in own.items()}, blocks=heard)
-        prediction, gates = self._fused(task, model, whole)
-        removed = {m: self._fused(task, model, without(whole, m))[0] for m in model.modalities}
-        return Judged(prediction, gates, removed)
-
-    def _fused(self, task: FusionTask, model: Model, track: Track) -> tuple[ndarray, ndarray]:
-        outputs = batches.run(task, self._networks[model.address], track, self._device)
-        if not outputs.windows:
-            return np.full((track.num_frames, 2), np.nan), np.zeros((track.num_frames, len(task.sources)))
-        return task.predict(track, outputs), task.gates(track, outputs)

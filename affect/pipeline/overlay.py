@@ -7,16 +7,14 @@ OUT/_people/          both per video, with the address of what it was made from
 """
 
 import json
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from affect.pipeline.graph import each
+from affect.pipeline import graph
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video
 from affect.progress import Meter, say
-from affect.report.people import film_of_people
 from affect.settings.run import Run
 from affect.storage import files, schema
 from affect.storage.store import Store, encode_csv
@@ -43,9 +41,9 @@ def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
     people: list[dict[str, Any]] = []
     segments: list[dict[str, Any]] = []
     if rows:
-        work = partial(film_of_people, videos=usable, run=run, where=where, store=store, out=out)
+        given = dict(videos=usable, run=run, where=where, store=store, out=out)
         with Meter("overlay", float(len(rows)), "videos") as meter:
-            for row in each(rows, work, 0.5):
+            for row in graph.people(rows, given):
                 if row["reason"]:
                     say(f"{row['stem']}: {row['reason']}; not drawn")
                 people += json.loads(row["people"])

@@ -1,17 +1,11 @@
 """Probes every new video of a folder, in parallel."""
 
 from collections.abc import Collection, Mapping
-from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
-from affect.corpus import video
-from affect.corpus.video import MediaError
 from affect.corpus.videos import Found
-from affect.pipeline.graph import each
-from affect.plan.clips import MISNAMED, Video, key_of, probe_table
-from affect.storage import schema
-from affect.storage.extracted import Extracted
+from affect.pipeline import graph
+from affect.plan.clips import MISNAMED, Video, key_of
 from affect.storage.state import State, States
 from affect.storage.store import Outcome, Store
 
@@ -45,7 +39,7 @@ def probe_videos(
     new = [row for row in rows if row["key"] not in known or row["key"] in failed]
     unread = {}
     if new:
-        done = each(new, partial(_probe, store=store), 0.5)
+        done = graph.probe(new, store)
         unread = {row["key"]: State(Outcome("failed", row["error"], 0), None) for row in done if row["error"]}
         known = states.of("videos", keys)
     states.keep()
@@ -55,19 +49,3 @@ def probe_videos(
         videos.append(Video(file.stem, file.uri, file.path, file.bytes, key, state.head, state.outcome.reason, asked))
     unnamed = found.misnamed if only is None else []
     return videos + [Video(PurePosixPath(uri).name, uri, uri, 0, "", None, MISNAMED) for uri in unnamed]
-
-
-def _probe(row: dict[str, Any], store: Store) -> dict[str, Any]:
-    """Write a video's probe, or why it has none; say what kept it from being read, which is not written."""
-    try:
-        found = Extracted(probe_table(video.probe(row["uri"], row["path"])))
-    except MediaError as error:
-        found = _nothing(str(error))
-    except Exception as error:  # whatever it is, the other videos are probed
-        return {"key": row["key"], "error": f"cannot be read ({getattr(error, 'strerror', None) or error})"}
-    store.put(row["key"], found)
-    return {"key": row["key"], "error": ""}
-
-
-def _nothing(reason: str) -> Extracted:
-    return Extracted(schema.VIDEO.empty_table(), "failed", reason)

@@ -8,8 +8,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -17,24 +15,18 @@ from affect import concordance
 from affect.corpus.hints import Points
 from affect.evaluation import results
 from affect.evaluation.evaluate import Evaluation
+from affect.pipeline import graph
 from affect.pipeline.cluster import room
-from affect.pipeline.graph import each
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video
 from affect.progress import Meter, say
 from affect.report.figures import gold_against_predicted, ranking
-from affect.report.films import make_film
 from affect.report.pages import index_page
-from affect.report.video_page import write_page
-from affect.settings.names import Modality
 from affect.settings.recipes import caveat_of
 from affect.settings.run import Run
 from affect.storage import files, speed
 from affect.storage.store import Store
 from affect.trained.predictions import read_outcomes
-
-CPUS = 0.5
-"""Of making a film or a page."""
 
 
 def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapping[str, Points]) -> None:
@@ -50,11 +42,11 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
     out, usable = files.absolute(out), {entry.stem: entry for entry in videos if entry.head}
     if not usable:
         return
-    make = partial(_film, videos=usable, run=run, where=feature_addresses(run), store=store, out=out, hints=hints)
+    given = dict(videos=usable, run=run, where=feature_addresses(run), store=store, out=out, hints=hints)
     rows = [{"stem": stem} for stem in usable]
     start, made_s, work_s = time.monotonic(), 0.0, 0.0
     with Meter("report", float(len(rows)), "films") as meter:
-        for row in each(rows, make, CPUS):
+        for row in graph.films(rows, given):
             if row["reason"]:
                 say(f"{row['stem']}: no film, {row['reason']}")
             made_s, work_s = made_s + row["made_s"], work_s + row["took_s"]
@@ -65,21 +57,7 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
 
 def at_once(num_films: int) -> int:
     """Films that are made at once."""
-    return max(1, min(num_films, int(room().get("CPU", 1.0) / CPUS)))
-
-
-def _film(
-    row: dict[str, Any],
-    videos: Mapping[str, Video],
-    run: Run,
-    where: dict[Modality, str],
-    store: Store,
-    out: str,
-    hints: Mapping[str, Points],
-) -> dict[str, Any]:
-    start = time.monotonic()
-    reason, made_s = make_film(videos[row["stem"]], run, where, store, out, hints)
-    return {**row, "reason": reason, "made_s": made_s, "took_s": time.monotonic() - start if made_s else 0.0}
+    return max(1, min(num_films, int(room().get("CPU", 1.0) / graph.FILM_CPUS)))
 
 
 def pages(out: str, gold: Evaluation | None = None) -> None:
@@ -97,9 +75,9 @@ def pages(out: str, gold: Evaluation | None = None) -> None:
     scores = _track_scores(gold) if gold else {}
     rows = []
     if outcomes:
-        make = partial(write_page, out=out, gold=golds, scores=scores, caveat=caveat)
+        given = dict(out=out, gold=golds, scores=scores, caveat=caveat)
         with Meter("report", float(len(outcomes)), "pages") as meter:
-            for row in each(outcomes, make, CPUS):
+            for row in graph.pages(outcomes, given):
                 rows.append(json.loads(row["row"]))
                 meter.advance(1.0)
     rows.sort(key=lambda row: row["video"])

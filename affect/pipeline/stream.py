@@ -14,7 +14,6 @@ import torch
 
 from affect.corpus.track import Track
 from affect.learning.batches import Batch, Share, Task, collate
-from affect.settings.names import Modality
 from affect.storage.rows import open_many_files
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef, load_track
@@ -22,7 +21,6 @@ from affect.trained.trunk import with_trunk
 
 BATCHES_PER_TASK = 8
 """Batches that one reading task makes: 23 tasks of one each took 20 s, 3 of eight 2 s."""
-_AUDIO: tuple[Modality, ...] = ("audio",)
 _INPUT = "input."
 
 
@@ -61,15 +59,16 @@ class TrackLoader:
     """Makes batches of tracks' windows with Ray Data: what is large of a track never lies in a worker.
 
     Args:
+        modality: whose part is read.
         refs: tracks by name.
         store: where they are.
         trunk: address of the states of the audio model's frozen layers; empty: waveforms are read.
         num_cpus: of one reading task.
     """
 
-    def __init__(self, refs: Mapping[str, TrackRef], store: Store, trunk: str, num_cpus: float) -> None:
+    def __init__(self, modality: str, refs: Mapping[str, TrackRef], store: Store, trunk: str, num_cpus: float) -> None:
         """Remember where things are."""
-        self._refs, self._store, self._trunk, self._num_cpus = refs, store, trunk, num_cpus
+        self._modality, self._refs, self._store, self._trunk, self._num_cpus = modality, refs, store, trunk, num_cpus
 
     def __call__(self, task: Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
         """Batches of the shares, in order."""
@@ -77,19 +76,19 @@ class TrackLoader:
             {"samples": [(self._refs[item.name], window) for item, window in share.samples], "length": share.length}
             for share in shares
         ]
-        work = partial(_make, task=task, uri=self._store.uri, trunk=self._trunk)
+        work = partial(_make, task=task, modality=self._modality, uri=self._store.uri, trunk=self._trunk)
         for row in in_batches(rows, work, self._num_cpus):
             yield to_batch(row).to(device)
 
 
-def _make(row: dict[str, Any], task: Task, uri: str, trunk: str) -> dict[str, Any]:
+def _make(row: dict[str, Any], task: Task, modality: str, uri: str, trunk: str) -> dict[str, Any]:
     """One share's batch."""
-    examples = [task.example(_opened(uri, ref, trunk), tuple(window)) for ref, window in row["samples"]]
+    examples = [task.example(_opened(uri, ref, modality, trunk), tuple(window)) for ref, window in row["samples"]]
     return to_row(collate(examples, int(row["length"])))
 
 
 @lru_cache(maxsize=1024)
-def _opened(uri: str, ref: TrackRef, trunk: str) -> Track:
+def _opened(uri: str, ref: TrackRef, modality: str, trunk: str) -> Track:
     """A track, whose files stay open in this process."""
     open_many_files()
-    return with_trunk(load_track(Store(uri), ref, _AUDIO), ref, Store(uri), trunk)
+    return with_trunk(load_track(Store(uri), ref, (modality,)), ref, Store(uri), trunk)

@@ -18,7 +18,6 @@ import numpy as np
 import ray
 import torch
 
-from affect.audio import wavlm
 from affect.corpus.track import Track
 from affect.learning import distributed
 from affect.learning.batches import Loader, load_here
@@ -26,16 +25,16 @@ from affect.learning.checkpoint import save_weights
 from affect.learning.fit import Fitted, Keeper, fit, keep_freed_memory
 from affect.learning.observer import Observer
 from affect.learning.task import TrackTask
+from affect.modalities import MODALITIES, SYSTEMS
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
-from affect.pipeline.graph import check_inference
 from affect.pipeline.stream import TrackLoader
+from affect.pipeline.streams import check_inference
 from affect.pipeline.trunk import store_trunk
 from affect.pipeline.workers import MAX_FAILURES, device_of, on_workers
 from affect.plan.addresses import feature_addresses
 from affect.progress import Meter, say
 from affect.report.training import training_report
 from affect.settings.address import address
-from affect.settings.names import MODALITIES, Modality, System
 from affect.settings.run import Run
 from affect.storage import files, schema
 from affect.storage.rows import open_many_files
@@ -44,7 +43,7 @@ from affect.storage.speed import speed_of
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef, load_track
 from affect.trained.embedded import embedded_key, put_embedded, with_embeddings
-from affect.trained.models import Model, load_model, make_task, settings_address
+from affect.trained.models import Model, load_model
 from affect.trained.runs import note_run, run_name
 from affect.trained.trunk import with_trunk
 
@@ -70,13 +69,13 @@ class Training:
     """
 
     run: Run
-    system: System
+    system: str
     refs: tuple[TrackRef, ...]
     embeds: tuple[TrackRef, ...]
-    upstream: Mapping[Modality, Mapping[str, str]]
-    models: Mapping[Modality, str]
+    upstream: Mapping[str, Mapping[str, str]]
+    models: Mapping[str, str]
     settings: str
-    features: Mapping[Modality, str]
+    features: Mapping[str, str]
     folds: int
     store: Store
     runs: str
@@ -84,9 +83,9 @@ class Training:
     trunk: str = ""
 
     @property
-    def own(self) -> tuple[Modality, ...]:
+    def own(self) -> tuple[str, ...]:
         """The features that it reads itself."""
-        return tuple(m for m in MODALITIES if m == self.system)
+        return (self.system,) if self.system in MODALITIES else ()
 
     @cached_property
     def address(self) -> str:
@@ -97,11 +96,12 @@ class Training:
 
     @property
     def loader(self) -> Loader:
-        """What makes its batches: Ray Data where workers learn from waveforms, or from what is known of them."""
-        if self.system != "audio" or not self.run.workers.num_workers:
+        """Makes its batches: Ray Data where workers train on a modality whose inputs are streamed."""
+        streamed = self.system in MODALITIES and MODALITIES[self.system].streamed
+        if not streamed or not self.run.workers.num_workers:
             return load_here
         refs = {ref.name: ref for ref in self.refs}
-        return TrackLoader(refs, self.store, self.trunk, self.run.workers.loader_cpus)
+        return TrackLoader(self.system, refs, self.store, self.trunk, self.run.workers.loader_cpus)
 
     @property
     def uri(self) -> str:
@@ -141,8 +141,8 @@ def train(run: Run, refs: list[TrackRef], store: Store, runs: str, *, folds: int
 
 
 def train_all(
-    run: Run, refs: Sequence[TrackRef], store: Store, runs: str, *, folds: int = 0, but: System | None = None
-) -> dict[System, Training]:
+    run: Run, refs: Sequence[TrackRef], store: Store, runs: str, *, folds: int = 0, but: str | None = None
+) -> dict[str, Training]:
     """The same, with how each model was trained.
 
     Args:
@@ -160,8 +160,8 @@ def train_all(
             raise ValueError(f"no usable track in the {split} split")
     parts = fold_videos(sizes(refs, store), folds) if folds else []
     runs, where = files.absolute(runs), feature_addresses(run)
-    made: dict[System, Training] = {}
-    upstream: dict[Modality, dict[str, str]] = {}
+    made: dict[str, Training] = {}
+    upstream: dict[str, dict[str, str]] = {}
     for system in run.systems:
         read = {m: upstream[m] for m in run.reads(system)}
         at = {m: made[m].address for m in read}
@@ -172,7 +172,7 @@ def train_all(
             embeds=tuple(refs),
             upstream=read,
             models=at,
-            settings=settings_address(run, system),
+            settings=SYSTEMS[system].settings_address(run),
             features={m: where[m] for m in run.extracted_for(system)},
             folds=folds if read else 0,
             store=store,
@@ -208,12 +208,13 @@ def check(run: Run, folds: int) -> None:
     """
     if folds == 1 or folds < 0:
         raise ValueError(f"--folds {folds}: give 0 for none, or 2 or more")
-    if "audio" in run.systems:
-        wavlm.shape_of(run.wavlm.weights, run.wavlm.revision)
-        if run.wavlm.cached:
-            check_inference(run.inference)
-        if run.workers.num_workers and not folds:
-            check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
+    for system in run.systems:
+        SYSTEMS[system].check(run)
+    trained = [MODALITIES[m] for m in run.modalities]
+    if any(modality.trunk_address(run) for modality in trained):
+        check_inference(run.inference)
+    if run.workers.num_workers and not folds and any(modality.streamed for modality in trained):
+        check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
 
 
 def fold_videos(sizes: Mapping[str, int], folds: int) -> list[set[str]]:
@@ -249,7 +250,7 @@ def sizes(refs: Iterable[TrackRef], store: Store) -> dict[str, int]:
     return sizes
 
 
-def _is_read(run: Run, system: System) -> bool:
+def _is_read(run: Run, system: str) -> bool:
     """Whether a fusion of the run reads it."""
     return any(system in run.reads(other) for other in run.systems)
 
@@ -286,7 +287,7 @@ def _train_all(trainings: list[Training]) -> None:
         else:
             todo.append(training)
     run, system = trainings[0].run, trainings[0].system
-    if todo and system == "audio" and run.wavlm.cached:
+    if todo and system in MODALITIES and MODALITIES[system].trunk_address(run):
         refs = {ref for training in todo for ref in training.refs}
         trunk = store_trunk(run, sorted(refs, key=lambda ref: ref.name), trainings[0].store)
         todo = [dataclasses.replace(training, trunk=trunk) for training in todo]
@@ -308,7 +309,7 @@ def _train_all(trainings: list[Training]) -> None:
 
 def _embed_missing(training: Training) -> None:
     """Write what a finished model says of tracks that this store does not have it of."""
-    modality: Modality = training.own[0]
+    modality: str = training.own[0]
     mark, store = training.address, training.store
     present = store.keys(f"embedded/{mark}")
     missing = [ref for ref in training.embeds if embedded_key(mark, modality, ref) not in present]
@@ -349,7 +350,7 @@ def _train(training: Training) -> None:
     distributed.wait_for_all()  # a model.json says that everything before it is there
     if rank == 0:
         mean = np.nanmean(np.concatenate([track.gold for track in split["train"]]), axis=0)
-        _save(training, fitted, widths, mean.tolist())
+        _save(training, task, fitted, widths, mean.tolist())
         files.delete(keeper.uri)
 
 
@@ -360,7 +361,7 @@ def prepared(training: Training) -> tuple[TrackTask, dict[str, Track], dict[str,
     tracks = {ref.name: _load(training, ref) for ref in training.refs}
     widths = _widths(training, list(tracks.values()))
     settings = training.run.settings_of(training.system)
-    return make_task(training.system, settings, widths, training.run.segment_samples), tracks, widths
+    return SYSTEMS[training.system].task(settings, widths, training.run.segment_samples), tracks, widths
 
 
 def _load(training: Training, ref: TrackRef) -> Track:
@@ -378,22 +379,24 @@ def _widths(training: Training, tracks: list[Track]) -> dict[str, int]:
         ValueError: tracks differ, so that their tables were not made alike, or none has any evidence.
     """
     found: dict[str, dict[int, str]] = {}
+    needed: set[str] = set()
     for track in tracks:
-        widths = {"face": track.face_embedding.shape[1], "behavior": track.segments.multimodal.shape[1]}
+        widths: dict[str, int | None] = {m: MODALITIES[m].width(part) for m, part in track.parts.items()}
         if training.upstream:
             widths = {m: series.embedding.shape[1] for m, series in track.series.items()}
+        needed |= {m for m, width in widths.items() if width is not None}
         for name, width in widths.items():
             if width:
                 found.setdefault(name, {})[width] = track.name
     for name, of in found.items():
         if len(of) > 1:
             raise ValueError(f"{name} is not equally wide in all tracks: {of}; they come from different models")
-    if training.system in ("face", "behavior") and training.system not in found:
+    if training.own and training.system in needed - found.keys():
         raise ValueError(f"no track has any {training.system} features: nothing to train {training.system} on")
     return {name: width for name, of in found.items() for width in of}
 
 
-def _save(training: Training, fitted: Fitted, widths: dict[str, int], mean: list[float]) -> None:
+def _save(training: Training, task: TrackTask, fitted: Fitted, widths: dict[str, int], mean: list[float]) -> None:
     names = ("valence", "arousal", "mean")
     history = [
         {"epoch": e.number, "loss": e.loss, "learning_rate": e.learning_rate, "skipped": e.skipped}
@@ -418,7 +421,7 @@ def _save(training: Training, fitted: Fitted, widths: dict[str, int], mean: list
         training_mean=mean,
         best=best,
         version=schema.MODEL_VERSION,
-        backbone=fitted.model.sizes if isinstance(fitted.model, wavlm.WavlmRegressor) else {},
+        backbone=task.backbone_sizes(fitted.model),
     )
     card = {name: value for name, value in dataclasses.asdict(model).items() if name != "uri"}
     files.write(files.join(uri, "model.safetensors"), save_weights(fitted.model))

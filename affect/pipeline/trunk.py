@@ -1,32 +1,16 @@
 """Computes the states of the audio model's frozen layers once, for all trainings that read them."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import torch
-
-from affect.audio.task import AudioTask, padded
-from affect.audio.wavlm import WavlmRegressor
-from affect.learning import batches
-from affect.pipeline.cluster import device
-from affect.pipeline.graph import pool
+from affect.audio.task import AudioTask
+from affect.modalities import MODALITIES
+from affect.pipeline import graph
+from affect.pipeline.trunk_actor import LARGEST
 from affect.progress import Meter, say
-from affect.settings.models import Wavlm
 from affect.settings.run import Run
-from affect.storage import schema
-from affect.storage.columns import rows_of
-from affect.storage.extracted import Extracted
 from affect.storage.store import Store
-from affect.tracks.tables import TrackRef, waveforms
-from affect.trained.trunk import trunk_address, trunk_key
-
-SILENT = np.zeros((0, 1), dtype=np.float16)
-
-
-LARGEST = 65_504.0
-"""Of 16 bits: a state beyond it is stored as this."""
+from affect.tracks.tables import TrackRef
+from affect.trained.trunk import trunk_key
 
 
 def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
@@ -40,68 +24,19 @@ def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
     Returns:
         The states' address.
     """
-    trunk = trunk_address(run)
+    trunk = MODALITIES["audio"].trunk_address(run)
     present = store.keys(f"trunk/{trunk}")
     missing = {key: ref.keys["waveforms"] for ref in refs if (key := trunk_key(trunk, ref)) not in present}
     if not missing:
         return trunk
-    AudioTask(run.wavlm, 0).build()  # weights that cannot be loaded are said here in one line, and not by every actor
+    AudioTask(run.wavlm, 0).build()  # weights that cannot be loaded are one error here instead of one per actor
     say(f"trunk: the frozen layers of {run.wavlm.weights} on {len(missing)} videos")
-    rows, given = [{"key": k, "source": v} for k, v in missing.items()], (run.wavlm, run.segment_samples, store)
+    rows = [{"key": key, "source": source} for key, source in missing.items()]
     clipped = 0
     with Meter("trunk", float(len(missing)), "videos") as meter:
-        for row in pool(rows, Trunk, given, run.inference):
+        for row in graph.trunk(rows, run, store):
             clipped += int(row["clipped"])
             meter.advance(1.0)
     if clipped:
         say(f"trunk: {clipped} states lie beyond 16 bits and were stored as {LARGEST:g}")
     return trunk
-
-
-class Trunk:
-    """An actor that runs the frozen layers.
-
-    Args:
-        settings: of the model.
-        segment_samples: samples of a full segment.
-        store: where waveforms are and states go.
-    """
-
-    def __init__(self, settings: Wavlm, segment_samples: int, store: Store) -> None:
-        """Load the model."""
-        torch.set_num_threads(1)
-        self._device = torch.device(device())
-        task = AudioTask(settings, segment_samples)
-        self._model: WavlmRegressor = task.build().eval().to(self._device)
-        self._settings, self._samples, self._store = settings, segment_samples, store
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the states of one video; a segment without sound has none."""
-        key, source = str(batch["key"][0]), str(batch["source"][0])
-        waves = [wave[: self._samples] for wave in waveforms(self._store, source)]
-        rows, clipped = [_row(number, wave, SILENT) for number, wave in enumerate(waves)], 0
-        heard = [number for number, wave in enumerate(waves) if len(wave)]
-        size = self._settings.fit.batch_size
-        for start in range(0, len(heard), size):
-            part = heard[start : start + size]
-            said = self._states([waves[number] for number in part])
-            if not said.isfinite().all():
-                raise ValueError(f"{source}: what the frozen layers say of segments {part} is not finite")
-            clipped += int((said.abs() > LARGEST).sum())
-            for number, states in zip(part, said.clamp(-LARGEST, LARGEST).half().numpy(), strict=True):
-                rows[number] = _row(number, waves[number], states)
-        # A batch per row: offsets into all of a long video's states would not fit 32 bits.
-        self._store.put(key, Extracted(pa.Table.from_batches(rows, schema.TRUNK)))
-        return {"clipped": np.array([clipped])}
-
-    def _states(self, waves: list[np.ndarray]) -> torch.Tensor:
-        x = torch.from_numpy(np.stack([padded(wave, self._samples) for wave in waves]))
-        lengths = torch.tensor([len(wave) for wave in waves], device=self._device)
-        with torch.inference_mode(), batches.autocast(self._settings.fit, self._device):
-            return self._model.trunk(x.to(self._device), lengths).float().cpu()
-
-
-def _row(number: int, wave: np.ndarray, states: np.ndarray) -> pa.RecordBatch:
-    each = rows_of(states, pa.float16())
-    whole = pa.ListArray.from_arrays(np.array([0, len(states)], dtype=np.int32), each)
-    return pa.record_batch([pa.array([number], pa.int32()), pa.array([len(wave)], pa.int32()), whole], schema.TRUNK)

@@ -38,6 +38,7 @@ from affect.corpus.videos import Places
 from affect.evaluation.evaluate import Evaluation
 from affect.learning.batches import load_here
 from affect.learning.fit import Epoch, Keeper, epochs
+from affect.modalities import MODALITIES
 from affect.pipeline.cluster import WORKERS_ADVICE, at_most, check_room, shares_of
 from affect.pipeline.evaluate import score_models
 from affect.pipeline.leaderboard import Leaderboard
@@ -47,7 +48,6 @@ from affect.pipeline.workers import device_of, scaling
 from affect.progress import one_line, say
 from affect.report.sweep import Trial, page
 from affect.settings.address import address
-from affect.settings.names import FIELDS
 from affect.settings.paths import flat, setting, with_settings
 from affect.settings.run import Run
 from affect.settings.spaces import Range, Space
@@ -137,7 +137,7 @@ def prepare(
     system = run.systems[-1]
     out_of_fold = folds if run.reads(system) else 0
     training = train_all(run, refs, store, runs, folds=out_of_fold, but=system)[system]
-    if system == "audio" and run.wavlm.cached:
+    if system in MODALITIES and MODALITIES[system].trunk_address(run):
         training = dataclasses.replace(training, trunk=store_trunk(run, refs, store))
     parts = folds_of(training, fold_videos(sizes(refs, store), folds)) if folds else development(training)
     where = f"{folds} folds of training videos, the mean of their best epochs" if folds else "the development set"
@@ -480,7 +480,7 @@ def write(job: Search, trials: Sequence[Trial], judged: Sequence[str]) -> None:
     best["settings"] = {
         path: value
         for system in run.systems
-        for path, value in flat(winner.settings_of(system), FIELDS[system]).items()
+        for path, value in flat(winner.settings_of(system), winner.fields_of_systems()[system]).items()
     }
     files.write(files.join(job.folder, "trials.csv"), encode_csv(pa.Table.from_pylist(rows)))
     files.write(files.join(job.folder, "best.json"), json.dumps(best, indent=1).encode())

@@ -1,41 +1,27 @@
-"""Addresses of features: a hash of everything that changes their numbers."""
+"""Which features a job means: the people that are asked about in each video, and the address of each kind."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from affect import weights
 from affect.corpus import affwild2
-from affect.settings.address import address
-from affect.settings.extraction import Stage
-from affect.settings.names import Kind, Modality
+from affect.modalities import KINDS, MODALITIES
 from affect.settings.run import Run
-from affect.storage import schema
+
+DESCRIPTION = "description"
+"""The kind that is extracted where texts are asked for."""
 
 
-def feature_addresses(run: Run) -> dict[Modality, str]:
-    """Address of each extracted modality's features: everything that changes their numbers.
-
-    Raises:
-        WeightsError: weights that a setting names cannot be had.
-    """
-    settings = {m: getattr(run, m) for m in run.extracted}
-    # a folder's path says nothing about its numbers, its content does
-    return {m: address(schema.VERSION, m, run.grid, _unnamed(s), _content(m, run)) for m, s in settings.items()}
-
-
-def description_address(run: Run) -> str:
-    """Address of descriptions in words.
+def feature_addresses(run: Run) -> dict[str, str]:
+    """Address of each extracted modality's features: a hash of everything that changes their numbers.
 
     Raises:
         WeightsError: weights that a setting names cannot be had.
     """
-    settings = [_unnamed(run.behavior), _unnamed(run.description)]
-    return address(schema.VERSION, "description", run.grid, settings, _content("description", run))
+    return {m: MODALITIES[m].address(run) for m in run.extracted}
 
 
 class Wanted(NamedTuple):
-    """What a job reads or extracts of a folder of videos.
+    """Features that a job reads or extracts of a folder of videos.
 
     Args:
         prompts: people that behaviour is asked about, by stem.
@@ -43,65 +29,33 @@ class Wanted(NamedTuple):
     """
 
     prompts: dict[str, tuple[str, ...]]
-    where: dict[Kind, str]
+    where: dict[str, str]
 
 
 def wanted_features(run: Run, found: Collection[str], tracks: Iterable[str], *, describe: bool = False) -> Wanted:
-    """What a run reads of videos: every command that names the same run, videos and labels means the same objects.
+    """Features that a run needs of videos: every command with the same run, videos and labels means the same objects.
 
     Args:
         run: the run.
         found: stems of the videos.
-        tracks: names of known tracks, which decide what behaviour is asked.
+        tracks: names of known tracks, whose ``_left`` and ``_right`` are people to ask about.
         describe: whether descriptions in words are meant, too.
 
     Raises:
-        ValueError: weights that cannot be had.
+        WeightsError: weights that a setting names cannot be had.
     """
     prompts = prompts_of(found, tracks, run.behavior.ask)
-    where: dict[Kind, str] = dict(feature_addresses(run).items())
+    where = feature_addresses(run)
     if describe:
-        where["description"] = description_address(run)
+        where[DESCRIPTION] = KINDS[DESCRIPTION].address(run)
     return Wanted(prompts, where)
 
 
-def _content(kind: Kind, run: Run) -> list[str]:
-    """What weights and prompts numbers or words come from."""
-    if kind == "face":
-        names = [run.face.landmarker] + [run.face.yolo_weights] * (run.face.detector == "yolo")
-        return [*_encoder(run), *(weights.identity(name) for name in names)]
-    if kind in ("behavior", "description"):
-        from affect.behavior.prompt import PROMPTS, VERSION
-
-        weight = weights.identity(run.behavior.weights, run.behavior.revision)
-        return [weight, f"prompt {VERSION}", *PROMPTS.values()]
-    return []
-
-
-def _encoder(run: Run) -> list[str]:
-    """What the frame encoder's numbers come from, if there is one."""
-    if not run.face.weights:
-        return []
-    try:
-        return [weights.identity(run.face.weights)]
-    except weights.WeightsError as error:
-        raise weights.WeightsError(
-            f"{error}. GRADA, the frame encoder, has not been published by its authors: train one on labelled pictures "
-            "(jobs/train.py grada), name it with --face.weights, or take a recipe that needs none: audio, behavior, "
-            "behavior_vision, behavior_dense"
-        ) from error
-
-
-def _unnamed(settings: Stage) -> dict[str, Any]:
-    skipped = {f.name for f in fields(Stage)} | {"weights", "revision", "landmarker", "yolo_weights", "ask"}
-    return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in skipped}
-
-
 def prompts_of(stems: Iterable[str], tracks: Iterable[str], always: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
-    """People that behaviour is asked about, per video: ``neutral``, who ``always`` is, and whom a label names."""
+    """People that behaviour is asked about, per video: ``neutral``, ``always``, and those that track names mean."""
     known = list(tracks)
     videos = set(stems)
-    asked = {stem: {"neutral", *always} for stem in videos}
+    people = {stem: {"neutral", *always} for stem in videos}
     for track in known:
         try:
             stem = affwild2.video_of(track, videos)
@@ -109,6 +63,6 @@ def prompts_of(stems: Iterable[str], tracks: Iterable[str], always: Iterable[str
             continue  # labels of videos that are not here
         person = affwild2.person_of(track, stem, known, videos)
         if person != "main":
-            asked[stem].add(person)
+            people[stem].add(person)
     order = ("neutral", "left", "right")
-    return {stem: tuple(p for p in order if p in people) for stem, people in asked.items()}
+    return {stem: tuple(p for p in order if p in own) for stem, own in people.items()}

@@ -10,9 +10,9 @@ import pyarrow as pa
 from affect.corpus.clip import Clip
 from affect.corpus.video import Probe
 from affect.corpus.videos import File
+from affect.modalities import KINDS
 from affect.settings.address import address
 from affect.settings.extraction import Stage
-from affect.settings.names import Kind
 from affect.settings.run import Run
 from affect.storage import schema
 from affect.storage.state import Head, States
@@ -67,7 +67,7 @@ class Unit:
 
     video: int
     number: int
-    missing: tuple[Kind, ...]
+    missing: tuple[str, ...]
 
 
 def key_of(file: File) -> str:
@@ -99,16 +99,16 @@ def make_clip(uri: str, prompts: tuple[str, ...], probe: Probe, number: int, run
     return Clip(uri, probe, start, start + run.grid.clip_s, run.grid, prompts)
 
 
-def keys_of(video: Video, run: Run, where: Mapping[Any, str], kind: Kind) -> list[str]:
+def keys_of(video: Video, run: Run, where: Mapping[Any, str], kind: str) -> list[str]:
     """Keys of a usable video's objects of one kind, in order of time; ``where`` has the addresses by kind."""
     assert video.head is not None
     number = num_clips(video.head.last_s, run)
     return unit_keys(kind, where[kind], video.prompts, video.path, video.head.fingerprint, number)
 
 
-def unit_keys(kind: Kind, wanted: str, prompts: tuple[str, ...], path: str, fingerprint: str, number: int) -> list[str]:
+def unit_keys(kind: str, wanted: str, prompts: tuple[str, ...], path: str, fingerprint: str, number: int) -> list[str]:
     """The same from what decides them: the kind's address, who is asked about, the video, its number of clips."""
-    if kind in ("behavior", "description"):
+    if KINDS[kind].by_person:
         wanted = address(wanted, list(prompts))
     return [unit_key(kind, wanted, path, fingerprint, n) for n in range(number)]
 
@@ -127,7 +127,7 @@ def missing_units(
     """
     states = States(store)
     outcomes: list[Outcome] = []
-    missing: dict[tuple[int, int], list[Kind]] = {}
+    missing: dict[tuple[int, int], list[str]] = {}
     for kind in where:
         keys = {i: keys_of(entry, run, where, kind) for i, entry in enumerate(videos) if entry.head}
         present = states.of(kind, [key for own in keys.values() for key in own])

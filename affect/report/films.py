@@ -1,6 +1,7 @@
 """The film of a predicted video: its people drawn onto it."""
 
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from affect.plan.clips import Video, load_probe
 from affect.report.film import Cast, film
 from affect.report.pages import by_track
 from affect.settings.address import address
-from affect.settings.names import Modality
 from affect.settings.run import Run
 from affect.storage import files
 from affect.storage.store import Store, read_table
@@ -28,8 +28,23 @@ QUALITY = 27
 """Of a film, see :func:`affect.corpus.film.write_film`."""
 
 
+def film_row(
+    row: dict[str, Any],
+    videos: Mapping[str, Video],
+    run: Run,
+    where: dict[str, str],
+    store: Store,
+    out: str,
+    hints: Mapping[str, Points],
+) -> dict[str, Any]:
+    """Make the film of one predicted video; returns why there is none, its seconds, and the seconds that it took."""
+    start = time.monotonic()
+    reason, made_s = make_film(videos[row["stem"]], run, where, store, out, hints)
+    return {**row, "reason": reason, "made_s": made_s, "took_s": time.monotonic() - start if made_s else 0.0}
+
+
 def make_film(
-    entry: Video, run: Run, where: dict[Modality, str], store: Store, out: str, hints: Mapping[str, Points]
+    entry: Video, run: Run, where: dict[str, str], store: Store, out: str, hints: Mapping[str, Points]
 ) -> tuple[str, float]:
     """Make a film; returns why there is none, and its length if it was made now."""
     assert entry.head is not None
@@ -63,7 +78,7 @@ def make_film(
     return "", entry.head.duration_s
 
 
-def _seen(entry: Video, run: Run, where: dict[Modality, str], store: Store) -> tuple[Any, list[Any]]:
+def _seen(entry: Video, run: Run, where: dict[str, str], store: Store) -> tuple[Any, list[Any]]:
     faces, _, persons = who_is_who(load_table(entry, run, where, "face", store)[0], run)
     return faces, persons
 

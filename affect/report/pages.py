@@ -11,13 +11,11 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from affect.face.overlay import COLORS
+from affect.modalities import MODALITIES
 from affect.report.figures import drawn, svg, template, text
 from affect.report.series import DIMENSIONS, Moment, column, person_data, shows_person, thinned
-from affect.settings.names import MODALITIES
 from affect.timeline import duration
 
-EVIDENCE = {"face": "face seen", "behavior": "behaviour seen", "audio": "audio heard"}
-"""Columns of a page's table of people."""
 SPARK_POINTS = 60
 """Points of the small curves of an index."""
 COLUMNS = ("video", "status", "people", "length", "seen", "valence", "arousal")
@@ -70,7 +68,7 @@ def video_page(
         data=data,
         people=summary,
         shown=shown,
-        words=EVIDENCE,
+        words={name: modality.evidence for name, modality in MODALITIES.items()},
         scores={person["track"]: words.get(person["track"], ("", "")) for person in people} if scores else {},
         caveat=caveat,
         script=text("video.js"),

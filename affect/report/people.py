@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from affect import timeline
+from affect.audio.part import waveforms_of
 from affect.audio.speaking import mouth_open, unheard, verdicts, with_sound
 from affect.corpus.video import MediaError, Probe
 from affect.face.tracks import Faces, Person, names
@@ -19,17 +20,16 @@ from affect.plan.clips import Video, keys_of, load_probe
 from affect.report.film import Cast
 from affect.report.film import film as film_people
 from affect.settings.address import address
-from affect.settings.names import Modality
 from affect.settings.run import Run
 from affect.storage import files
 from affect.storage.store import Store, slug
-from affect.tracks.features import load_table, waveforms_of, who_is_who
+from affect.tracks.features import load_table, who_is_who
 
 LARGEST = (960, 960)
 """Width and height of a film in pixels at most."""
 
 
-OVERLAID: tuple[Modality, ...] = ("face", "audio")
+OVERLAID: tuple[str, ...] = ("face", "audio")
 """Features that are read; audio where the run extracts it."""
 
 
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 
 
 def film_of_people(
-    row: dict[str, Any], videos: Mapping[str, Video], run: Run, where: dict[Modality, str], store: Store, out: str
+    row: dict[str, Any], videos: Mapping[str, Video], run: Run, where: dict[str, str], store: Store, out: str
 ) -> dict[str, Any]:
     """One video's film and people; what is there is not done again."""
     entry = videos[row["stem"]]

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from affect import timeline
-from affect.settings.names import MODALITIES, SYSTEMS, Modality
+from affect.modalities import MODALITIES, SYSTEMS
 
 MAX_POINTS = 3000
 """Points of a curve; longer tracks are shown as means of as many equal stretches."""
@@ -111,7 +111,7 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
     }
 
 
-def _evidence(rows: pa.Table, modality: Modality, time_s: Float[ndarray, " frames"], end_s: float) -> dict[str, Any]:
+def _evidence(rows: pa.Table, modality: str, time_s: Float[ndarray, " frames"], end_s: float) -> dict[str, Any]:
     """Where a modality saw a person: as a share, and the stretches where it did not, each with its reason."""
     valid = rows[f"{modality}_valid"].to_numpy(zero_copy_only=False)
     reasons = np.array([reason or NOT_SAID for reason in rows[f"{modality}_reason"].to_pylist()], dtype=object)

@@ -15,8 +15,8 @@ from affect.corpus.video import MediaError
 from affect.report.films import film_path
 from affect.report.pages import by_track, index_row, video_page
 from affect.report.series import Moment, moments
-from affect.storage import files, schema
-from affect.trained.predictions import read_predictions
+from affect.storage import files
+from affect.trained.predictions import predictions_schema, read_predictions
 
 MAX_SHOWN = 3
 """People of a video whose strongest moments are shown."""
@@ -38,7 +38,7 @@ def write_page(
     if row["status"] == "failed":  # the index says why, and what an earlier run said holds no more
         files.delete(target)
         files.delete(page)
-        return {"row": json.dumps(index_row(row, schema.PREDICTIONS.empty_table(), None))}
+        return {"row": json.dumps(index_row(row, predictions_schema().empty_table(), None))}
     table = read_predictions(files.join(out, f"{row['video']}.parquet"))
     shown = [moment for rows in by_track(table)[:MAX_SHOWN] for moment in moments(rows)]
     pictures = [""] * len(shown)

@@ -12,7 +12,8 @@ def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and pla
     """Sixteen hex digits that change whenever a setting changes that could change a number.
 
     Args:
-        parts: dataclasses and JSON values. The fields of :class:`Stage` are left out of its subclasses.
+        parts: dataclasses and JSON values. Left out are the fields of :class:`Stage` in its subclasses, and fields
+            marked :data:`affect.settings.base.ADDED` that have their default.
 
     Returns:
         The first 16 digits of the sha256 of the parts as canonical JSON.
@@ -22,7 +23,7 @@ def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and pla
     def plain(part: Any) -> Any:  # noqa: ANN401
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
             skipped = pool if isinstance(part, Stage) else set()
-            names = (f.name for f in dataclasses.fields(part) if f.name not in skipped)
+            names = (f.name for f in dataclasses.fields(part) if f.name not in skipped and not _unchanged(part, f))
             return {"": type(part).__name__, **{name: plain(getattr(part, name)) for name in names}}
         if isinstance(part, (tuple, list)):
             return [plain(p) for p in part]
@@ -30,3 +31,11 @@ def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and pla
 
     canonical = json.dumps([plain(p) for p in parts], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _unchanged(part: Any, field: dataclasses.Field) -> bool:  # noqa: ANN401
+    """Whether a field came later and has its default."""
+    if "added" not in field.metadata:
+        return False
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(getattr(part, field.name) == default)

@@ -22,6 +22,9 @@ Count = Annotated[int, Gt(0)]
 Number = Annotated[int, Ge(0)]
 """0 or more."""
 
+ADDED = {"added": True}
+"""Metadata of a field that came later: at its default, addresses are as before it."""
+
 Bound = Gt | Ge | Interval
 
 

@@ -1,7 +1,7 @@
 """Settings of the extraction: time grid, actor pools, and one dataclass per kind of feature."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 from affect.settings.base import Count, Fraction, NonNegative, Positive, Settings
 
@@ -54,15 +54,28 @@ class Pool(Settings):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage(Pool):
-    """A stage of the extraction, which does clips."""
+    """A stage of the extraction: actors that turn clips into rows."""
+
+    files: ClassVar[tuple[str, ...]] = ()
+    """Settings that name files of weights."""
+    by_content: ClassVar[tuple[str, ...]] = ()
+    """Settings that addresses leave out: of files the content counts, whatever they are called."""
 
     limit_s: NonNegative = 0.0
     """Seconds that a clip may take before its actor ends itself as one that hangs; 0: 400 per second, at least 600."""
+
+    def addressed(self) -> dict[str, Any]:
+        """Settings that change numbers: those of no pool, and those of which the value itself counts."""
+        skipped = {f.name for f in fields(Stage)} | set(self.by_content)
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Face(Stage):
     """Extraction of faces: detector, mouth mesh and GRADA embedding."""
+
+    files: ClassVar[tuple[str, ...]] = ("weights", "landmarker", "yolo_weights")
+    by_content: ClassVar[tuple[str, ...]] = files
 
     weights: str = "grada"
     """Folder of a GRADA checkpoint: ``model.safetensors`` and ``config.json``; empty: faces and mouths alone, which is
@@ -103,6 +116,9 @@ class Face(Stage):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Behavior(Stage):
     """Extraction of vision-language states: one prefill per segment."""
+
+    files: ClassVar[tuple[str, ...]] = ("weights",)
+    by_content: ClassVar[tuple[str, ...]] = ("weights", "revision", "ask")
 
     weights: str = "Qwen/Qwen3-VL-4B-Instruct"
     """Hub id or folder of a Qwen3-VL checkpoint."""

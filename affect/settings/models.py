@@ -1,10 +1,12 @@
-"""Settings of the models: sizes, windows, and how each is trained."""
+"""Settings of the models: sizes, windows, and how each is trained.
+
+``system`` is the name of the system that has the settings, ``needs`` the modalities whose features decide its numbers.
+"""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from affect.settings.base import Count, Fraction, Number, Positive, Settings, Share
-from affect.settings.names import MODALITIES, Modality, System
+from affect.settings.base import ADDED, Count, Fraction, Number, Positive, Settings, Share
 from affect.settings.training import Fit, Loss
 
 
@@ -37,6 +39,9 @@ class Speaking(Settings):
 class FaceTransformer(Settings):
     """Temporal regressor over face embeddings."""
 
+    system: ClassVar[str] = "face"
+    needs: ClassVar[tuple[str, ...]] = ("face",)
+
     hidden: Count = 256
     """H, width of the model."""
     layers: Count = 5
@@ -60,6 +65,9 @@ class FaceTransformer(Settings):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mamba(Settings):
     """Selective state-space regressor over segment states."""
+
+    system: ClassVar[str] = "behavior"
+    needs: ClassVar[tuple[str, ...]] = ("behavior",)
 
     states: Literal["multimodal", "vision", "dense"] = "multimodal"
     """Which stored states it reads: one of a segment, or ``dense``, those of its half seconds."""
@@ -107,6 +115,10 @@ class Augment(Settings):
 class Wavlm(Settings):
     """WavLM with attentive statistics over four blocks of a segment."""
 
+    system: ClassVar[str] = "audio"
+    needs: ClassVar[tuple[str, ...]] = ("face", "audio")
+    files: ClassVar[tuple[str, ...]] = ("weights",)
+
     weights: str = "3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes"
     """Hub id or folder of the backbone: WavLM, or a speech-emotion model that wraps it, as the paper's does, which is
     WavLM-Large trained on MSP-Podcast."""
@@ -153,12 +165,19 @@ class Wavlm(Settings):
         """Check what fields ask of each other."""
         self.require(0 < self.min_blocks <= self.blocks, f"min_blocks is {self.min_blocks} of {self.blocks} blocks")
 
+    @property
+    def unsearched(self) -> tuple[str, ...]:
+        """Settings that no search may change: what stored states of frozen layers depend on."""
+        return ("trained_layers", "fit.precision") if self.cached else ()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dcmmoe(Settings):
     """Directed cross-modal mixture of experts."""
 
-    modalities: tuple[Modality, ...] = MODALITIES
+    system: ClassVar[str] = "dcmmoe"
+
+    modalities: tuple[str, ...] = ("face", "behavior", "audio")
     """What is fused, two or more."""
     hidden: Count = 256
     """H, shared width."""
@@ -185,10 +204,17 @@ class Dcmmoe(Settings):
             f"modalities {self.modalities} have to be two or more different ones",
         )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Modalities whose embeddings it fuses."""
+        return self.modalities
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raav(Settings):
     """Reliability-aware audio-visual fusion."""
+
+    system: ClassVar[str] = "raav"
 
     hidden: Count = 256
     """H, shared width."""
@@ -208,6 +234,10 @@ class Raav(Settings):
     """Prior of the face in the reliability gate, before normalisation."""
     behavior_prior: Positive = 0.15
     """Prior of the behaviour in the reliability gate, before normalisation."""
+    other_priors: dict[str, float] = field(default_factory=dict, metadata=ADDED)
+    """Priors of further visual modalities, by name."""
+    audio: str = field(default="audio", metadata=ADDED)
+    """Modality of the audio tokens."""
     positions: bool = False
     """Whether frames and audio tokens carry positions; the paper's do not."""
     smooth_valence_frames: int = 9
@@ -231,13 +261,15 @@ class Raav(Settings):
         for name in ("smooth_valence_frames", "smooth_arousal_frames"):
             width = getattr(self, name)
             self.require(width > 0 and width % 2 == 1, f"{name} is {width}, it has to be odd")
+        for name, prior in self.other_priors.items():
+            self.require(prior > 0, f"other_priors of {name} is {prior}, it has to be > 0")
 
+    @property
+    def priors(self) -> dict[str, float]:
+        """Prior of each visual modality, in the order of the gate."""
+        return {"face": self.face_prior, "behavior": self.behavior_prior, **self.other_priors}
 
-SETTINGS_OF: dict[System, type] = {
-    "face": FaceTransformer,
-    "behavior": Mamba,
-    "audio": Wavlm,
-    "dcmmoe": Dcmmoe,
-    "raav": Raav,
-}
-"""The dataclass of each system's settings."""
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Modalities whose embeddings it fuses: visual ones, then the audio."""
+        return (*self.priors, self.audio)

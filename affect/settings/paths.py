@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 
 def from_plain(kind: type, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- an instance of the kind
@@ -16,7 +16,7 @@ def from_plain(kind: type, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 --
     Raises:
         ValueError: a value is out of range or belongs to no field.
     """
-    types = get_type_hints(kind)
+    types = {name: hint for name, hint in get_type_hints(kind).items() if get_origin(hint) is not ClassVar}
     if unknown := sorted(values.keys() - types.keys()):
         raise ValueError(f"{kind.__name__} has no setting {', '.join(unknown)}")
     made: dict[str, Any] = {}

@@ -1,22 +1,26 @@
 """A complete run: every setting of extraction, models and training."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, cast, get_type_hints
 
 from affect.settings.base import Settings
-from affect.settings.extraction import Audio, Behavior, Description, Face, Grid, Pool, Tracking
+from affect.settings.extraction import Audio, Behavior, Description, Face, Grid, Pool, Stage, Tracking
 from affect.settings.models import Dcmmoe, FaceTransformer, Mamba, Raav, Wavlm
-from affect.settings.names import FIELDS, MODALITIES, SYSTEMS, Modality, System
 from affect.settings.training import Workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run(Settings):
-    """A complete run: what is extracted, what is trained on it, and where."""
+    """A complete run: what is extracted, what is trained on it, and where.
+
+    A run with a further modality is a subclass with two more fields: a :class:`affect.settings.extraction.Stage` of the
+    modality's name, and the settings of its model.
+    """
 
     name: str
     """The recipe's name."""
-    systems: tuple[System, ...] = SYSTEMS
+    systems: tuple[str, ...] = ("face", "behavior", "audio", "dcmmoe", "raav")
     """What is trained and predicted; the last one's answer is the run's."""
     grid: Grid = field(default_factory=Grid)
     """Time grid."""
@@ -54,35 +58,80 @@ class Run(Settings):
         )
         self.require(bool(self.systems), "systems is empty")
         for system in self.systems:
-            absent = [m for m in self.reads(system) if m not in self.systems]
+            known, read = self.all_modalities(), self.reads(system)
+            unknown = [m for m in read if m not in known]
+            self.require(not unknown, f"{system}'s modalities cannot be {', '.join(map(repr, unknown))}, but {known}")
+            absent = [m for m in read if m not in self.systems]
             self.require(not absent, f"{system} reads the embeddings of {', '.join(absent)}: add them to systems")
         self.require(bool(self.face.weights) or "face" not in self.systems, "system face needs face.weights")
 
-    def reads(self, system: System) -> tuple[Modality, ...]:
-        """The modalities whose embeddings a system reads: none for a modality's own."""
-        return {"dcmmoe": self.dcmmoe.modalities, "raav": MODALITIES}.get(system, ())
+    @classmethod
+    def fields_of_systems(cls) -> dict[str, str]:
+        """Field of each system's settings: modalities, then fusions."""
+        found = [
+            (hint.system, name, hasattr(hint, "needs"))
+            for name, hint in _types(cast(Any, cls))
+            if hasattr(hint, "system")
+        ]
+        return {system: name for system, name, _ in sorted(found, key=lambda entry: not entry[2])}
+
+    @classmethod
+    def all_modalities(cls) -> tuple[str, ...]:
+        """Modalities that a run may have."""
+        return tuple(hint.system for _, hint in _types(cast(Any, cls)) if hasattr(hint, "needs"))
+
+    @classmethod
+    def stages(cls) -> tuple[str, ...]:
+        """Fields of the stages of extraction."""
+        return tuple(
+            name for name, hint in _types(cast(Any, cls)) if isinstance(hint, type) and issubclass(hint, Stage)
+        )
+
+    @classmethod
+    def files(cls) -> tuple[str, ...]:
+        """Dotted paths of the settings that name files of pretrained weights."""
+        return tuple(f"{name}.{file}" for name, hint in _types(cast(Any, cls)) for file in getattr(hint, "files", ()))
+
+    def reads(self, system: str) -> tuple[str, ...]:
+        """Modalities whose embeddings a system reads: none for a modality's own."""
+        return getattr(self.settings_of(system), "reads", ())
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """The modalities that are trained."""
-        return tuple(m for m in MODALITIES if m in self.systems)
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that are trained."""
+        return tuple(m for m in self.all_modalities() if m in self.systems)
 
     @property
-    def extracted(self) -> tuple[Modality, ...]:
-        """The modalities that are extracted."""
+    def extracted(self) -> tuple[str, ...]:
+        """Modalities that are extracted."""
         needed = {m for system in self.systems for m in self.extracted_for(system)}
-        return tuple(m for m in MODALITIES if m in needed)
+        return tuple(m for m in self.all_modalities() if m in needed)
 
-    def extracted_for(self, system: System) -> tuple[Modality, ...]:
-        """The modalities whose features decide a system's numbers: audio is heard when the face's mouth speaks."""
-        heard = self.reads(system) or (system,)
-        return tuple(m for m in MODALITIES if m in heard or (m == "face" and "audio" in heard))
+    def extracted_for(self, system: str) -> tuple[str, ...]:
+        """Modalities whose features decide a system's numbers: audio is used where the face's mouth speaks."""
+        read = self.reads(system) or (system,)
+        needed = {need for m in read for need in self.settings_of(m).needs}
+        return tuple(m for m in self.all_modalities() if m in needed)
 
-    def settings_of(self, system: System) -> Any:  # noqa: ANN401 -- one of five dataclasses
-        """The settings of a system."""
-        return getattr(self, FIELDS[system])
+    def settings_of(self, system: str) -> Any:  # noqa: ANN401 -- a dataclass of settings.models
+        """Settings of a system.
+
+        Raises:
+            ValueError: there is no such system.
+        """
+        known = self.fields_of_systems()
+        if system not in known:
+            raise ValueError(f"there is no system {system}, but {', '.join(known)}")
+        return getattr(self, known[system])
 
     @property
     def segment_samples(self) -> int:
         """Samples of a full segment's waveform."""
         return round(self.grid.segment_s * self.audio.sample_rate_hz)
+
+
+@cache
+def _types(kind: type) -> list[tuple[str, Any]]:
+    """Fields of a run with their types."""
+    hints = get_type_hints(kind)
+    return [(f.name, hints[f.name]) for f in fields(kind)]

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from affect.settings.names import FIELDS, System
 from affect.settings.paths import setting, with_settings
 from affect.settings.run import Run
 
@@ -31,66 +30,21 @@ FIXED = {"modalities", "blocks", "cached", "weights", "revision", "fit.max_epoch
 """What decides more than a system's training, or how long a trial may be."""
 
 
-_FIT = {"dropout": (0.1, 0.2), "heads": (4, 8, 16), "hidden": (128, 256), "layers": (3, 5)}
-
-
-_WINDOWS = {"window_frames": (300, 400), "window_hop_frames": (150, 200), "fit.learning_rate": (5e-5, 1e-4)}
-
-
-SPACES: dict[System, Space] = {
-    # the authors' grid for their Transformers
-    "face": {f"face_transformer.{name}": choices for name, choices in (_FIT | _WINDOWS).items()},
-    "dcmmoe": {f"dcmmoe.{name}": choices for name, choices in (_FIT | _WINDOWS).items()},
-    # the authors' grid for their Mamba
-    "behavior": {
-        "mamba.layers": (8, 10, 12),
-        "mamba.hidden": (128, 256, 384),
-        "mamba.kernel": (5, 6, 7),
-        "mamba.dropout": (0.1, 0.2),
-        "mamba.fit.weight_decay": (1e-4, 1e-3),
-        "mamba.fit.learning_rate": Range(3e-4, 5e-4),
-    },
-    # around the paper's values; the paper searches none of these
-    "audio": {
-        "wavlm.fit.learning_rate": Range(5e-5, 5e-4),
-        "wavlm.backbone_learning_rate": Range(1e-6, 2e-5),
-        "wavlm.dropout": (0.1, 0.2, 0.3),
-    },
-    # what the paper names of RAAV, and what is ours in it
-    "raav": {
-        "raav.latents": (2, 4, 8),
-        "raav.layers": (1, 2),
-        "raav.positions": (False, True),
-        "raav.face_prior": (0.5, 0.7, 0.85),
-        "raav.smooth_valence_frames": (5, 9, 15),
-        "raav.smooth_arousal_frames": (5, 11, 17),
-        "raav.modality_dropout": (0.0, 0.3),
-        "raav.fit.learning_rate": Range(2e-5, 2e-4),
-    },
+TRANSFORMER_SPACE: Space = {
+    "dropout": (0.1, 0.2),
+    "heads": (4, 8, 16),
+    "hidden": (128, 256),
+    "layers": (3, 5),
+    "window_frames": (300, 400),
+    "window_hop_frames": (150, 200),
+    "fit.learning_rate": (5e-5, 1e-4),
 }
-"""What is searched of each system unless flags say otherwise."""
+"""The authors' grid for their Transformers."""
 
 
-DEMO_SPACES: dict[System, Space] = {
-    "face": {"face_transformer.hidden": (32, 64), "face_transformer.layers": (1, 2)},
-    "behavior": {"mamba.hidden": (32, 64), "mamba.layers": (1, 2), "mamba.fit.learning_rate": Range(5e-4, 5e-3)},
-    "audio": {"wavlm.dropout": (0.0, 0.2), "wavlm.fit.learning_rate": Range(5e-4, 5e-3)},
-    "dcmmoe": {
-        "dcmmoe.hidden": (16, 32),
-        "dcmmoe.layers": (1, 2),
-        "dcmmoe.heads": (2, 4),
-        "dcmmoe.dropout": (0.0, 0.1, 0.2),
-        "dcmmoe.fit.learning_rate": Range(3e-4, 5e-3),
-    },
-    "raav": {
-        "raav.hidden": (32, 64),
-        "raav.latents": (2, 4, 8),
-        "raav.layers": (1, 2),
-        "raav.dropout": (0.0, 0.1, 0.2),
-        "raav.fit.learning_rate": Range(3e-4, 5e-3),
-    },
-}
-"""The same of the demo: small enough for two cores."""
+def under(field: str, space: Space) -> Space:
+    """A space with its paths below a field of the run."""
+    return {f"{field}.{path}": values for path, values in space.items()}
 
 
 def parse(texts: Sequence[str]) -> Space:
@@ -143,8 +97,8 @@ def check(space: Space, run: Run) -> Space:
 
 def _checked(path: str, values: tuple[Any, ...] | Range, run: Run) -> tuple[Any, ...] | Range:
     own, system = setting(run, path), run.systems[-1]
-    field = FIELDS[system]
-    fixed = FIXED | ({"trained_layers", "fit.precision"} if run.wavlm.cached else set())
+    field = run.fields_of_systems()[system]
+    fixed = FIXED | set(getattr(run.settings_of(system), "unsearched", ()))
     name = path.removeprefix(f"{field}.")
     if name == path or name in fixed or name.startswith("speaking."):
         raise ValueError(f"{path} cannot be searched of {system}: give settings below {field} that its training reads")

@@ -5,9 +5,9 @@ Tables are Parquet, or Arrow files where training maps them into memory. Those o
 reason and no rows.
 """
 
-import pyarrow as pa
+from collections.abc import Iterable
 
-from affect.settings.names import MODALITIES, SYSTEMS
+import pyarrow as pa
 
 SIDES = ("left", "top", "right", "bottom")
 """Of a face's box, as shares of the picture's width and height."""
@@ -184,17 +184,24 @@ EMBEDDED_BLOCKS = pa.schema(
 )
 """What a trained audio model says of every block of a track's segments: RAAV's audio tokens."""
 
-JUDGED = pa.schema(
-    [
-        ("frame", pa.int32()),
-        ("valence", pa.float32()),  # NaN in a track that the model has no evidence of
-        ("arousal", pa.float32()),
-        ("gates", _FLOATS),  # of a fusion: weight of each source, 0 where there is no evidence
-        # of a fusion: what it says when it is told that a modality saw nothing; NaN of other models
-        *((f"without_{m}_{name}", pa.float32()) for m in MODALITIES for name in ("valence", "arousal")),
-    ]
-)
-"""What a trained model says of every frame of a labelled track."""
+
+def judged(modalities: Iterable[str]) -> pa.Schema:
+    """Answers of a trained model on a labelled track, one row per frame.
+
+    Args:
+        modalities: all that there are.
+    """
+    return pa.schema(
+        [
+            ("frame", pa.int32()),
+            ("valence", pa.float32()),  # NaN in a track of which the model has no evidence
+            ("arousal", pa.float32()),
+            ("gates", _FLOATS),  # of a fusion: weight of each source, 0 where there is no evidence
+            # of a fusion: its answer without the evidence of a modality; NaN of other models
+            *((f"without_{m}_{name}", pa.float32()) for m in modalities for name in ("valence", "arousal")),
+        ]
+    )
+
 
 SCORES = pa.schema(
     [
@@ -228,27 +235,36 @@ GATES = pa.schema(
 )
 """Whom a fusion trusts when."""
 
-PREDICTIONS = pa.schema(
-    [
-        ("video", pa.string()),
-        ("person", pa.string()),  # main, left, right or a number from the left
-        ("track", pa.string()),  # the track's name in label files
-        ("frame", pa.int32()),
-        ("time_s", pa.float64()),
-        ("valence", pa.float32()),  # of the run's main system; null in a track that no modality ever saw
-        ("arousal", pa.float32()),
-        ("valence_spread", pa.float32()),  # half the range of what its overlapping windows say; null where one says it
-        ("arousal_spread", pa.float32()),
-        ("valid", pa.bool_()),  # whether any modality that the main system needs saw the person at this frame
-        ("reason", pa.string()),  # which modality saw nothing, and why; empty where all did
-        *((f"{system}_{name}", pa.float32()) for system in SYSTEMS for name in ("valence", "arousal")),
-        *((f"{m}_valid", pa.bool_()) for m in MODALITIES),  # whether the modality saw the person at this frame
-        *((f"{m}_reason", pa.string()) for m in MODALITIES),  # why not; empty where it did
-        *((f"{m}_trust", pa.float32()) for m in MODALITIES),  # its share in the main system's gates; null without them
-        *((f"face_{side}", pa.float32()) for side in SIDES),  # the grown box, as FACE has it; null where none was found
-    ]
-)
-"""One row per frame and person of one predicted video."""
+
+def predictions(modalities: Iterable[str], systems: Iterable[str]) -> pa.Schema:
+    """Predictions of one video, one row per frame and person.
+
+    Args:
+        modalities: all that there are.
+        systems: all that there are.
+    """
+    modalities = list(modalities)
+    return pa.schema(
+        [
+            ("video", pa.string()),
+            ("person", pa.string()),  # main, left, right or a number from the left
+            ("track", pa.string()),  # the track's name in label files
+            ("frame", pa.int32()),
+            ("time_s", pa.float64()),
+            ("valence", pa.float32()),  # of the run's main system; null in a track without evidence of any modality
+            ("arousal", pa.float32()),
+            ("valence_spread", pa.float32()),  # half the range of overlapping windows' answers; null where one answers
+            ("arousal_spread", pa.float32()),
+            ("valid", pa.bool_()),  # whether any modality that the main system needs has evidence at this frame
+            ("reason", pa.string()),  # which modality has no evidence, and why; empty where all have
+            *((f"{system}_{name}", pa.float32()) for system in systems for name in ("valence", "arousal")),
+            *((f"{m}_valid", pa.bool_()) for m in modalities),  # whether the modality has evidence at this frame
+            *((f"{m}_reason", pa.string()) for m in modalities),  # why not; empty where it has
+            *((f"{m}_trust", pa.float32()) for m in modalities),  # share in the main system's gates; null without them
+            *((f"face_{side}", pa.float32()) for side in SIDES),  # the grown box, as in FACE; null where none was found
+        ]
+    )
+
 
 OUTCOMES = pa.schema(
     [

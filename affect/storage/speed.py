@@ -7,7 +7,6 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from affect.settings.address import address
-from affect.settings.names import System
 from affect.settings.run import Run
 from affect.storage import files
 
@@ -49,7 +48,7 @@ def note(root: str, what: str, address: str, amount: float, work_s: float, start
     files.write(_path(root, what, address), json.dumps(asdict(added)).encode())
 
 
-def speed_of(run: Run, system: System) -> tuple[str, str]:
+def speed_of(run: Run, system: str) -> tuple[str, str]:
     """What a training's speed is kept under: the seed changes nothing of it."""
     settings = run.settings_of(system)
     plain = replace(settings, fit=replace(settings.fit, seed=0))

@@ -1,37 +1,21 @@
-"""What was extracted of a video: clips joined, and who is who."""
+"""Everything extracted of a video: its clips' rows joined, and who is who."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int16
-from numpy import ndarray
 
 from affect.corpus.video import Probe
 from affect.face.appearance import THUMBNAIL
 from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, Person, persons
+from affect.modalities import MODALITIES
 from affect.plan.clips import Video, keys_of, load_probe
-from affect.settings.names import Kind, Modality
 from affect.settings.run import Run
-from affect.storage import schema
-from affect.storage.columns import array, matrix, nullable
+from affect.storage.columns import array, matrix
 from affect.storage.extracted import Extracted
 from affect.storage.store import Store
-
-SCHEMAS: dict[Kind, pa.Schema] = {
-    "face": schema.FACE,
-    "behavior": schema.BEHAVIOR,
-    "audio": schema.AUDIO,
-    "description": schema.DESCRIPTION,
-}
-"""Rows of each kind."""
-NUMBERS: dict[Kind, tuple[str, ...]] = {
-    "face": ("box", "score", "embedding", "valence", "arousal"),
-    "behavior": ("multimodal", "vision", "patches"),
-}
-"""Columns that models read: one number that is not finite would spoil every frame of a window."""
 
 
 @dataclass(frozen=True)
@@ -39,39 +23,29 @@ class Features:
     """Everything extracted of one video.
 
     Args:
-        probe: what the video holds.
+        probe: of the video.
         faces: every face.
-        face_table: the same rows, all columns.
         persons: who is seen, from left to right.
-        behavior: rows by prompt.
-        audio: rows; a modality that was not asked for has none.
+        tables: rows by modality, the face's in the order of ``faces``; none of a modality that is not extracted.
         reasons: why something is missing.
         failed: whether no clip of any modality could be used.
     """
 
     probe: Probe
     faces: Faces
-    face_table: pa.Table
     persons: list[Person]
-    behavior: pa.Table
-    audio: pa.Table
+    tables: Mapping[str, pa.Table]
     reasons: list[str]
     failed: bool
 
-    @property
-    def lip_areas(self) -> Float[ndarray, " rows"]:
-        """Inner-lip areas of all persons, NaN without a mesh."""
-        rows = np.concatenate([person.rows for person in self.persons] or [np.empty(0, dtype=np.int64)])
-        return nullable(self.face_table.take(rows), "lip_area")[:, 0]
 
-
-def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: Store) -> Features:
+def load_features(video: Video, run: Run, where: Mapping[str, str], store: Store) -> Features:
     """Read and join a video's clips.
 
     Raises:
         FileNotFoundError: a clip has not been extracted.
     """
-    tables = {kind: rows.empty_table() for kind, rows in SCHEMAS.items()}
+    tables = {name: modality.rows.empty_table() for name, modality in MODALITIES.items()}
     found, broken = [], []
     for modality in where:
         tables[modality], parts = load_table(video, run, where, modality, store)
@@ -80,9 +54,8 @@ def load_features(video: Video, run: Run, where: Mapping[Modality, str], store: 
             broken.append(f"{modality}: {spoilt} rows are not finite numbers, left out")
     reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.status != "ok"}) + broken
     failed = all(part.status == "failed" for _, part in found)
-    faces, table, people = who_is_who(tables["face"], run)
-    probe = load_probe(store, video.probe_key)
-    return Features(probe, faces, table, people, tables["behavior"], tables["audio"], reasons, failed)
+    faces, tables["face"], people = who_is_who(tables["face"], run)
+    return Features(load_probe(store, video.probe_key), faces, people, tables, reasons, failed)
 
 
 def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]]:
@@ -93,7 +66,7 @@ def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]
 
 
 def load_table(
-    video: Video, run: Run, where: Mapping[Modality, str], modality: Modality, store: Store
+    video: Video, run: Run, where: Mapping[str, str], modality: str, store: Store
 ) -> tuple[pa.Table, list[Extracted]]:
     """Read a modality's rows of all of a video's clips, those of finite numbers, and the clips.
 
@@ -102,15 +75,7 @@ def load_table(
     """
     parts = [store.get(key) for key in keys_of(video, run, where, modality)]
     joined = pa.concat_tables([part.table.replace_schema_metadata() for part in parts])
-    return _of_finite_numbers(joined, NUMBERS.get(modality, ())), parts
-
-
-def waveforms_of(audio: pa.Table, num_segments: int) -> list[Int16[ndarray, " _"]]:
-    """A video's waveforms by segment, empty where there is none."""
-    waveforms = [np.empty(0, dtype=np.int16)] * num_segments
-    for row in range(audio.num_rows):
-        waveforms[audio["segment"][row].as_py()] = audio["waveform"][row].values.to_numpy()
-    return waveforms
+    return _of_finite_numbers(joined, MODALITIES[modality].finite), parts
 
 
 def _of_finite_numbers(table: pa.Table, names: Sequence[str]) -> pa.Table:

@@ -11,12 +11,11 @@ import pyarrow as pa
 from numpy import ndarray
 from torch import nn
 
-from affect.audio.task import AudioTask
 from affect.corpus.track import Blocks, Series, Track
 from affect.learning import batches
 from affect.learning.batches import Outputs
 from affect.learning.task import TrackTask
-from affect.settings.names import Modality
+from affect.modalities import MODALITIES
 from affect.storage import schema
 from affect.storage.columns import matrix, rows_of
 from affect.storage.extracted import Extracted
@@ -25,15 +24,14 @@ from affect.tracks.tables import TrackRef
 
 
 def embed(task: TrackTask, track: Track, outputs: Outputs) -> tuple[Series, Blocks | None]:
-    """What a trained unimodal model says of a track, from its windows' outputs."""
-    blocks = task.blocks(track, outputs) if isinstance(task, AudioTask) else None
-    return task.series(track, outputs), blocks
+    """Outputs of a trained unimodal model on a track: per frame, and per block where it has them."""
+    return task.series(track, outputs), task.blocks(track, outputs)
 
 
 def put_embedded(
-    store: Store, modality: Modality, model: str, task: TrackTask, network: nn.Module, track: Track, ref: TrackRef
+    store: Store, modality: str, model: str, task: TrackTask, network: nn.Module, track: Track, ref: TrackRef
 ) -> None:
-    """Write what a unimodal model says of a track, blocks first: present frames mean that all is there."""
+    """Write the outputs of a unimodal model on a track, frames last: their object means that all is there."""
     device = next(network.parameters()).device
     series, blocks = embed(task, track, batches.run(task, network, track, device))
     if blocks is not None:
@@ -59,13 +57,13 @@ def put_embedded(
     store.put(embedded_key(model, modality, ref, "frames"), Extracted(table))
 
 
-def embedded_key(model: str, modality: Modality, ref: TrackRef, part: str = "frames") -> str:
-    """Key of what a unimodal model says of a track's frames or blocks."""
+def embedded_key(model: str, modality: str, ref: TrackRef, part: str = "frames") -> str:
+    """Key of the outputs of a unimodal model on a track, of ``frames`` or ``blocks``."""
     return f"embedded/{model}/{slug(ref.name)}-{ref.mark(modality)}/{part}.arrow"
 
 
-def with_embeddings(track: Track, ref: TrackRef, store: Store, models: Mapping[Modality, str]) -> Track:
-    """A track with what unimodal models say of it.
+def with_embeddings(track: Track, ref: TrackRef, store: Store, models: Mapping[str, str]) -> Track:
+    """A track with the stored outputs of unimodal models.
 
     Args:
         track: the track.
@@ -74,32 +72,32 @@ def with_embeddings(track: Track, ref: TrackRef, store: Store, models: Mapping[M
         models: addresses of the models, by modality.
 
     Raises:
-        ValueError: a model has said nothing of it.
+        ValueError: a model's outputs are missing.
     """
-    series: dict[Modality, Series] = {}
+    series: dict[str, Series] = {}
     blocks = None
     for modality, model in models.items():
         try:
             frames = store.get(embedded_key(model, modality, ref)).table
-            if modality == "audio":
-                said = store.get(embedded_key(model, modality, ref, "blocks")).table
-                blocks = _blocks(said, len(track.segments.ranges))
+            if MODALITIES[modality].has_blocks:
+                table = store.get(embedded_key(model, modality, ref, "blocks")).table
+                blocks = _blocks(table, len(track.segments.ranges), modality)
         except FileNotFoundError:
             raise ValueError(
                 f"track {track.name}: {store.uri} has no {modality} embeddings of model {model}; "
                 f"jobs/train.py with {modality} among its systems makes them"
             ) from None
-        embedding, prediction, valid = _said(frames)
+        embedding, prediction, valid = _outputs(frames)
         series[modality] = Series(embedding, prediction, valid)
     return dataclasses.replace(track, series=series, blocks=blocks)
 
 
-def _said(table: pa.Table) -> tuple[ndarray, ndarray, ndarray]:
+def _outputs(table: pa.Table) -> tuple[ndarray, ndarray, ndarray]:
     two = np.stack([table["valence"].to_numpy(), table["arousal"].to_numpy()], axis=1)
     return matrix(table["embedding"]), two, table["valid"].to_numpy()
 
 
-def _blocks(table: pa.Table, num_segments: int) -> Blocks:
-    embedding, prediction, valid = _said(table)
+def _blocks(table: pa.Table, num_segments: int, modality: str) -> Blocks:
+    embedding, prediction, valid = _outputs(table)
     valid = valid.reshape(num_segments, -1)
-    return Blocks(embedding.reshape(*valid.shape, -1), prediction.reshape(*valid.shape, 2), valid)
+    return Blocks(embedding.reshape(*valid.shape, -1), prediction.reshape(*valid.shape, 2), valid, modality)

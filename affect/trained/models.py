@@ -5,31 +5,20 @@ RUNS/<system>/<address:16>/model.safetensors, model.json       a model is comple
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from affect import weights
-from affect.audio.task import AudioTask
-from affect.behavior.task import BehaviorTask
-from affect.face.task import FaceTask
-from affect.fusion.task import DcmmoeTask, RaavTask
 from affect.learning.checkpoint import load_weights
 from affect.learning.task import TrackTask
+from affect.modalities import SYSTEMS
 from affect.plan.addresses import feature_addresses
-from affect.settings.address import address
-from affect.settings.models import SETTINGS_OF
-from affect.settings.names import MODALITIES, Modality, System
 from affect.settings.paths import flat, from_plain
 from affect.settings.run import Run
 from affect.storage import files
 from affect.trained.runs import read_run, run_name, run_names
-
-SECONDS_SINCE = 2
-"""Version of models since which RAAV's positions count seconds."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ class Model:
         version: :data:`affect.storage.schema.MODEL_VERSION` when it was trained; 1 before that was noted.
     """
 
-    system: System
+    system: str
     uri: str
     address: str
     settings: dict[str, Any]
@@ -74,25 +63,20 @@ class Model:
     version: int = 1
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """What it hears and sees, by itself or through the models before it."""
-        own = (self.system,) if self.system in MODALITIES else tuple(self.upstream)
-        return cast(tuple[Modality, ...], own)
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that it reads, itself or through the models before it."""
+        return tuple(self.upstream) or (self.system,)
 
     @property
     def title(self) -> str:
-        """What tells it from others in a table."""
-        if self.system == "behavior" and self.settings["states"] != "multimodal":
-            return {"vision": "behavior (vision only)", "dense": "behavior (dense)"}[self.settings["states"]]
-        if self.system == "audio" and self.settings["cached"]:
-            return "audio (cached trunk)"
-        fused = "" if self.system in MODALITIES or len(self.upstream) == 3 else f" ({' + '.join(self.upstream)})"
-        return f"{self.system}{fused}" + (f", {self.folds} folds" if self.folds else "")
+        """Name in tables."""
+        folds = f", {self.folds} folds" if self.folds else ""
+        return SYSTEMS[self.system].title(self.settings, list(self.upstream)) + folds
 
     def task(self) -> TrackTask:
-        """How it is fed."""
-        settings = from_plain(SETTINGS_OF[self.system], self.settings)
-        return make_task(self.system, settings, self.widths, self.segment_samples)
+        """Builds its inputs and joins its outputs."""
+        system = SYSTEMS[self.system]
+        return system.task(from_plain(system.model, self.settings), self.widths, self.segment_samples)
 
     def network(self, device: torch.device) -> nn.Module:
         """Its weights, ready for inference.
@@ -108,44 +92,12 @@ class Model:
 
 
 def nameless(model: Model) -> Model:
-    """A model without the names of whom it knows, which are many: what actors are made with is kept small."""
+    """A model without the many names of people that it was trained on: arguments of actors are kept small."""
     return dataclasses.replace(model, learned_from=[], selected_on=[])
 
 
-def settings_address(run: Run, system: System) -> str:
-    """Address of a system's settings, the content of pretrained weights included."""
-    settings = run.settings_of(system)
-    if system != "audio":
-        return address(settings)
-    content = weights.identity(run.wavlm.weights, run.wavlm.revision)
-    return address(dataclasses.replace(settings, weights="", revision=""), content)
-
-
-def make_task(system: System, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:  # noqa: ANN401
-    """A system's task.
-
-    Args:
-        system: which.
-        settings: of its model.
-        widths: of what it reads, by modality: the face's embedding, the behaviour's state, or what a fusion reads.
-        segment_samples: samples of a full segment's waveform.
-    """
-    sizes = cast(Mapping[Modality, int], widths)
-    match system:
-        case "face":
-            return FaceTask(settings, widths["face"])
-        case "behavior":
-            return BehaviorTask(settings, widths["behavior"])
-        case "audio":
-            return AudioTask(settings, segment_samples)
-        case "dcmmoe":
-            return DcmmoeTask(settings, sizes)
-        case "raav":
-            return RaavTask(settings, sizes)
-
-
 def load_model(uri: str) -> Model:
-    """What is known of a trained model.
+    """Description of a trained model.
 
     Raises:
         FileNotFoundError: there is none.
@@ -155,14 +107,12 @@ def load_model(uri: str) -> Model:
     content = files.read(path)
     try:
         model = Model(uri=uri, **json.loads(content))
-        settings = dataclasses.asdict(from_plain(SETTINGS_OF[model.system], model.settings))
+        settings = dataclasses.asdict(from_plain(SYSTEMS[model.system].model, model.settings))
         model = dataclasses.replace(model, settings=settings)  # those that are new have their defaults
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} describes no model of this version, delete it to train again: {error}") from error
-    if model.system == "raav" and model.settings["positions"] and model.version < SECONDS_SINCE:
-        raise ValueError(
-            f"{path}: its positions count frames and blocks, now they count seconds: delete it, train again"
-        )
+    if reason := SYSTEMS[model.system].outdated(model.settings, model.version):
+        raise ValueError(f"{path}: {reason}: delete it, train again")
     if not uri.endswith(f"/{model.system}/{model.address}"):
         raise ValueError(f"{path} describes {model.system}/{model.address}: it was put into the wrong folder")
     return model
@@ -179,11 +129,11 @@ def all_models(runs: str) -> list[Model]:
     models = [load_model(files.join(runs, system, mark)) for system, mark in sorted(found)]
     if not models:
         raise ValueError(f"{runs}: no trained model; run jobs/train.py first")
-    order = list(SETTINGS_OF)
+    order = list(SYSTEMS)
     return sorted(models, key=lambda model: (order.index(model.system), model.title))
 
 
-def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
+def load_models(run: Run, runs: str, folds: int = 0) -> dict[str, Model]:
     """The latest trained model of each of a run's systems.
 
     Args:
@@ -206,11 +156,11 @@ def load_models(run: Run, runs: str, folds: int = 0) -> dict[System, Model]:
     features = feature_addresses(run)
     for model in models.values():
         check_settings(model, run)
-        model.network(torch.device("cpu"))  # damaged weights are said here in one line, and not by every actor
-        other = [m for m, mark in model.features.items() if features[m] != mark]  # type: ignore[index]
+        model.network(torch.device("cpu"))  # damaged weights are one error here instead of one per actor
+        other = [m for m, mark in model.features.items() if features[m] != mark]
         if other:
             raise ValueError(f"{model.uri} was trained on other {', '.join(other)} features than this run extracts")
-        stale = [m for m, mark in model.upstream.items() if models[m].address != mark]  # type: ignore[index]
+        stale = [m for m, mark in model.upstream.items() if models[m].address != mark]
         if stale:
             raise ValueError(f"{model.uri} was trained on older {', '.join(stale)} models; train {model.system} again")
     return models

@@ -3,7 +3,7 @@
 OUT/<video>.parquet, <video>.csv      one row per frame and person
 OUT/videos.csv                        one row per video: status, people, reason
 
-A table says in its metadata what it was made from: where that is the same, its video is not predicted again.
+A table's metadata hold an address of everything it was made from: a video with the same address is skipped.
 """
 
 import io
@@ -18,28 +18,24 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from numpy import ndarray
 
-from affect.audio.speaking import frame_reasons
 from affect.corpus.track import Track
-from affect.settings.names import MODALITIES, SYSTEMS, Modality, System
+from affect.modalities import MODALITIES, SYSTEMS
 from affect.storage import files, schema
 from affect.storage.store import read_table
 
 SUMMARY = "videos"
-"""Name of the table that says how each video ended."""
-
-
+"""Name of the table of videos and how each ended."""
 _METADATA = b"affect"
-
-
 UNANSWERED = "the model's answer is not a finite number"
 
 
-UNSEEN = {"face": "the face is not found", "behavior": "the vision-language model has no state"}
-"""Why a modality has no evidence; of audio :func:`affect.audio.speaking.frame_reasons` says it."""
+def predictions_schema() -> pa.Schema:
+    """Columns of a table of predictions, of all modalities and systems that there are."""
+    return schema.predictions(MODALITIES, SYSTEMS)
 
 
 def known_outcome(path: str, mark: str) -> dict[str, Any] | None:
-    """How a video ended that was predicted from the very same before."""
+    """Outcome of a video that was predicted before from the same inputs; None if it was not."""
     try:
         note = pq.read_schema(io.BytesIO(files.read(path))).metadata or {}
         known = json.loads(note.get(_METADATA, b"{}"))
@@ -50,34 +46,34 @@ def known_outcome(path: str, mark: str) -> dict[str, Any] | None:
 
 def prediction_table(
     track: Track,
-    answers: Mapping[System, ndarray],
-    evidence: Sequence[Modality],
+    answers: Mapping[str, ndarray],
+    evidence: Sequence[str],
     spread: ndarray,
-    trust: Mapping[Modality, ndarray],
+    trust: Mapping[str, ndarray],
     boxes: Float[ndarray, "frames 4"],
 ) -> pa.Table:
     """Rows of a person.
 
     Args:
-        track: with what its modalities' models say.
-        answers: of each system; NaN everywhere if it has no evidence of the person. The last one's is the run's.
-        evidence: what the last one needs, any of them: a frame with none is not valid.
-        spread: of the last one.
-        trust: share of each modality in the last one's gates.
+        track: with the outputs of its modalities' models.
+        answers: of each system, NaN everywhere without evidence of the person; the last one is the main system.
+        evidence: modalities that the main system needs: a frame at which none is valid is not valid.
+        spread: of the main system's overlapping windows.
+        trust: share of each modality in the main system's gates.
         boxes: of the face, NaN where it is not found.
     """
     seen = {m: series.valid for m, series in track.series.items()}
     valid: ndarray = np.any([seen[m] for m in evidence], axis=0)
     num = track.num_frames
     nothing = pa.nulls(num, pa.float32())
-    # what is not finite stays so, and becomes null
+    # values that are not finite stay so, and become null
     answers = {s: np.where(np.isfinite(a), np.clip(a, -1, 1), np.nan) for s, a in answers.items()}
     main = list(answers.values())[-1]
     answered = ~np.isnan(main).any(axis=1)
-    why: dict[Modality, list[str]] = {m: ["" if ok else UNSEEN.get(m, "") for ok in of] for m, of in seen.items()}
-    if "audio" in seen:
-        unheard = frame_reasons(track.segments.ranges, track.segments.verdict, num)
-        why["audio"] = ["" if ok else reason for ok, reason in zip(seen["audio"], unheard, strict=True)]
+    why = {
+        m: ["" if ok else reason for ok, reason in zip(valid_m, MODALITIES[m].reasons(track), strict=True)]
+        for m, valid_m in seen.items()
+    }
     parts = [[f"{m}: {reason}" if reason else "" for reason in of] for m, of in why.items()]
     parts.append(np.where(valid & ~answered, UNANSWERED, "").tolist())
     columns: dict[str, Any] = {
@@ -100,11 +96,12 @@ def prediction_table(
         columns[f"{modality}_reason"] = why.get(modality, pa.nulls(num, pa.string()))
         columns[f"{modality}_trust"] = _nullable(trust[modality]) if modality in trust else nothing
     columns |= {f"face_{side}": _nullable(boxes[:, i]) for i, side in enumerate(schema.SIDES)}
-    return pa.table(columns).select(schema.PREDICTIONS.names).cast(schema.PREDICTIONS)
+    rows = predictions_schema()
+    return pa.table(columns).select(rows.names).cast(rows)
 
 
 def _nullable(values: ndarray) -> pa.Array:
-    """Numbers as they are; what is not finite is none."""
+    """A column in which values that are not finite are null."""
     return pa.array(values, mask=~np.isfinite(values))
 
 
@@ -114,14 +111,14 @@ def read_predictions(uri: str) -> pa.Table:
     Raises:
         FileNotFoundError: there are none.
     """
-    table = read_table(uri)
-    for missing in (field for field in schema.PREDICTIONS if field.name not in table.schema.names):
+    table, rows = read_table(uri), predictions_schema()
+    for missing in (field for field in rows if field.name not in table.schema.names):
         table = table.append_column(missing, pa.nulls(table.num_rows, missing.type))
-    return table.select(schema.PREDICTIONS.names)
+    return table.select(rows.names)
 
 
 def read_outcomes(out: str) -> list[dict[str, Any]]:
-    """How the videos of a folder of predictions ended, from its ``videos.csv``.
+    """Outcomes of the videos of a folder of predictions, from its ``videos.csv``.
 
     Raises:
         FileNotFoundError: there is none.
@@ -140,7 +137,7 @@ def read_outcomes(out: str) -> list[dict[str, Any]]:
     return rows
 
 
-def earlier_outcomes(out: str, models: Mapping[System, str]) -> list[dict[str, Any]]:
+def earlier_outcomes(out: str, models: Mapping[str, str]) -> list[dict[str, Any]]:
     """Outcomes of earlier predictions in the same folder by the same models."""
     try:
         if json.loads(files.read(files.join(out, "run.json"))).get("models") != models:

@@ -3,17 +3,14 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from affect import weights
+from affect.modalities import MODALITIES, SYSTEMS
 from affect.settings.extraction import Stage
-from affect.settings.names import FIELDS, SYSTEMS, Kind, System
 from affect.settings.paths import from_plain, setting, with_settings
 from affect.settings.run import Run
 from affect.storage import files
-
-WEIGHTS = ("face.weights", "face.landmarker", "face.yolo_weights", "behavior.weights", "wavlm.weights")
-"""Settings that name pretrained weights."""
 
 
 def run_name(recipe: str, folds: int) -> str:
@@ -21,7 +18,7 @@ def run_name(recipe: str, folds: int) -> str:
     return f"{recipe}-{folds}folds" if folds else recipe
 
 
-def note_run(run: Run, runs: str, name: str, store: str, models: Mapping[System, str]) -> None:
+def note_run(run: Run, runs: str, name: str, store: str, models: Mapping[str, str]) -> None:
     """Note a training: its settings, its store and its models; models that it had before and has not now stay.
 
     Args:
@@ -32,12 +29,12 @@ def note_run(run: Run, runs: str, name: str, store: str, models: Mapping[System,
         models: addresses by system.
     """
     known = {**read_run(runs, name), **models}
-    lasting = {path: weights.anywhere(setting(run, path)) for path in WEIGHTS}
+    lasting = {path: weights.anywhere(setting(run, path)) for path in run.files()}
     note = {"systems": known, "store": store, "settings": dataclasses.asdict(with_settings(run, lasting))}
     files.write(files.join(runs, f"{name}.json"), json.dumps(note, indent=1).encode())
 
 
-def read_run(runs: str, name: str) -> dict[System, str]:
+def read_run(runs: str, name: str) -> dict[str, str]:
     """Addresses of a run's models by system; none if there is no such run.
 
     Raises:
@@ -89,25 +86,33 @@ def trained_run(runs: str, name: str, here: Run | None) -> Trained | None:
     if "settings" not in note:
         return None
     try:
-        known: dict[System, str] = note["systems"]
+        known: dict[str, str] = note["systems"]
         systems = note["settings"]["systems"]
         if not known.keys() <= set(systems):  # an earlier training of this name had others, too
             systems = [system for system in SYSTEMS if system in known or system in systems]
         settings = {**note["settings"], "systems": systems}
+        kind = run_class(settings)
+        fields = kind.fields_of_systems()
         for system, mark in known.items():
             own = json.loads(files.read(files.join(runs, system, mark, "model.json")))["settings"]
-            pretrained = note["settings"][FIELDS[system]]
+            pretrained = note["settings"][fields[system]]
             kept = {name: pretrained[name] for name in ("weights", "revision") if name in own}
-            settings[FIELDS[system]] = own | kept
-        run: Run = from_plain(Run, settings)
+            settings[fields[system]] = own | kept
+        run: Run = from_plain(kind, settings)
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         path = files.join(runs, f"{name}.json")
         raise ValueError(f"{path} describes no training of this version ({error}); train again") from error
     if here is not None:
-        pools = {f"{kind}.{f.name}" for kind in get_args(Kind) for f in dataclasses.fields(Stage)}
+        pools = {f"{stage}.{f.name}" for stage in here.stages() for f in dataclasses.fields(Stage)}
         run = with_settings(run, {path: setting(here, path) for path in pools})
         run = dataclasses.replace(run, workers=here.workers, inference=here.inference)
     return Trained(run, str(note["store"]))
+
+
+def run_class(settings: Mapping[str, Any]) -> type[Run]:
+    """Class of a run that has some settings: the first that has them all, of those that modalities bring."""
+    kinds: list[type[Run]] = [Run, *(modality.run for modality in MODALITIES.values())]
+    return next((kind for kind in kinds if settings.keys() <= {f.name for f in dataclasses.fields(kind)}), Run)
 
 
 def run_names(runs: str) -> list[str]:

@@ -145,7 +145,7 @@ def waveforms() -> None:
         samples = [(track, window) for track in tracks for window in task.windows(track)]
         order = np.random.default_rng(0).permutation(len(samples))
         shares = [Share([samples[i] for i in part], 4) for part in np.array_split(order, len(order) // BATCH)]
-        loader = TrackLoader({ref.name: ref for ref in refs}, store, "", 1.0)
+        loader = TrackLoader("audio", {ref.name: ref for ref in refs}, store, "", 1.0)
 
         def read() -> int:
             return sum(len(batch.gold) for batch in loader(task, shares, torch.device("cpu")))
@@ -169,17 +169,18 @@ def waveforms() -> None:
 
 def _speaker(number: int, store: Any) -> Any:  # noqa: ANN401 -- a TrackRef
     """A track of noise, all of it kept and annotated."""
-    from affect.corpus.synthetic import make_track
+    from affect.audio.part import AudioPart
     from affect.storage.extracted import Extracted
+    from affect.tracks.synthetic import make_track
     from affect.tracks.tables import TrackRef, to_tables
 
     rng = np.random.default_rng(number)
     track = make_track(f"speaker{number}", 30 * 2 * (SEGMENTS + 1), rng)
-    num = len(track.segments.kept)
+    num = len(track.segments.ranges)
     waves = [rng.integers(-3000, 3000, SEGMENT, dtype=np.int16) for _ in range(num)]
     everything = np.ones(num, dtype=bool)
-    segments = replace(track.segments, waveforms=waves, audio_valid=everything, kept=everything)
-    tables = to_tables(replace(track, segments=segments))
+    sound = AudioPart(everything, everything, [""] * num, waves)
+    tables = to_tables(replace(track, parts={"audio": sound}))
     keys: Any = {part: f"{track.name}/{part}.{'rows.' if part == 'waveforms' else ''}arrow" for part in tables}
     for part, key in keys.items():
         store.put(key, Extracted(tables[part]))

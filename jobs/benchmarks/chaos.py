@@ -31,8 +31,9 @@ from ray.cluster_utils import Cluster
 
 from affect.console.exits import EXIT_PARTIAL
 from affect.corpus.clip import Clip
-from affect.pipeline import extract as extraction
+from affect.pipeline import graph
 from affect.pipeline.demo_assets import prepare
+from affect.pipeline.extract_actor import ExtractActor
 from affect.pipeline.job import start_ray
 from affect.settings import recipes
 from affect.storage import files
@@ -90,12 +91,12 @@ class Round:
         return not (self.lost or self.duplicated or self.wrong) and self.redone <= self.allowed
 
 
-def frail(log: str, traps: tuple[Trap, ...]) -> type[extraction.Stage]:
+def frail(log: str, traps: tuple[Trap, ...]) -> type[ExtractActor]:
     """A stage that notes every attempt at a clip in a file, and steps into traps."""
 
-    class Frail(extraction.Stage):
+    class Frail(ExtractActor):
         def _try(self, clip: Clip, begun: Part | None, key: str, limit_s: float) -> Extracted:
-            line = f"{self._kind} {clip.probe.path} {clip.start_s:g}"
+            line = f"{self._kind.name} {clip.probe.path} {clip.start_s:g}"
             first = line not in _lines(log)
             with open(log, "a") as file:
                 file.write(f"{line}\n")
@@ -133,7 +134,7 @@ def _drive(name: str, words: list[str], log: str, traps: tuple[Trap, ...]) -> No
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import it
-    extraction.Stage = frail(log, traps)  # type: ignore[misc]
+    graph.ExtractActor = frail(log, traps)  # type: ignore[misc]
     sys.argv = [name, "demo", *words]
     importlib.import_module(f"affect.jobs.{name}").main()
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from benchmarks.measure import rate, resident_mib, say_ratio
 
-from affect.pipeline.extract import Stage, Tally, _row
+from affect.pipeline.extract import _row
+from affect.pipeline.extract_actor import ExtractActor, Tally
 from affect.pipeline.probe import probe_videos
 from affect.plan.addresses import wanted_features
 from affect.plan.clips import load_probe, make_clip, missing_units, num_clips
@@ -175,12 +176,11 @@ def _demo_video() -> Path:
 def pipeline(copies: int = 2) -> None:
     """The demo's labelled videos, several times under different names, through all three stages."""
     from affect.corpus.videos import find
-    from affect.modalities import extractor
+    from affect.modalities import MODALITIES
     from affect.pipeline import demo_assets as demo
     from affect.pipeline.extract import extract
     from affect.pipeline.job import start_ray
     from affect.settings import recipes
-    from affect.settings.names import MODALITIES
     from affect.storage.extracted import keep_none
     from affect.storage.store import Store
 
@@ -200,7 +200,7 @@ def pipeline(copies: int = 2) -> None:
         extract(run, str(root / "videos"), store)
         through = frames / (time.perf_counter() - start)  # start of the actors included
         torch.set_num_threads(int(cores))
-        extractors = {modality: extractor(modality, run, "cpu") for modality in MODALITIES}
+        extractors = {name: modality.extractor(run, "cpu") for name, modality in MODALITIES.items()}
         plain, start = Store(str(root / "plain")), time.perf_counter()
         for video in videos:
             assert video.head is not None
@@ -249,7 +249,7 @@ def protections() -> None:
         store, where = Store(folder), wanted_features(run, [], []).where
         videos = probe_videos(find(f"{home}/*1.mp4"), store, {})
         units, _ = missing_units(videos, run, where, store, retry_failed=False)
-        stages = {kind: Stage(kind, run, store, where, Attempts(store, "run"), "tally") for kind in where}
+        stages = {kind: ExtractActor(kind, run, store, where, Attempts(store, "run"), "tally") for kind in where}
         for name in ("has", "put"):
             timed(Store, name)
         for name in ("begin", "end"):

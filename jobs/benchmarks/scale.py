@@ -12,15 +12,14 @@ import torch
 from benchmarks.measure import resident_mib
 
 from affect.corpus.clip import Clip
-from affect.corpus.synthetic import curve
 from affect.corpus.video import Probe
 from affect.fusion.task import DcmmoeTask
 from affect.learning.batches import load_here
 from affect.learning.fit import _batches, _share
+from affect.modalities import MODALITIES
 from affect.pipeline import assemble as assembling
 from affect.pipeline.assemble import assemble
 from affect.plan.clips import Video, keys_of, make_clip, num_clips, probe_table
-from affect.settings.names import MODALITIES, Modality
 from affect.settings.run import Run
 from affect.storage import schema
 from affect.storage.columns import rows_of
@@ -28,6 +27,8 @@ from affect.storage.extracted import Extracted
 from affect.storage.rows import open_many_files
 from affect.storage.state import Head
 from affect.storage.store import Store
+from affect.tracks import refs as finding
+from affect.tracks.synthetic import curve
 from affect.tracks.tables import TrackRef, load_track
 from affect.trained.embedded import embedded_key, with_embeddings
 
@@ -36,7 +37,7 @@ FPS = 30.0
 PATCHES = 8
 EMBEDDING, STATE, MODEL, COLORS = 256, 2560, 256, 294
 RUN = Run(name="scale")
-WHERE: dict[Modality, str] = {m: f"random-{m}" for m in MODALITIES}
+WHERE: dict[str, str] = {m: f"random-{m}" for m in MODALITIES}
 EMBEDDED = {m: f"random-{m}" for m in MODALITIES}
 
 
@@ -168,7 +169,8 @@ def measure(folder: str, step_seconds: Callable[[], float]) -> None:
         folder: for about 25 GiB.
         step_seconds: measures a training step.
     """
-    assembling.feature_addresses = lambda run: WHERE  # nothing here has weights
+    for module in (assembling, finding):
+        module.feature_addresses = lambda run: WHERE  # type: ignore[attr-defined] # nothing here has weights
     store, corpus = Store(folder), parts()
     frames = sum(part.num_frames for part in corpus)
     start = time.perf_counter()

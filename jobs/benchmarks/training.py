@@ -111,13 +111,13 @@ def step() -> None:
 
 def loader(num_frames: int = 20_000) -> None:
     """Windows of one long track into padded batches."""
-    from affect.corpus.synthetic import make_track
     from affect.fusion.task import DcmmoeTask
     from affect.learning.batches import Share, collate
     from affect.settings.models import Dcmmoe
+    from affect.tracks.synthetic import make_track
 
     track = make_track("track", num_frames, np.random.default_rng(0))
-    task = DcmmoeTask(Dcmmoe(), dict.fromkeys(MODALITIES, WIDTH - 2))  # type: ignore[arg-type]
+    task = DcmmoeTask(Dcmmoe(), dict.fromkeys(MODALITIES, WIDTH - 2))
     windows = task.windows(track)
     shares = [Share([(track, w) for w in windows[i : i + BATCH]], FRAMES) for i in range(0, len(windows), BATCH)]
     rows = list(_rows(track))

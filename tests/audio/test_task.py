@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from numpy import ndarray
 
+from affect.audio.part import AudioPart
 from affect.audio.task import AudioTask
-from affect.corpus.synthetic import make_track
 from affect.corpus.track import Track
 from affect.learning.batches import Outputs
 from affect.settings.models import Wavlm
+from affect.tracks.synthetic import make_track
 
 TASK = AudioTask(Wavlm(hidden=1), 64_000)
 
@@ -18,14 +19,14 @@ TASK = AudioTask(Wavlm(hidden=1), 64_000)
 def track_of(num_frames: int, fps: float) -> Track:
     made = make_track("a", num_frames, np.random.default_rng(0), fps=fps, width=2)
     heard = np.ones(len(made.segments.ranges), dtype=bool)
-    return replace(made, segments=replace(made.segments, audio_valid=heard, kept=heard))
+    return replace(made, parts={"audio": AudioPart(heard, heard, [""] * len(heard), [])})
 
 
 def cut(track: Track, num: int) -> Track:
     """As it is where the labels end after so many frames."""
     segments = track.segments
     edges = {"ranges": np.minimum(segments.ranges, num), "block_edges": np.minimum(segments.block_edges, num)}
-    rows = {name: getattr(track, name)[:num] for name in ("time_s", "gold", "face_valid", "face_embedding", "lip_area")}
+    rows = {name: getattr(track, name)[:num] for name in ("time_s", "gold")}
     return replace(track, segments=replace(segments, **edges), **rows)
 
 

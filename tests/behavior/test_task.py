@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from affect import timeline
+from affect.behavior.part import BehaviorPart, Patches
 from affect.behavior.task import BehaviorTask
-from affect.corpus.synthetic import make_track
-from affect.corpus.track import Patches, Segments, Track
+from affect.corpus.track import Segments, Track
 from affect.learning import batches
 from affect.learning.fit import fit
 from affect.settings.models import Mamba
 from affect.settings.training import Fit, Loss
+from affect.tracks.synthetic import make_track
 
 CPU = torch.device("cpu")
 WIDTH, FPS = 6, 10.0
@@ -46,8 +47,7 @@ def track(num_frames: int, seed: int, broken: tuple[int, ...] = ()) -> Track:
     mixing = np.random.default_rng(0).normal(size=(2, WIDTH))
     states = (made.segment_gold @ mixing * valid[:, None]).astype(np.float16)
     patches = patches_of(made.segments, timeline.Timestamps(made.time_s), made.gold, valid)
-    segments = replace(made.segments, behavior_valid=valid, multimodal=states, vision=-states, patches=patches)
-    return replace(made, segments=segments)
+    return replace(made, parts={"behavior": BehaviorPart(valid, states, -states, patches)})
 
 
 def test_a_window_of_half_seconds_is_as_long_as_its_segments():
@@ -60,8 +60,8 @@ def test_a_window_of_half_seconds_is_as_long_as_its_segments():
 def test_half_seconds_come_in_time_order_with_their_own_targets():
     one = track(195, 0)
     example = BehaviorTask(DENSE, WIDTH).example(one, (8, 24))
-    assert np.array_equal(example.inputs["x"], one.segments.patches.states[8:24])
-    for i, (first, last) in enumerate(one.segments.patches.ranges[8:24]):
+    assert np.array_equal(example.inputs["x"], one.parts["behavior"].patches.states[8:24])
+    for i, (first, last) in enumerate(one.parts["behavior"].patches.ranges[8:24]):
         assert example.gold[i] == pytest.approx(one.gold[first:last].mean(axis=0))
     assert example.annotated.all()
 
@@ -70,10 +70,11 @@ def test_a_half_second_without_any_frame_or_annotation_is_read_and_not_learned_f
     one = track(195, 0)
     gold = one.gold.copy()
     gold[:30] = np.nan
-    patches = one.segments.patches
+    patches = one.parts["behavior"].patches
     ranges = patches.ranges.copy()
     ranges[20, 1] = ranges[20, 0]
-    bare = replace(one, gold=gold, segments=replace(one.segments, patches=replace(patches, ranges=ranges)))
+    part = replace(one.parts["behavior"], patches=replace(patches, ranges=ranges))
+    bare = replace(one, gold=gold, parts={"behavior": part})
     example = BehaviorTask(DENSE, WIDTH).example(bare, (0, 32))
     assert not example.annotated[:6].any() and not example.annotated[20] and example.annotated[21:].all()
     assert len(example.inputs["x"]) == 32
@@ -82,9 +83,9 @@ def test_a_half_second_without_any_frame_or_annotation_is_read_and_not_learned_f
 def test_a_segment_without_states_has_no_half_seconds_and_takes_the_nearest_state_as_a_segment():
     one = track(195, 0, broken=(0, 3))
     dense, plain = BehaviorTask(DENSE, WIDTH), BehaviorTask(SMALL, WIDTH)
-    assert len(one.segments.patches.states) == 7 * 8 - 6
+    assert len(one.parts["behavior"].patches.states) == 7 * 8 - 6
     example = plain.example(one, (0, 4))
-    assert np.array_equal(example.inputs["x"], one.segments.multimodal[[1, 1, 2, 2]])
+    assert np.array_equal(example.inputs["x"], one.parts["behavior"].multimodal[[1, 1, 2, 2]])
     assert example.annotated.tolist() == [False, True, True, False]
     model = dense.build().eval()
     said = dense.series(one, batches.run(dense, model, one, CPU))
@@ -95,9 +96,9 @@ def test_a_segment_without_states_has_no_half_seconds_and_takes_the_nearest_stat
 @pytest.mark.parametrize("states", ["multimodal", "vision", "dense"])
 def test_a_track_without_any_state_has_no_windows_and_no_evidence(states: str):
     one = track(195, 0)
-    nothing = replace(one.segments, behavior_valid=np.zeros(9, dtype=bool), patches=Patches.none())
+    nothing = replace(one.parts["behavior"], valid=np.zeros(9, dtype=bool), patches=Patches.none())
     task = BehaviorTask(replace(SMALL, states=states), WIDTH)
-    unseen = replace(one, segments=nothing)
+    unseen = replace(one, parts={"behavior": nothing})
     assert task.windows(unseen) == [] and not task.trains_on(unseen, (0, 4))
     said = task.series(unseen, batches.run(task, task.build(), unseen, CPU))
     assert not said.valid.any() and said.embedding.shape == (195, 8)
@@ -115,7 +116,7 @@ def test_what_is_said_of_a_half_second_is_said_of_its_frames_and_averaged_where_
         count[start:end] += 1
     points /= count[:, None]
     for frame in (0, 33, 100, 194):
-        covering = [i for i, (a, b) in enumerate(one.segments.patches.ranges) if a <= frame < b]
+        covering = [i for i, (a, b) in enumerate(one.parts["behavior"].patches.ranges) if a <= frame < b]
         assert len(covering) in (1, 2)
         assert said.prediction[frame] == pytest.approx(points[covering].mean(axis=0), abs=1e-6)
 

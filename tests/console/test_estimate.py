@@ -11,6 +11,7 @@ from affect.console import estimate
 from affect.corpus.video import Probe
 from affect.corpus.videos import find
 from affect.face.grada import Grada
+from affect.face.modality import grada_operations
 from affect.pipeline import forecast
 from affect.pipeline.probe import probe_videos
 from affect.plan.clips import load_probe
@@ -70,7 +71,7 @@ def test_the_encoder_s_operations_are_counted_and_none_cost_none(extracted: Micr
             )
     with torch.inference_mode():
         model(torch.zeros(1, 3, 240, 240))
-    assert estimate._grada_operations("nowhere") == pytest.approx(2 * sum(macs), rel=0.02)
+    assert grada_operations("nowhere") == pytest.approx(2 * sum(macs), rel=0.02)
 
 
 def test_the_first_plan_of_the_true_model_on_a_cpu_advises_a_gpu(extracted: Micro):

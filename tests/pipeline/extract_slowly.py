@@ -3,12 +3,13 @@
 import time
 from typing import Any
 
-from affect.pipeline.extract import Stage
+from affect.pipeline import graph
+from affect.pipeline.extract_actor import ExtractActor
 
 AT_LEAST_S = 1.0
 
 
-class Slow(Stage):
+class Slow(ExtractActor):
     """Waits out the second."""
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -23,5 +24,5 @@ if __name__ == "__main__":
     from jobs.extract import main
     from tests.pipeline import extract_slowly
 
-    Stage = extract_slowly.Slow  # type: ignore[misc] # by its module's name, which actors import
+    graph.ExtractActor = extract_slowly.Slow  # type: ignore[misc] # by its module's name, which actors import
     main()

@@ -5,7 +5,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from affect.pipeline import extract
+from affect.modalities import MODALITIES
+from affect.pipeline import extract_actor
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import load_probe
 from affect.storage.attempts import Attempts
@@ -35,13 +36,13 @@ def hangs(*_: object) -> None:
 root, place = sys.argv[1:]
 run, store = micro_run(root), Store(place)
 run = replace(run, audio=replace(run.audio, limit_s=0.5))
-extract.extractor = lambda kind, run, on: hangs  # type: ignore[assignment,return-value]
-extract.device = lambda: "cpu"
-extract.ray.get_actor = lambda _: Nobody()  # type: ignore[assignment,return-value]
-extract.ray.get_runtime_context = lambda: Nobody()  # type: ignore[assignment]
+MODALITIES["audio"].extractor = lambda run, device: hangs  # type: ignore[assignment,method-assign,return-value]
+extract_actor.device = lambda: "cpu"
+extract_actor.ray.get_actor = lambda _: Nobody()  # type: ignore[assignment,return-value]
+extract_actor.ray.get_runtime_context = lambda: Nobody()  # type: ignore[assignment]
 key = next(key for key in sorted(store.keys("videos")) if store.outcome(key).rows)
 probe = load_probe(store, key)
-stage = extract.Stage("audio", run, store, feature_addresses(run), Attempts(store, "run"), "nobody")
+stage = extract_actor.ExtractActor("audio", run, store, feature_addresses(run), Attempts(store, "run"), "nobody")
 row = {"uri": f"{root}/{probe.path}", "probe_key": key, "number": 0, "prompts": "neutral"}
 done = stage({k: [v] for k, v in {**row, "missing": "audio", "length_s": 2.0, "again": False}.items()})
 print(f"{done['audio_status'][0]}, {done['audio_reason'][0]}")

@@ -20,7 +20,6 @@ from affect.corpus.videos import find
 from affect.learning import batches
 from affect.learning.checkpoint import changing
 from affect.learning.fit import evaluate, fit
-from affect.pipeline import assemble as assembling
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
@@ -34,6 +33,7 @@ from affect.storage import schema
 from affect.storage.extracted import Extracted
 from affect.storage.rows import Rows
 from affect.storage.store import Store
+from affect.tracks import assemble_track as assembling
 from affect.tracks.assembly import make_track
 from affect.tracks.features import Features, faces_of, load_features
 from affect.tracks.tables import TrackRef, load_track, waveforms
@@ -114,7 +114,7 @@ def test_every_frame_and_block_of_a_track_is_embedded_with_the_filters_verdict(
         frames = store.get(embedded_key(tuned.address, "audio", ref)).table
         blocks = store.get(embedded_key(tuned.address, "audio", ref, "blocks")).table
         assert frames.num_rows == track.num_frames and frames["valid"].to_pylist() == [True] * track.num_frames
-        assert blocks.num_rows == 4 * len(track.segments.kept)
+        assert blocks.num_rows == 4 * len(track.parts["audio"].kept)
         lasts = [
             bool(edge < end)
             for edge, (_, end) in zip(
@@ -166,16 +166,18 @@ def test_stored_states_are_those_of_the_frozen_layers_and_computed_once(
     model = WavlmRegressor(run.wavlm, load_backbone(run.wavlm.weights, "main")).eval()
     for ref in refs:
         track = with_trunk(load_track(store, ref, ("audio",)), ref, store, mark)
-        assert track.heard is not None and len(track.heard) == len(track.segments.kept)
-        for segment in (0, len(track.heard) - 1):
-            wave = track.segments.waveforms[segment]
+        assert track.parts["audio"].frozen is not None and len(track.parts["audio"].frozen) == len(
+            track.parts["audio"].kept
+        )
+        for segment in (0, len(track.parts["audio"].frozen) - 1):
+            wave = track.parts["audio"].waveforms[segment]
             x = torch.zeros(1, 64_000)
             x[0, : len(wave)] = torch.from_numpy(wave / FULL_SCALE)
             with torch.inference_mode():
                 expected = model.trunk(x, torch.tensor([len(wave)]))[0]
-            assert track.heard[segment].num_samples == len(wave)
+            assert track.parts["audio"].frozen[segment].num_samples == len(wave)
             torch.testing.assert_close(
-                torch.tensor(track.heard[segment].states).float(), expected, atol=1e-3, rtol=1e-3
+                torch.tensor(track.parts["audio"].frozen[segment].states).float(), expected, atol=1e-3, rtol=1e-3
             )
     capsys.readouterr()
     first = trained_model(run, refs, store, tmp_path / "one")
@@ -250,7 +252,7 @@ def test_a_segment_without_sound_has_no_states(micro: Micro, tmp_path: Path):
 def test_waveforms_are_heard_in_their_own_scale(micro: Micro, refs: list[TrackRef], store: Store):
     track = load_track(store, refs[0], ("audio",))
     example = AudioTask(audio_run(micro.run).wavlm, 64_000).example(track, (4, 8))
-    wave = track.segments.waveforms[1]
+    wave = track.parts["audio"].waveforms[1]
     assert np.allclose(example.whole["x"][: len(wave)], wave / 32_768.0) and example.whole["num_samples"] == len(wave)
 
 
@@ -298,7 +300,7 @@ def test_a_bare_label_of_a_video_of_two_people_says_whom_it_means(
     hints = {"pointed": [(0, *features.faces.box[0].reshape(2, 2).mean(axis=0))]}
     todo = {name: (np.zeros((50, 2)), {"audio": "tracks/x/audio.arrow"})}
     given = {"videos": {video.stem: video}, "todo": todo, "hints": hints, "run": run}
-    done = assembling._assemble(row, **given, where=feature_addresses(run), store=Store(str(tmp_path)))
+    done = assembling.assemble_track(row, **given, where=feature_addresses(run), store=Store(str(tmp_path)))
     assert done["reason"] == "" and ("its video shows 2 people" in done["note"]) == said
     assert not said or "call it video01_left or video01_right, or give --hints" in done["note"]
 
@@ -312,7 +314,9 @@ def test_relative_to_the_video_a_louder_mouth_takes_the_voice_from_a_track(
         speaking = Speaking(relative_to=relative_to)
         rule = replace(run, wavlm=replace(run.wavlm, speaking=speaking))
         pair = [make_track("x", who, video, two, None, rule) for who in ("left", "right")]
-        kept[relative_to] = [t.segments.kept for t in sorted(pair, key=lambda track: np.nanmean(track.lip_area))]
+        kept[relative_to] = [
+            t.parts["audio"].kept for t in sorted(pair, key=lambda track: np.nanmean(track.parts["face"].lip_area))
+        ]
     still, loud = kept["video"]
     assert all(own.any() for own in kept["track"]) and loud.any() and not still.any()
 

@@ -12,9 +12,9 @@ import ray
 from _pytest.capture import CaptureFixture
 from ray.exceptions import RayError
 
+from affect.behavior.part import Patches
 from affect.corpus import affwild2
 from affect.corpus.demo import Person, VideoSpec, write_video
-from affect.corpus.track import Patches
 from affect.corpus.videos import find
 from affect.evaluation.evaluate import score_predictions
 from affect.pipeline import job
@@ -98,13 +98,13 @@ def test_each_track_gets_the_states_that_were_asked_about_its_person(pair: Pair)
     table = pair.table("behavior")
     for ref in refs:
         rows = table.filter(pa.array([prompt == ref.person for prompt in table["prompt"].to_pylist()]))
-        segments = load_track(pair.store, ref).segments
-        assert np.array_equal(segments.multimodal, matrix(rows["multimodal"]))
+        part = load_track(pair.store, ref).parts["behavior"]
+        assert np.array_equal(part.multimodal, matrix(rows["multimodal"]))
         states = np.concatenate([np.stack(row) for row in rows["patches"].to_pylist()]).astype(np.float16)
-        assert np.array_equal(segments.patches.states, states)
-        edges = segments.patches.ranges
+        assert np.array_equal(part.patches.states, states)
+        edges = part.patches.ranges
         assert edges[0, 0] == 0 and edges[-1, 1] == 50 and (edges[:, 0] <= edges[:, 1]).all()
-        assert [int((segments.patches.segment == n).sum()) for n in range(2)] == [8, 6]
+        assert [int((part.patches.segment == n).sum()) for n in range(2)] == [8, 6]
     assert {ref.person for ref in refs} == {"left", "right"}
 
 
@@ -113,15 +113,15 @@ def test_a_track_on_disk_keeps_the_half_seconds_of_the_segments_that_have_any(
     pair: Pair, broken: list[int], tmp_path: Path
 ):
     ref = pair.refs()[0]
-    segments = load_track(pair.store, ref).segments
-    kept = ~np.isin(segments.patches.segment, broken)
-    patches = Patches(segments.patches.states[kept], segments.patches.ranges[kept], segments.patches.segment[kept])
-    track = replace(load_track(pair.store, ref), segments=replace(segments, patches=patches))
+    part = load_track(pair.store, ref).parts["behavior"]
+    kept = ~np.isin(part.patches.segment, broken)
+    patches = Patches(part.patches.states[kept], part.patches.ranges[kept], part.patches.segment[kept])
+    track = replace(load_track(pair.store, ref), parts={"behavior": replace(part, patches=patches)})
     store = Store(str(tmp_path))
     for part, table in to_tables(track).items():
         if part in ref.keys:
             store.put(ref.keys[part], Extracted(table))
-    back = load_track(store, ref).segments.patches
+    back = load_track(store, ref).parts["behavior"].patches
     assert np.array_equal(back.segment, patches.segment) and np.array_equal(back.ranges, patches.ranges)
     assert back.states.tolist() == patches.states.tolist()
 

@@ -15,6 +15,7 @@ from affect.corpus import affwild2
 from affect.corpus.videos import find
 from affect.evaluation.evaluate import score_predictions
 from affect.evaluation.submission import fill, read_template
+from affect.modalities import MODALITIES, SYSTEMS
 from affect.pipeline.assemble import assemble
 from affect.pipeline.extract import extract
 from affect.pipeline.predict import predict
@@ -22,7 +23,6 @@ from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import keys_of
-from affect.settings.names import MODALITIES, SYSTEMS
 from affect.storage import files, schema
 from affect.storage.columns import matrix
 from affect.storage.extracted import Extracted
@@ -31,6 +31,7 @@ from affect.tracks.assembly import make_track
 from affect.tracks.features import load_features
 from affect.tracks.tables import TrackRef, load_track, to_tables
 from affect.trained.models import load_models
+from affect.trained.predictions import predictions_schema
 from jobs.predict import Predict
 from jobs.predict import work as predict_job
 from tests.conftest import Micro
@@ -54,7 +55,11 @@ def test_a_track_survives_its_tables(trained: Micro, refs: list[TrackRef]):
         assert table.schema.equals(schema.TRACK[part])
     labels = affwild2.read_splits(trained.places.labels)["train"][refs[0].name]
     assert np.isnan(labels).any() and track.gold == pytest.approx(labels, abs=1e-6, nan_ok=True)
-    assert track.face_valid.all() and np.isfinite(track.face_embedding).all() and track.segments.behavior_valid.all()
+    assert (
+        track.parts["face"].valid.all()
+        and np.isfinite(track.parts["face"].embedding).all()
+        and track.parts["behavior"].valid.all()
+    )
 
 
 def test_labels_decide_a_tracks_length(trained: Micro):
@@ -63,8 +68,8 @@ def test_labels_decide_a_tracks_length(trained: Micro):
     features = load_features(video, trained.run, feature_addresses(trained.run), store)
     for rows in (48, 52):  # surplus frames are ignored, missing last ones are filled
         track = make_track("x", "main", video, features, np.zeros((rows, 2)), trained.run)
-        assert track.num_frames == rows == len(track.face_embedding)
-        assert track.face_valid.sum() == min(rows, 50) and track.segments.ranges.max() <= rows
+        assert track.num_frames == rows == len(track.parts["face"].embedding)
+        assert track.parts["face"].valid.sum() == min(rows, 50) and track.segments.ranges.max() <= rows
 
 
 def test_labels_of_another_length_are_left_out_with_both_numbers(trained: Micro, capsys: CaptureFixture[str]):
@@ -87,8 +92,8 @@ def test_hints_override_a_name_and_have_to_lie_on_somebody(trained: Micro, capsy
     x, y = (float(v) for v in (person.box[3, :2] + person.box[3, 2:]) / 2)
     named = make_track("x", "7", videos[0], features, None, trained.run)  # there is no seventh person
     hinted = make_track("x", "7", videos[0], features, None, trained.run, [(3, x, y)])
-    assert not named.face_valid.any() and np.isnan(named.lip_area).all()
-    assert hinted.face_valid.all() and np.isfinite(hinted.lip_area).any()
+    assert not named.parts["face"].valid.any() and np.isnan(named.parts["face"].lip_area).all()
+    assert hinted.parts["face"].valid.all() and np.isfinite(hinted.parts["face"].lip_area).any()
     labels = affwild2.read_splits(trained.places.labels)
     refs = assemble(trained.run, videos, labels, store, {"video01": [(3, 0.01, 0.01)]})
     assert "track video01: its hints lie on nobody that is seen" in capsys.readouterr().out
@@ -108,7 +113,7 @@ def test_a_fusion_without_its_modalities_is_an_error(trained: Micro):
 
 def test_new_people_are_predicted_scored_and_submitted(trained: Micro, predicted: str):
     table = pq.read_table(Path(predicted) / "video03.parquet")
-    assert table.schema.remove_metadata().equals(schema.PREDICTIONS) and table["frame"].to_pylist() == list(range(50))
+    assert table.schema.remove_metadata().equals(predictions_schema()) and table["frame"].to_pylist() == list(range(50))
     for name in ("valence", "arousal"):
         assert np.abs(table[name].to_numpy()).max() <= 1
     rows = list(csv.DictReader((Path(predicted) / "video03.csv").open()))
@@ -154,17 +159,19 @@ def test_two_ray_train_workers_learn_what_this_process_learns(trained: Micro, re
 
 def test_a_person_that_no_modality_sees_has_no_answer_and_a_reason(trained: Micro, refs: list[TrackRef]):
     from affect.corpus.track import Series
-    from affect.pipeline.predict import _table
-    from affect.trained.predictions import UNSEEN
+    from affect.trained.predictions import prediction_table
 
     track = load_track(Store(trained.places.store), refs[0])
     unseen = Series(np.zeros((50, 4)), np.zeros((50, 2)), np.zeros(50, dtype=bool))
     track = replace(track, series={"face": unseen, "behavior": unseen, "audio": unseen})
     nothing = np.full((50, 2), np.nan)
-    table = _table(track, dict.fromkeys(SYSTEMS, nothing), MODALITIES, nothing, {}, np.full((50, 4), np.nan))
+    table = prediction_table(
+        track, dict.fromkeys(SYSTEMS, nothing), tuple(MODALITIES), nothing, {}, np.full((50, 4), np.nan)
+    )
     assert table["valence"].null_count == table["raav_arousal"].null_count == table["face_valence"].null_count == 50
     assert all(
-        set(UNSEEN[m] for m in UNSEEN) <= {part.partition(": ")[2] for part in reason.split("; ")}
+        {MODALITIES[m].no_evidence for m in ("face", "behavior")}
+        <= {part.partition(": ")[2] for part in reason.split("; ")}
         for reason in table["reason"].to_pylist()
     )
     assert table["face_left"].null_count == 50
@@ -182,7 +189,7 @@ def test_a_clip_that_was_done_again_gives_a_new_track(trained: Micro, refs: list
     before = {ref.name: ref for ref in refs}
     changed = {part for part, key in again["video01"].keys.items() if key != before["video01"].keys[part]}
     assert changed == {"face", "audio"} and again["video02"] == before["video02"]  # the mouth is the face's
-    assert not load_track(store, again["video01"]).face_valid[:20].any()
+    assert not load_track(store, again["video01"]).parts["face"].valid[:20].any()
 
 
 def test_labels_of_a_broken_video_go_to_nobody_else(trained: Micro, capsys: CaptureFixture[str]):

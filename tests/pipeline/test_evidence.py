@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from affect.corpus.videos import find
+from affect.modalities import MODALITIES, SYSTEMS
 from affect.pipeline.predict import Predictor
 from affect.pipeline.probe import probe_videos
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video, keys_of
 from affect.report.series import person_data
-from affect.settings.names import MODALITIES, SYSTEMS, Modality
 from affect.storage import schema
 from affect.storage.extracted import Extracted
 from affect.storage.store import Store, encode, read_table
 from affect.trained.models import load_models
-from affect.trained.predictions import UNSEEN, read_outcomes, read_predictions
+from affect.trained.predictions import UNSEEN, predictions_schema, read_outcomes, read_predictions
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -41,7 +41,7 @@ class Spoilt:
     video: Video
     out: Path
 
-    def change(self, modality: Modality, change: Change) -> None:
+    def change(self, modality: str, change: Change) -> None:
         """Change a modality's rows in every clip."""
         run = self.micro.run
         for key in keys_of(self.video, run, feature_addresses(run), modality):
@@ -62,7 +62,7 @@ class Spoilt:
         """
         row = of(predictor, self.video, *tracks)
         table = read_table(f"{self.out}/{self.video.stem}.parquet")
-        assert table.schema.remove_metadata().equals(schema.PREDICTIONS)
+        assert table.schema.remove_metadata().equals(predictions_schema())
         for name in ("valence", "arousal", *(f"{s}_{d}" for s in SYSTEMS for d in ("valence", "arousal"))):
             values = table[name].drop_null().to_numpy()
             assert np.isfinite(values).all() and (np.abs(values) <= 1).all(), name
@@ -124,7 +124,7 @@ def put_in(name: str, value: float, rows: slice) -> Change:
     [("face", "embedding"), ("face", "valence"), ("face", "box"), ("behavior", "multimodal"), ("behavior", "patches")],
 )
 def test_a_number_that_is_not_finite_costs_its_own_row_and_is_counted(
-    modality: Modality, name: str, value: float, spoilt: Spoilt
+    modality: str, name: str, value: float, spoilt: Spoilt
 ):
     clips = 3 if modality == "face" else 2  # no segment starts in the last one
     spoilt.change(modality, put_in(name, value, slice(0, 1)))
@@ -196,7 +196,7 @@ def test_silence_is_as_no_sound_track_and_the_rows_tell_them_apart(spoilt: Spoil
     _, without = spoilt.predict(predictor)
     assert set(without["audio_reason"].to_pylist()) == {"no sound"}
     differs = {"reason", "audio_reason"}
-    columns = [name for name in schema.PREDICTIONS.names if name not in differs]
+    columns = [name for name in predictions_schema().names if name not in differs]
     assert silent.select(columns).equals(without.select(columns)) and not silent["valence"].equals(heard["valence"])
     assert silent["audio_valence"].null_count == silent.num_rows
 

@@ -16,17 +16,16 @@ from _pytest.capture import CaptureFixture
 from affect import timeline
 from affect.corpus.clip import Clip
 from affect.corpus.videos import find
-from affect.modalities import extractor
-from affect.pipeline import cluster
-from affect.pipeline import extract as extract_module
+from affect.modalities import KINDS
+from affect.pipeline import cluster, extract_actor
 from affect.pipeline.cluster import check_pools
-from affect.pipeline.extract import SCHEMAS, Stage, Tally, extract
+from affect.pipeline.extract import extract
+from affect.pipeline.extract_actor import ExtractActor, Tally
 from affect.pipeline.probe import probe_videos
 from affect.plan.addresses import feature_addresses, wanted_features
 from affect.plan.clips import Video, keys_of, load_probe, missing_units, unit_seconds
 from affect.settings.extraction import Pool
-from affect.settings.names import Kind
-from affect.storage import files
+from affect.storage import files, schema
 from affect.storage.attempts import Attempts, Parts
 from affect.storage.extracted import Extracted, Part
 from affect.storage.store import Store
@@ -74,7 +73,7 @@ def test_what_a_clip_gives_does_not_depend_on_its_borders(extracted: Micro):
     whole = Clip(video.uri, load_probe(store, video.probe_key), 0.0, 60.0, extracted.run.grid)
     for modality in ("behavior", "audio"):
         parts = [store.get(key).table for key in keys_of(video, extracted.run, where, modality)]
-        table = extractor(modality, extracted.run, "cpu")(whole).table
+        table = KINDS[modality].extractor(extracted.run, "cpu")(whole).table
         name = "waveform" if modality == "audio" else "multimodal"
         cut = [np.array(row, dtype=np.float64) for part in parts for row in part[name].to_pylist()]
         for a, b in zip(cut, table[name].to_pylist(), strict=True):
@@ -139,7 +138,7 @@ def test_an_unreadable_video_a_silent_one_and_an_odd_name_harm_no_neighbour(
 class AudioStage(NamedTuple):
     """An actor's work in this process, the row of a clip that it has to do, and where that goes."""
 
-    stage: Stage
+    stage: ExtractActor
     attempts: Attempts
     row: dict[str, Any]
     store: Store
@@ -155,7 +154,7 @@ def audio_stage(extracted: Micro, tmp_path: Path) -> AudioStage:
     store, where, video = Store(str(tmp_path / "store")), feature_addresses(extracted.run), videos_of(extracted)[0]
     shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
     attempts = Attempts(store, "run")
-    stage = Stage("audio", extracted.run, store, where, attempts, tally())
+    stage = ExtractActor("audio", extracted.run, store, where, attempts, tally())
     row = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral"}
     row |= {"missing": "audio", "length_s": 2.0, "again": False}
     return AudioStage(stage, attempts, row, store, keys_of(video, extracted.run, where, "audio")[0])
@@ -176,12 +175,12 @@ class Stopped(BaseException):
 
 @pytest.mark.parametrize("kind", ["face", "behavior", "description"])
 def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_same_bytes(
-    extracted: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    extracted: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
     """At every part; what was done before is not done again."""
     monkeypatch.setattr("affect.face.clip.PART_PICTURES", 16)
     monkeypatch.setattr("affect.face.clip.BATCH_PICTURES", 8)
-    monkeypatch.setattr(extract_module, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(extract_actor, "KEEP_EVERY_S", 0.0)
     run = replace(
         extracted.run,
         grid=replace(extracted.run.grid, clip_s=60.0),
@@ -196,7 +195,7 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
         store = Store(str(tmp_path / name))
         shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
         begun: list[tuple[int, float]] = []
-        stops, extract_clip = 0, extractor(kind, run, "cpu")
+        stops, extract_clip = 0, KINDS[kind].extractor(run, "cpu")
 
         def kept(parts: Parts, key: str, part: Part, keep: Any = Parts.keep) -> None:
             keep(parts, key, part)
@@ -207,7 +206,7 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
             return go(clip, part, save)
 
         while True:
-            stage = Stage(kind, run, store, where, Attempts(store, f"run{stops}"), tally())
+            stage = ExtractActor(kind, run, store, where, Attempts(store, f"run{stops}"), tally())
             with monkeypatch.context() as patch:
                 patch.setattr(stage, "_extract", noted)
                 if name == "stopped":
@@ -225,7 +224,7 @@ def test_a_clip_that_was_stopped_goes_on_from_its_last_part_and_ends_with_the_sa
 
 
 def test_a_part_that_cannot_be_read_is_done_again(tmp_path: Path):
-    parts, table = Parts(Store(str(tmp_path))), SCHEMAS["audio"].empty_table()
+    parts, table = Parts(Store(str(tmp_path))), schema.AUDIO.empty_table()
     assert parts.load("x", table.schema, attempted=True) is None
     parts.keep("x", Part(table, 7, 0.5, {"seen": 3}))
     found = Parts(Store(str(tmp_path))).load("x", table.schema, attempted=False)
@@ -261,7 +260,7 @@ def test_seconds_of_video_are_counted_as_parts_are_done(
     store, where, video = Store(str(tmp_path / "store")), feature_addresses(run), videos_of(extracted)[0]
     shutil.copytree(Path(extracted.places.store) / "videos", Path(store.uri) / "videos")
     monkeypatch.setattr(ray, "get_actor", lambda _: Counter())
-    stage = Stage("face", run, store, where, Attempts(store, "run"), "tally")
+    stage = ExtractActor("face", run, store, where, Attempts(store, "run"), "tally")
     row = {"uri": video.uri, "probe_key": video.probe_key, "number": 0, "prompts": "neutral", "missing": "face"}
     stage({name: [value] for name, value in (row | {"length_s": 5.0, "again": False}).items()})
     assert len(counted) >= 3 and sum(counted) == pytest.approx(5.0) and all(seconds >= 0 for seconds in counted)
@@ -312,7 +311,7 @@ def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extr
 
 def test_doing_failed_clips_again_never_loses_what_is_fine(audio_stage: AudioStage, monkeypatch: pytest.MonkeyPatch):
     store, key = audio_stage.store, audio_stage.key
-    store.put(key, Extracted(SCHEMAS["audio"].empty_table(), "failed", "broken once"))
+    store.put(key, Extracted(schema.AUDIO.empty_table(), "failed", "broken once"))
     assert audio_stage(again=True)["audio_status"] == ["ok"] and store.outcome(key).status == "ok"
     for _ in range(3):
         audio_stage.attempts.begin(key)

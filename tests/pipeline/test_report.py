@@ -31,6 +31,7 @@ from affect.settings.extraction import Pool
 from affect.storage import files, schema, speed
 from affect.storage.store import Store, encode_csv
 from affect.trained.models import Model, load_models
+from affect.trained.predictions import predictions_schema
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -77,7 +78,7 @@ def test_trained_models_run_on_the_actors_that_the_run_gives_them(
     def noted(rows: object, actor: type, arguments: object, settings: Pool) -> None:
         raise SeenError(settings)
 
-    monkeypatch.setattr("affect.pipeline.predict.pool", noted)
+    monkeypatch.setattr("affect.pipeline.graph.pool", noted)
     run = replace(trained.run, inference=Pool(num_gpus=0.25, max_actors=8))
     with pytest.raises(SeenError) as raised:
         predict(run, [], models, Store(trained.places.store), str(tmp_path))
@@ -330,7 +331,7 @@ def test_a_notebook_gets_a_table(trained: Micro, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(notebook, "RECIPES", recipes)
     [path] = Path(trained.places.new_videos).glob("*.mp4")
     table = affect.predict(str(path), recipe="micro", out=str(tmp_path))
-    assert table.schema.equals(schema.PREDICTIONS) and table.num_rows == 50
+    assert table.schema.equals(predictions_schema()) and table.num_rows == 50
     (tmp_path / "broken.mp4").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"nothing can be predicted; broken: cannot be opened"):
         affect.predict(str(tmp_path / "broken.mp4"), recipe="micro", out=str(tmp_path))

@@ -273,7 +273,9 @@ def test_tracks_whose_embeddings_differ_in_width_are_refused(
     def load(training: module.Training, ref: TrackRef) -> Track:
         track = load_track(training.store, ref)
         width = 3 if ref.name == "video01" else 4
-        return replace(track, face_embedding=np.zeros((track.num_frames, width), dtype=np.float32))
+        return replace(
+            track, parts={"face": replace(track.parts["face"], embedding=np.zeros((50, width), dtype=np.float32))}
+        )
 
     monkeypatch.setattr(module, "_load", load)
     run = replace(trained.run, systems=("face",))

@@ -11,12 +11,13 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from affect.corpus.film import TICKS, write_film
+from affect.modalities import MODALITIES, SYSTEMS
 from affect.report.pages import index_page, index_row, video_page
 from affect.report.series import moments
 from affect.report.sweep import Trial
 from affect.report.sweep import page as page_of_search
-from affect.settings.names import MODALITIES, SYSTEMS
 from affect.storage import schema
+from affect.trained.predictions import predictions_schema
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
@@ -92,7 +93,7 @@ def predictions(stem: str, seconds: float, people: tuple[str, ...] = ("left", "r
         for modality in MODALITIES:
             why = np.where(valid, "", WHY[modality]).tolist()
             columns |= {f"{modality}_valid": valid, f"{modality}_reason": why, f"{modality}_trust": np.full(num, 1 / 3)}
-        tables.append(pa.table(columns).select(schema.PREDICTIONS.names).cast(schema.PREDICTIONS))
+        tables.append(pa.table(columns).select(predictions_schema().names).cast(predictions_schema()))
     return pa.concat_tables(tables)
 
 

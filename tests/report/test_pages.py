@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from affect.report.figures import gold_against_predicted, ranking
 from affect.report.pages import duration, index_page, index_row, training_page, video_page
 from affect.report.series import moments, stretches, thinned
-from affect.storage import schema
+from affect.trained.predictions import predictions_schema
 from tests.report.test_browser import outcome, predictions
 
 
@@ -63,7 +63,7 @@ def test_a_long_video_is_thinned_and_a_short_one_is_not():
 
 
 def test_a_video_of_nobody_has_a_page_and_one_that_failed_a_row():
-    empty = schema.PREDICTIONS.empty_table()
+    empty = predictions_schema().empty_table()
     html = video_page(outcome("a", empty, "degraded", "no person"), empty, None, [], {}, {}, "")
     assert data_of(html)["people"] == [] and "no person" in html
     rows = [index_row(outcome("b", empty, "failed", "it has <b>no</b> video"), empty, None)]

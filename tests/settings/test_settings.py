@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from affect.modalities import SYSTEMS
 from affect.settings.address import address
 from affect.settings.extraction import Audio, Behavior, Face, Grid, Pool, Stage
-from affect.settings.models import SETTINGS_OF, Augment, Dcmmoe, FaceTransformer, Mamba, Raav, Speaking, Wavlm
-from affect.settings.names import SYSTEMS, System
+from affect.settings.models import Augment, Dcmmoe, FaceTransformer, Mamba, Raav, Speaking, Wavlm
 from affect.settings.paths import from_plain
 from affect.settings.run import Run
 from affect.settings.training import Fit, Loss, Workers
@@ -115,13 +115,13 @@ def test_an_address_is_the_same_in_every_process():
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_settings_survive_json(system: System):
+def test_settings_survive_json(system: str):
     changed = Raav(dropout=0.3, fit=Fit(learning_rate=1e-3, loss=Loss(error="mae")))
     run = Run(name="a", raav=changed, dcmmoe=Dcmmoe(modalities=("audio", "face")))
     settings = run.settings_of(system)
-    assert from_plain(SETTINGS_OF[system], json.loads(json.dumps(asdict(settings)))) == settings
+    assert from_plain(SYSTEMS[system].model, json.loads(json.dumps(asdict(settings)))) == settings
     with pytest.raises(ValueError, match="has no setting nonsense"):
-        from_plain(SETTINGS_OF[system], {"nonsense": 1})
+        from_plain(SYSTEMS[system].model, {"nonsense": 1})
 
 
 def test_a_run_knows_what_its_systems_need():

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from affect.modalities import SYSTEMS
 from affect.settings import recipes
-from affect.settings.names import SYSTEMS
 from affect.settings.paths import setting, with_settings
 from affect.settings.run import Run
-from affect.settings.spaces import DEMO_SPACES, SPACES, Range, check, parse
+from affect.settings.spaces import Range, check, parse
 from affect.trained.runs import best
 
 
@@ -61,11 +61,11 @@ def of(run: Run, system: str) -> Run:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_space_of_ours_can_be_and_holds_the_recipes_own_values(system: str):
     for run, own in (
-        (recipes.raav(), SPACES),
-        (recipes.dcmmoe(), SPACES),
-        (recipes.demo(), DEMO_SPACES),
+        (recipes.raav(), SYSTEMS[system].space),
+        (recipes.dcmmoe(), SYSTEMS[system].space),
+        (recipes.demo(), SYSTEMS[system].demo_space),
     ):
-        space = check(own[system], of(run, system))
+        space = check(own, of(run, system))
         for path, values in space.items():
             value = setting(run, path)
             assert values.low <= value <= values.high if isinstance(values, Range) else value == values[0]

@@ -1,16 +1,16 @@
-"""Tracks of features with known answers, for checks and benchmarks: every modality sees the truth through own noise."""
+"""Tracks with known answers, for checks and benchmarks: every modality has the truth plus noise of its own."""
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from affect import timeline
-from affect.corpus.track import Blocks, Patches, Segments, Series, Track
-from affect.settings.names import MODALITIES, Modality
+from affect.corpus.track import Blocks, Segments, Series, Track
+from affect.face.part import FacePart
 
-NOISE: dict[Modality, float] = {"face": 0.3, "behavior": 0.45, "audio": 0.45}
+NOISE: dict[str, float] = {"face": 0.3, "behavior": 0.45, "audio": 0.45}
 """Deviation of what a modality sees from the truth, whose own deviation is .4."""
-DROPOUT: dict[Modality, float] = {"face": 0.1, "behavior": 0.1, "audio": 0.4}
+DROPOUT: dict[str, float] = {"face": 0.1, "behavior": 0.1, "audio": 0.4}
 """Share of a track that a modality does not see, in runs of about two seconds."""
 SPREAD = 0.4
 BLOCKS = 4
@@ -40,33 +40,31 @@ def make_track(name: str, num_frames: int, rng: np.random.Generator, *, fps: flo
     gold = np.clip(curve(num_frames, fps, rng), -1, 1)
     clock = timeline.Timestamps(np.arange(num_frames) / fps)
     segments = _segments(clock)
-    series = {m: _series(m, gold, fps, width, rng) for m in MODALITIES}
-    heard = series["audio"]
+    series = {m: _series(m, gold, fps, width, rng) for m in NOISE}
+    audio = series["audio"]
     edges = np.minimum(segments.block_edges, segments.ranges[:, 1:])[:, :BLOCKS]
     at = np.minimum(edges, num_frames - 1)
-    blocks = Blocks(heard.embedding[at], heard.prediction[at], heard.valid[at] & (edges < segments.ranges[:, 1:]))
+    blocks = Blocks(audio.embedding[at], audio.prediction[at], audio.valid[at] & (edges < segments.ranges[:, 1:]))
     return Track(
         name=name,
         video=name,
         person="main",
         time_s=clock.time_s,
         gold=gold,
-        face_valid=series["face"].valid,
-        face_embedding=series["face"].embedding,
-        lip_area=np.full(num_frames, np.nan),
         segments=segments,
+        parts={"face": FacePart(series["face"].valid, series["face"].embedding, np.full(num_frames, np.nan))},
         series=series,
         blocks=blocks,
     )
 
 
 def _series(
-    modality: Modality, gold: Float[ndarray, "frames 2"], fps: float, width: int, rng: np.random.Generator
+    modality: str, gold: Float[ndarray, "frames 2"], fps: float, width: int, rng: np.random.Generator
 ) -> Series:
     seen = gold + NOISE[modality] / SPREAD * curve(len(gold), fps, rng)
     valid = _runs(len(gold), DROPOUT[modality], fps, rng)
     seen = seen[timeline.nearest_valid(valid)] if valid.any() else np.zeros_like(seen)
-    mixing = np.random.default_rng(MODALITIES.index(modality)).normal(
+    mixing = np.random.default_rng(list(NOISE).index(modality)).normal(
         size=(2, width)
     )  # a modality's own, in all tracks
     embedding = np.tanh(seen @ mixing + 0.1 * rng.normal(size=(len(gold), width)))
@@ -83,19 +81,10 @@ def _runs(num_frames: int, share: float, fps: float, rng: np.random.Generator) -
 def _segments(clock: timeline.Timestamps) -> Segments:
     ranges_s = timeline.segments(clock.duration_s)
     start_s, end_s = np.array(ranges_s).T
-    num, nothing = len(ranges_s), np.zeros(len(ranges_s), dtype=bool)
     return Segments(
         start_s=start_s,
         end_s=end_s,
         ranges=timeline.frame_ranges(clock, ranges_s),
         full=np.isclose(end_s - start_s, 4.0),
         block_edges=np.array([clock.block_edges(start, BLOCKS) for start in start_s]),
-        behavior_valid=nothing,
-        multimodal=np.zeros((num, 0), dtype=np.float32),
-        vision=np.zeros((num, 0), dtype=np.float32),
-        patches=Patches.none(),
-        audio_valid=nothing,
-        kept=nothing,
-        verdict=["no sound"] * num,
-        waveforms=[np.empty(0, dtype=np.int16)] * num,
     )

@@ -1,0 +1,100 @@
+"""The sound of a track's segments and the mouth filter's verdicts: from rows of clips, and to and from tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float16, Int16
+from numpy import ndarray
+
+from affect.audio.speaking import unheard, verdicts, with_sound
+from affect.modality import Evidence
+from affect.storage import schema
+from affect.storage.columns import array, nullable
+from affect.storage.rows import Rows
+from affect.storage.store import Store
+
+
+@dataclass(frozen=True)
+class FrozenStates:
+    """States of one segment after the frozen layers of the audio model.
+
+    Args:
+        num_samples: true length of its waveform; 0 where there is none.
+        states: one per step of the padded waveform.
+    """
+
+    num_samples: int
+    states: Float16[ndarray, "S D"]
+
+
+@dataclass(frozen=True)
+class AudioPart:
+    """The sound of a track's segments.
+
+    Args:
+        valid: whether there is sound: a waveform that is not silence.
+        kept: verdict of the mouth filter.
+        verdict: reason why a segment was not kept; empty if it was.
+        waveforms: mono, true length, empty where there is none; may be read from the disk at each access.
+        frozen: states after the frozen layers, where training reads them in place of waveforms.
+    """
+
+    valid: Bool[ndarray, " segments"]
+    kept: Bool[ndarray, " segments"]
+    verdict: list[str]
+    waveforms: Sequence[Int16[ndarray, " _"]]
+    frozen: Sequence[FrozenStates] | None = None
+
+
+def waveforms_of(table: pa.Table, num_segments: int) -> list[Int16[ndarray, " _"]]:
+    """Waveforms of a video by segment, empty where there is none."""
+    waveforms = [np.empty(0, dtype=np.int16)] * num_segments
+    for row in range(table.num_rows):
+        waveforms[table["segment"][row].as_py()] = table["waveform"][row].values.to_numpy()
+    return waveforms
+
+
+def from_evidence(evidence: Evidence) -> AudioPart:
+    """The sound of a person's segments: those are kept in which the person's mouth is seen to speak."""
+    rule, ranges = evidence.run.wavlm.speaking, evidence.segments.ranges
+    waveforms = waveforms_of(evidence.tables["audio"], len(ranges))
+    silent = [unheard(wave, rule) for wave in waveforms]
+    everyone = nullable(evidence.tables["face"].take(evidence.everyone), "lip_area")[:, 0]
+    lip_area = evidence.parts["face"].lip_area
+    judged = verdicts(lip_area, evidence.clock.fps, ranges, rule, everyone=everyone)
+    judged = [with_sound(*pair) for pair in zip(judged, silent, strict=True)]
+    return AudioPart(
+        valid=np.array([not why for why in silent]),
+        kept=np.array([verdict.kept for verdict in judged]),
+        verdict=[verdict.reason for verdict in judged],
+        waveforms=waveforms,
+    )
+
+
+def to_tables(part: AudioPart) -> dict[str, pa.Table]:
+    """A part as its tables in the store: verdicts, and waveforms, which all people of a video share."""
+    segment = np.arange(len(part.valid))
+    columns = {"segment": segment, "valid": part.valid, "kept": part.kept, "verdict": part.verdict}
+    waveforms = {"segment": segment, "waveform": part.waveforms}
+    return {
+        "audio": pa.table(columns).cast(schema.TRACK["audio"]),
+        "waveforms": pa.table(waveforms).cast(schema.TRACK["waveforms"]),
+    }
+
+
+def load(store: Store, keys: Mapping[str, str]) -> AudioPart:
+    """Read a part; waveforms stay on the disk."""
+    table = store.get(keys["audio"]).table
+    verdicts = table["verdict"].to_pylist()
+    return AudioPart(array(table["valid"]), array(table["kept"]), verdicts, stored_waveforms(store, keys["waveforms"]))
+
+
+def stored_waveforms(store: Store, key: str) -> Rows:
+    """Waveforms of a video by segment, each read at its access."""
+    return Rows(store.uri_of(key), _waveform)
+
+
+def _waveform(row: pa.RecordBatch) -> Int16[ndarray, " samples"]:
+    return row["waveform"].flatten().to_numpy()

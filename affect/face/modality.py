@@ -1,0 +1,124 @@
+"""The record of the face."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+
+from affect import weights
+from affect.corpus.video import Probe
+from affect.face import part
+from affect.face.part import FacePart
+from affect.learning.task import TrackTask
+from affect.modality import Evidence, Extractor, Modality, Place, Work, millions
+from affect.settings import models
+from affect.settings.address import address
+from affect.settings.encoder import GradaShape
+from affect.settings.run import Run
+from affect.settings.spaces import TRANSFORMER_SPACE, under
+from affect.storage import schema
+from affect.storage.store import Store
+
+FIND_S = 0.02
+"""Seconds of detecting and meshing a frame on a CPU."""
+
+
+class Face(Modality):
+    """Every face of every frame; a Transformer over the embeddings of one person's."""
+
+    name = "face"
+    rows = schema.FACE
+    finite = ("box", "score", "embedding", "valence", "arousal")
+    bytes_per_s = 40e3
+    model = models.FaceTransformer
+    space = under("face_transformer", TRANSFORMER_SPACE)
+    demo_space = under("face_transformer", {"hidden": (32, 64), "layers": (1, 2)})
+    evidence = "face seen"
+    no_evidence = "the face is not found"
+
+    def extractor(self, run: Run, device: str) -> Extractor:
+        """Detector, mesh and encoder."""
+        from affect.face.clip import FaceClip
+
+        return FaceClip(run.face, device)
+
+    def work(self, run: Run, probe: Probe) -> Work:
+        """Detecting and meshing every frame, and encoding a face in each."""
+        fps, operations = probe.clock.fps, grada_operations(run.face.weights)
+        words = f"{fps:.3g} frames a second of {millions(operations)} operations"
+        return Work(fps * operations, fps * FIND_S, words)
+
+    def content(self, run: Run) -> list[str]:
+        """The encoder, the landmarker, and the detector if it is another."""
+        names = [run.face.landmarker] + [run.face.yolo_weights] * (run.face.detector == "yolo")
+        return [*_encoder(run), *(weights.identity(name) for name in names)]
+
+    def fetch(self, run: Run) -> None:
+        """The landmarker."""
+        weights.file(run.face.landmarker)
+
+    def part_address(self, place: Place) -> str:
+        """The person, by name or by points on the face, the rules of tracking, and how the clips ended."""
+        return address(place.person, list(place.hints), place.run.tracking, place.clips.get(self.name))
+
+    def part(self, evidence: Evidence) -> FacePart:
+        """Embedding and lip area at each frame."""
+        return part.from_evidence(evidence)
+
+    def tables(self, part_: FacePart) -> dict[str, pa.Table]:
+        """One table."""
+        return {self.name: part.to_table(part_)}
+
+    def load(self, store: Store, keys: Mapping[str, str]) -> FacePart:
+        """Read the table."""
+        return part.from_table(store.get(keys[self.name]).table)
+
+    def width(self, part_: FacePart) -> int:
+        """Width of the embedding."""
+        return part_.embedding.shape[1]
+
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:  # noqa: ANN401
+        """Windows of frames."""
+        from affect.face.task import FaceTask
+
+        return FaceTask(settings, widths[self.name])
+
+    def points_per_s(self, run: Run, fps: float) -> float:
+        """Frames, repeated where windows overlap."""
+        return fps * run.face_transformer.window_frames / run.face_transformer.window_hop_frames
+
+
+def _encoder(run: Run) -> list[str]:
+    """Identity of the frame encoder, if there is one."""
+    if not run.face.weights:
+        return []
+    try:
+        return [weights.identity(run.face.weights)]
+    except weights.WeightsError as error:
+        raise weights.WeightsError(
+            f"{error}. GRADA, the frame encoder, has not been published by its authors: train one on labelled pictures "
+            "(jobs/train.py grada), name it with --face.weights, or take a recipe that needs none: audio, behavior, "
+            "behavior_vision, behavior_dense"
+        ) from error
+
+
+@cache
+def grada_operations(folder: str) -> float:
+    """Operations of encoding one crop; of the paper's encoder if the folder has none, 0 without an encoder."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from affect.face.grada import Grada
+
+    if not folder:
+        return 0.0
+    path = weights.here(folder) / "config.json"
+    try:
+        shape = GradaShape(**json.loads(path.read_text())) if path.exists() else GradaShape()
+    except (ValueError, TypeError) as error:
+        raise weights.cannot_load(folder, error) from error
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        Grada(shape).eval()(torch.empty(1, 3, shape.crop_px, shape.crop_px))
+    return float(counter.get_total_flops())

@@ -1,0 +1,156 @@
+"""The actor that extracts one kind of features, clip after clip, and the actor that counts finished seconds."""
+
+import errno
+import faulthandler
+import sys
+import time
+import traceback
+from functools import lru_cache
+from typing import Any
+
+import ray
+
+from affect.corpus.clip import Clip
+from affect.corpus.video import MediaError, Probe
+from affect.modalities import KINDS
+from affect.pipeline.cluster import device
+from affect.plan.clips import limit_s, load_probe, make_clip, unit_keys
+from affect.settings.run import Run
+from affect.storage.attempts import MAX_ATTEMPTS, Attempts, Parts
+from affect.storage.extracted import Extracted, Part
+from affect.storage.state import State
+from affect.storage.store import Outcome, Store
+
+KEEP_EVERY_S = 5.0
+"""Seconds of work on a clip after which its part is kept."""
+UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Errors of a store that is read-only, full or over quota."""
+
+
+class UnreadError(Exception):
+    """A video cannot be read now, though the file itself may be fine."""
+
+
+class Tally:
+    """An actor that counts the seconds of video which each stage has done, and the nodes that worked."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self._done: dict[str, float] = {}
+        self._nodes: set[str] = set()
+
+    def add(self, kind: str, seconds: float, node: str) -> None:
+        """Count seconds of video."""
+        self._done[kind] = self._done.get(kind, 0.0) + seconds
+        self._nodes.add(node)
+
+    def read(self) -> dict[str, float]:
+        """Seconds of video done so far, by kind."""
+        return self._done
+
+    def num_nodes(self) -> int:
+        """Nodes that worked."""
+        return len(self._nodes)
+
+
+class ExtractActor:
+    """An actor that extracts one kind of features of the clips that it is given.
+
+    Args:
+        kind: its name.
+        run: the run.
+        store: where objects go.
+        where: addresses by kind.
+        attempts: counter of the run's attempts at clips.
+        tally: name of the :class:`Tally`; a handle would make Ray print the warning of which
+            :mod:`affect.pipeline.streams` tells.
+    """
+
+    def __init__(
+        self, kind: str, run: Run, store: Store, where: dict[str, str], attempts: Attempts, tally: str
+    ) -> None:
+        """Load the model."""
+        self._kind, self._run, self._store, self._where = KINDS[kind], run, store, where
+        self._attempts, self._tally, self._parts = attempts, ray.get_actor(tally), Parts(store)
+        self._stage = self._kind.stage(run)
+        self._extract = self._kind.extractor(run, device())
+        if torch := sys.modules.get("torch"):  # audio needs no torch, and starts two seconds sooner without
+            torch.set_num_threads(max(1, int(self._stage.num_cpus)))
+        self._probe = lru_cache(maxsize=8)(lambda key: load_probe(store, key))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Extract one clip; returns its row with the outcome.
+
+        Raises:
+            OSError: the store is read-only, full or forbidden, because every further clip would fail too.
+        """
+        row = {name: values[0] for name, values in batch.items()}
+        outcome, seconds, name = Outcome("ok", "", 0), 0.0, self._kind.name
+        if name in row["missing"].split(","):
+            start = time.monotonic()
+            self._counted_s, self._length_s = 0.0, row["length_s"]
+            outcome = self._clip(row)
+            seconds = time.monotonic() - start
+            self._count(1.0)
+        added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
+        added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
+        return {key: [value] for key, value in (row | added).items()}
+
+    def _count(self, share: float) -> None:
+        """Add what is done of the clip since the last time to the tally."""
+        done_s = share * self._length_s
+        self._tally.add.remote(self._kind.name, done_s - self._counted_s, ray.get_runtime_context().get_node_id())
+        self._counted_s = done_s
+
+    def _clip(self, row: dict[str, Any]) -> Outcome:
+        """Extract a clip and write its object, a failure of the clip included."""
+        try:
+            probe: Probe = self._probe(row["probe_key"])
+            prompts, number, name = tuple(row["prompts"].split(",")), row["number"], self._kind.name
+            key = unit_keys(name, self._where[name], prompts, probe.path, probe.fingerprint, number + 1)[-1]
+            if self._store.has(key):  # another job on the same store was faster, or it failed before
+                known = State.of(self._store, key).outcome
+                if known.status != "failed" or not row["again"]:
+                    return known
+            most_s = limit_s(self._stage, row["length_s"])
+            before = self._attempts.begin(key)
+            if before >= MAX_ATTEMPTS:
+                extracted = self._failed(f"its process died {before} times, or was stopped after {most_s:g} s")
+            else:
+                clip = make_clip(row["uri"], prompts, probe, number, self._run)
+                begun = self._parts.load(key, self._kind.rows, attempted=before > 0)
+                extracted = self._try(clip, begun, key, most_s)
+            outcome = self._store.put(key, extracted, replace=row["again"] and extracted.status != "failed")
+            self._attempts.end(key)
+            self._parts.end(key)
+            return outcome
+        except Exception as error:  # something around the clip failed: it stays missing and other clips go on
+            if isinstance(error, PermissionError) or getattr(error, "errno", None) in UNWRITABLE:
+                raise
+            traceback.print_exc()
+            cause = error.__cause__ if isinstance(error, UnreadError) else error
+            return Outcome("error", f"{type(cause).__name__}: {cause}", 0)
+
+    def _try(self, clip: Clip, begun: Part | None, key: str, limit_s: float) -> Extracted:
+        """Extract a clip; a process that takes too long prints where it is and ends itself."""
+        kept_at = time.monotonic()
+
+        def save(part: Part) -> None:
+            nonlocal kept_at
+            self._count(part.share)
+            if time.monotonic() - kept_at >= KEEP_EVERY_S:
+                self._parts.keep(key, part)
+                kept_at = time.monotonic()
+
+        faulthandler.dump_traceback_later(limit_s, exit=True)
+        try:
+            return self._extract(clip, begun, save)
+        except MediaError as error:
+            return self._failed(str(error))
+        except OSError as error:  # of reading the video, not of the store
+            raise UnreadError(str(error)) from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _failed(self, reason: str) -> Extracted:
+        return Extracted(self._kind.rows.empty_table(), "failed", reason)

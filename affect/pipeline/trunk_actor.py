@@ -1,0 +1,71 @@
+"""The actor that computes the states of the audio model's frozen layers."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from affect.audio.part import stored_waveforms
+from affect.audio.task import AudioTask, padded
+from affect.audio.wavlm import WavlmRegressor
+from affect.learning import batches
+from affect.pipeline.cluster import device
+from affect.settings.models import Wavlm
+from affect.storage import schema
+from affect.storage.columns import rows_of
+from affect.storage.extracted import Extracted
+from affect.storage.store import Store
+
+SILENT = np.zeros((0, 1), dtype=np.float16)
+LARGEST = 65_504.0
+"""Largest number of 16 bits: a state beyond it is stored as this."""
+
+
+class TrunkActor:
+    """An actor that runs the frozen layers of the audio model.
+
+    Args:
+        settings: of the model.
+        segment_samples: samples of a full segment.
+        store: where waveforms are and states go.
+    """
+
+    def __init__(self, settings: Wavlm, segment_samples: int, store: Store) -> None:
+        """Load the model."""
+        torch.set_num_threads(1)
+        self._device = torch.device(device())
+        task = AudioTask(settings, segment_samples)
+        self._model: WavlmRegressor = task.build().eval().to(self._device)
+        self._settings, self._samples, self._store = settings, segment_samples, store
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Write the states of one video; a segment without sound has none."""
+        key, source = str(batch["key"][0]), str(batch["source"][0])
+        waves = [wave[: self._samples] for wave in stored_waveforms(self._store, source)]
+        rows, clipped = [_row(number, wave, SILENT) for number, wave in enumerate(waves)], 0
+        with_sound = [number for number, wave in enumerate(waves) if len(wave)]
+        size = self._settings.fit.batch_size
+        for start in range(0, len(with_sound), size):
+            part = with_sound[start : start + size]
+            found = self._states([waves[number] for number in part])
+            if not found.isfinite().all():
+                raise ValueError(f"{source}: states of segments {part} after the frozen layers are not finite")
+            clipped += int((found.abs() > LARGEST).sum())
+            for number, states in zip(part, found.clamp(-LARGEST, LARGEST).half().numpy(), strict=True):
+                rows[number] = _row(number, waves[number], states)
+        # A batch per row: offsets into all of a long video's states would not fit 32 bits.
+        self._store.put(key, Extracted(pa.Table.from_batches(rows, schema.TRUNK)))
+        return {"clipped": np.array([clipped])}
+
+    def _states(self, waves: list[np.ndarray]) -> torch.Tensor:
+        x = torch.from_numpy(np.stack([padded(wave, self._samples) for wave in waves]))
+        lengths = torch.tensor([len(wave) for wave in waves], device=self._device)
+        with torch.inference_mode(), batches.autocast(self._settings.fit, self._device):
+            return self._model.trunk(x.to(self._device), lengths).float().cpu()
+
+
+def _row(number: int, wave: np.ndarray, states: np.ndarray) -> pa.RecordBatch:
+    each = rows_of(states, pa.float16())
+    whole = pa.ListArray.from_arrays(np.array([0, len(states)], dtype=np.int32), each)
+    return pa.record_batch([pa.array([number], pa.int32()), pa.array([len(wave)], pa.int32()), whole], schema.TRUNK)

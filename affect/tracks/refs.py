@@ -1,0 +1,126 @@
+"""Which labelled tracks can be used, and where their tables lie: keys from everything that decides them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from affect.corpus import affwild2
+from affect.corpus.affwild2 import Split
+from affect.corpus.hints import Points
+from affect.modalities import MODALITIES
+from affect.modality import Place
+from affect.plan.addresses import feature_addresses
+from affect.plan.clips import Video, keys_of
+from affect.progress import say
+from affect.settings.address import address
+from affect.settings.run import Run
+from affect.storage import schema
+from affect.storage.state import States
+from affect.storage.store import Store, slug
+from affect.tracks.tables import BASE, TrackRef
+
+Clips = Mapping[str, list[tuple[str, str]]]
+"""Key and outcome of every clip of a video, by modality."""
+
+
+class Labelled(NamedTuple):
+    """A track and its annotations."""
+
+    ref: TrackRef
+    gold: ndarray
+
+
+def find_tracks(
+    run: Run,
+    videos: Sequence[Video],
+    labels: Mapping[Split, Mapping[str, ndarray]],
+    store: Store,
+    hints: Mapping[str, Points],
+) -> list[Labelled]:
+    """Labelled tracks whose videos are extracted; prints the others with their reasons.
+
+    Args:
+        run: the run, whose modalities' parts are meant.
+        videos: probed and extracted.
+        labels: annotations by split and track.
+        store: where features are.
+        hints: points on the person that a track means, by track.
+    """
+    names = affwild2.track_names(labels)
+    warn_unknown(hints, names)
+    stems = {video.stem for video in videos}  # a broken video's name is taken, too
+    usable = {video.stem: video for video in videos if video.head}
+    extracted = _clips(usable, run, store)
+    found: list[Labelled] = []
+    uneven = []
+    for split, tracks in labels.items():
+        for name, gold in tracks.items():
+            try:
+                video = usable[affwild2.video_of(name, stems)]
+                person = affwild2.person_of(name, video.stem, names, stems)
+                assert video.head is not None
+                if warning := affwild2.check_length(name, len(gold), video.head.num_frames, video.head.duration_s):
+                    say(f"warning: {warning}")
+                if video.stem not in extracted:
+                    raise FileNotFoundError(video.stem)
+            except (affwild2.LabelError, KeyError, FileNotFoundError) as error:
+                say(f"left out: {_why(name, error)}")
+                continue
+            keys = _keys(name, person, video, gold, run, extracted[video.stem], hints.get(name, ()))
+            found.append(Labelled(TrackRef(name, split, video.stem, person, keys, video.head.content), gold))
+            uneven += [name] * (len(gold) != video.head.num_frames)
+    if uneven:
+        say(
+            f"assemble: {len(uneven)} tracks have not as many label rows as frames, as {uneven[0]}: surplus frames are "
+            "cut, surplus rows take the last frame's evidence"
+        )
+    if unlabelled := len(usable.keys() - {track.ref.video for track in found}):
+        say(f"assemble: {unlabelled} videos have no label and are left out")
+    return found
+
+
+def warn_unknown(hints: Mapping[str, Points], names: Sequence[str]) -> None:
+    """Print hints that belong to no track."""
+    if unknown := sorted(set(hints) - set(names)):
+        say(f"hints: there is no track {', '.join(unknown)}")
+
+
+def _clips(videos: Mapping[str, Video], run: Run, store: Store) -> dict[str, dict[str, list[tuple[str, str]]]]:
+    """Clips of each video of which no clip is missing, by stem; clips whose outcome is cached are not read."""
+    where, states = feature_addresses(run), States(store)
+    found: dict[str, dict[str, list[tuple[str, str]]]] = {stem: {} for stem in videos}
+    for modality in where:
+        keys = {stem: keys_of(video, run, where, modality) for stem, video in videos.items()}
+        present = states.of(modality, [key for of_video in keys.values() for key in of_video])
+        for stem, of_video in keys.items():
+            if all(key in present for key in of_video):
+                found[stem][modality] = [(key, str(present[key].outcome)) for key in of_video]
+    states.keep()
+    return {stem: clips for stem, clips in found.items() if len(clips) == len(where)}
+
+
+def _keys(name: str, person: str, video: Video, gold: ndarray, run: Run, clips: Clips, hints: Points) -> dict[str, str]:
+    """Keys of a track's tables, each from everything that decides its numbers."""
+    assert video.head is not None
+    labels = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
+    base = address(schema.VERSION, name, video.head.fingerprint, run.grid, run.wavlm.blocks, labels)
+    folder = f"tracks/{slug(name)}-{base}"
+    keys = {table: f"{folder}/{table}.arrow" for table in BASE}
+    addresses: dict[str, str] = {}
+    for modality in run.extracted:
+        place = Place(folder, video.stem, video.head.fingerprint, person, hints, run, clips, addresses)
+        addresses[modality] = MODALITIES[modality].part_address(place)
+        keys |= MODALITIES[modality].part_keys(place, addresses[modality])
+    return keys
+
+
+def _why(name: str, error: Exception) -> str:
+    match error:
+        case KeyError():
+            return f"track {name}: its video cannot be used"
+        case FileNotFoundError():
+            return f"track {name}: its video has not been extracted with these settings and labels; run jobs/extract.py"
+    return str(error)
