@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --durations 30
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: demo test test-all test-isa lint
+.PHONY: demo test test-all test-isa lint picture
 
 demo: .venv/installed
 	$(BIN)/python jobs/demo.py
@@ -25,6 +25,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy affect jobs
+
+# docs/report.png of README.md, from the report that `make demo` leaves.
+picture: .venv/installed
+	$(BIN)/python tests/report/picture.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -231,8 +231,8 @@ def jackknife(
 
     Source: Tukey 1958, Efron and Stein 1981 (delete-one jackknife); Kish 1965; Satterthwaite 1946.
 
-    Differs: a percentile bootstrap over units covers the population's CCC too rarely, see the README's table of
-        ``python jobs/benchmark.py intervals``; so do BCa and the basic bootstrap.
+    Differs: a percentile bootstrap over units covers the population's CCC too rarely, and so do BCa and the basic
+        bootstrap: see the table of ``python jobs/benchmark.py intervals`` in affect/evaluation/README.md.
     """
     n = left_out.shape[-2]
     squares = (left_out - left_out.mean(axis=-2, keepdims=True)) ** 2

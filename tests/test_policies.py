@@ -1,4 +1,4 @@
-"""What holds for the whole tree: imports go down, nothing is unpickled, the house is as the README draws it."""
+"""What holds for the whole tree: imports go down, nothing is unpickled, documents name the token first."""
 
 import ast
 from pathlib import Path
@@ -84,12 +84,6 @@ def test_exceptions_are_caught_broadly_only_where_neighbours_have_to_go_on():
             if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception"):
                 broad.append(str(path.relative_to(ROOT)))
     assert broad == ["affect/pipeline/extract_actor.py", "affect/plan/probe.py"]
-
-
-def test_the_readme_names_every_file():
-    readme = (ROOT / "README.md").read_text()
-    missing = [p.name for p in SOURCES if p.name != "__init__.py" and p.name not in readme]
-    assert not missing
 
 
 @pytest.mark.parametrize("name", ["README.md", "cluster/README.md"])
