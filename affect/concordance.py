@@ -1,9 +1,11 @@
-"""Lin's concordance correlation coefficient: from moments, merged over workers, as metric, loss and interval.
+"""Lin's concordance correlation coefficient: as metric from mergeable moments, with intervals, and as loss.
 
-    CCC(x, y) = 2 cov(x, y) / (var x + var y + (mean x - mean y)^2)        population moments
+    CCC(x, y) = 2 cov(x, y) / (var x + var y + (mean x - mean y)^2)          population moments
 
-Source: Lin 1989; the challenge's score is the mean of the CCC of valence and of arousal over all annotated frames of
-all videos concatenated.
+The challenge's score is the mean of the CCC of valence and the CCC of arousal, each over all annotated frames of all
+videos concatenated.
+
+Source: Lin 1989; paper (arXiv 2603.13056), section 3.5 (loss); spec sections 1 and 8.
 """
 
 from collections.abc import Sequence
@@ -21,16 +23,15 @@ from torch import Tensor
 from affect.settings.training import Loss
 
 LOSS_EPSILON = 1e-8
-
-
+"""Added to the denominator of the CCC in the loss."""
 CONSTANT = 1e-12
-"""Labels whose variance is below this are one number: their CCC is undefined."""
+"""Labels with a variance below this are constant: their CCC is undefined."""
 MIN_UNITS = 3
-"""Units below which there is no interval: of two, what is meant to be 95 % covers 91 %."""
+"""Fewest units with an interval; with two units a 95 % interval covers 91 %."""
 
 
 def concordance(var_x: Any, var_y: Any, cov: Any, bias: Any, epsilon: float = 0.0) -> Any:  # noqa: ANN401
-    """The equation, for floats, arrays and tensors alike.
+    """Computes the CCC from moments, for floats, arrays or tensors.
 
     Args:
         var_x: variance of the gold values.
@@ -44,10 +45,10 @@ def concordance(var_x: Any, var_y: Any, cov: Any, bias: Any, epsilon: float = 0.
 
 @dataclass(frozen=True)
 class Moments:
-    """Centred sums of gold x and predicted y per dimension, float64; parts merge exactly.
+    """Count, means and centred sums of gold values x and predictions y per dimension, float64.
 
     Args:
-        count: points.
+        count: number of points.
         mean_x: mean of the gold values, (2,).
         mean_y: mean of the predictions, (2,).
         m2_x: sum of squared deviations of x, (2,).
@@ -64,7 +65,7 @@ class Moments:
 
     @classmethod
     def of(cls, gold: Float[ndarray, "frames 2"], predicted: Float[ndarray, "frames 2"]) -> "Moments":
-        """Moments over the annotated frames, those whose gold value is not NaN.
+        """Computes the moments over the annotated frames, whose gold values are not NaN.
 
         Raises:
             ValueError: an annotated frame has no finite prediction.
@@ -83,7 +84,7 @@ class Moments:
         return cls(len(x), mean_x, mean_y, (dx * dx).sum(axis=0), (dy * dy).sum(axis=0), (dx * dy).sum(axis=0))
 
     def merge(self, other: "Moments") -> "Moments":
-        """Moments of both parts together.
+        """Merges the moments of two disjoint sets of points.
 
         Source: Chan, Golub and LeVeque 1983, pairwise update.
         """
@@ -103,7 +104,7 @@ class Moments:
         )
 
     def ccc(self) -> Float[ndarray, " 2"]:
-        """CCC of valence and of arousal; NaN where it is undefined: without points, or when the labels are constant."""
+        """CCC of valence and of arousal; NaN without points or if the labels are constant."""
         n = max(self.count, 1)
         return _defined(self.m2_x / n, self.m2_y / n, self.c_xy / n, self.mean_x - self.mean_y)
 
@@ -114,16 +115,16 @@ def _defined(var_x: ndarray, var_y: ndarray, cov: ndarray, bias: ndarray) -> nda
 
 
 def merge(parts: Sequence[Moments]) -> Moments:
-    """Moments of all parts together; one or more."""
+    """Merges the moments of one or more disjoint sets of points."""
     return reduce(Moments.merge, parts)
 
 
 def ccc(gold: Float[ndarray, "frames 2"], predicted: Float[ndarray, "frames 2"]) -> Float[ndarray, " 2"]:
-    """CCC of valence and of arousal over the annotated frames.
+    """Computes the CCC of valence and of arousal over the annotated frames.
 
     Args:
-        gold: annotations, NaN where there is none.
-        predicted: predictions, finite wherever gold is.
+        gold: annotations, NaN at frames without one.
+        predicted: predictions, finite at annotated frames.
 
     Returns:
         Two numbers in [-1, 1].
@@ -136,15 +137,15 @@ def ccc(gold: Float[ndarray, "frames 2"], predicted: Float[ndarray, "frames 2"])
 
 @dataclass(frozen=True)
 class Score:
-    """Challenge score, or a difference of two, with its 95 % interval from :func:`jackknife`.
+    """Challenge score, or a difference of two scores, with 95 % intervals from :func:`jackknife`.
 
     Args:
-        ccc: valence, arousal and their mean, (3,); NaN where the labels are constant.
-        low: lower ends of the intervals, (3,); NaN where there is none: fewer than three units, or labels that are
-            constant without one of them.
-        high: upper ends, (3,).
-        num_frames: annotated frames.
-        num_units: units that the interval is over: videos, tracks or people.
+        ccc: valence, arousal and their mean, (3,); NaN if the labels are constant.
+        low: lower ends of the intervals, (3,); NaN with fewer than three units, or if the labels become constant
+            without one of the units.
+        high: upper ends of the intervals, (3,).
+        num_frames: number of annotated frames.
+        num_units: number of units that are left out in turn: videos, tracks or people.
     """
 
     ccc: ndarray
@@ -154,14 +155,16 @@ class Score:
     num_units: int
 
     def text(self, index: int, units: str = "videos", form: str = "{:.3f}") -> str:
-        """A value and its interval: ``0.812 [0.644, 0.980]``, ``0.812 [too few videos]``, or ``constant labels``.
-
-        Where labels are constant without one of the units it is ``0.812 [no interval]``.
+        """Formats a value and its interval.
 
         Args:
-            index: 0 valence, 1 arousal, 2 their mean.
-            units: kind of the units.
+            index: 0 for valence, 1 for arousal, 2 for their mean.
+            units: kind of the units, in the plural.
             form: format of each number.
+
+        Returns:
+            ``0.812 [0.644, 0.980]``, ``0.812 [too few videos]``, ``0.812 [no interval]`` if labels become constant
+            without one of the units, or ``constant labels``.
         """
         if np.isnan(self.ccc[index]):
             return "constant labels"
@@ -172,13 +175,13 @@ class Score:
 
 
 def score(units: Sequence[Moments]) -> Score:
-    """Score all frames of all units concatenated, with an interval over units: frames of one are not independent.
+    """Scores all frames of all units concatenated; intervals are over units, since a unit's frames are dependent.
 
     Args:
-        units: moments of each video (or person); units without an annotated frame are left out.
+        units: moments of each video or person; units without an annotated frame are left out.
 
     Returns:
-        CCC valence, arousal, mean, and the ends of the interval of each, inside [-1, 1].
+        CCC of valence, arousal and their mean, with intervals inside [-1, 1].
 
     Raises:
         ValueError: no unit has an annotated frame.
@@ -189,17 +192,17 @@ def score(units: Sequence[Moments]) -> Score:
 
 
 def difference(ours: Sequence[Moments], theirs: Sequence[Moments]) -> Score:
-    """Score of one system minus another's on the same units; the interval is paired: both lose the same unit.
+    """Scores one system minus another on the same units, with paired intervals (both without the same unit).
 
     Args:
-        ours: moments of each video.
-        theirs: the same of the other system, in the same order.
+        ours: moments of each unit.
+        theirs: moments of the other system, for the same units in the same order.
 
     Returns:
-        As of :func:`score`, inside [-2, 2].
+        Difference of the CCC of valence, arousal and their mean, with intervals inside [-2, 2].
 
     Raises:
-        ValueError: no unit has an annotated frame, or the systems were judged on different frames.
+        ValueError: no unit has an annotated frame, or the systems were scored on different frames.
     """
     ours, theirs = _annotated(ours), _annotated(theirs)
     if [unit.count for unit in ours] != [unit.count for unit in theirs]:
@@ -211,28 +214,28 @@ def difference(ours: Sequence[Moments], theirs: Sequence[Moments]) -> Score:
 def jackknife(
     left_out: Float[ndarray, "*sets units values"], sizes: Float[ndarray, "*sets units"]
 ) -> Float[ndarray, "*sets values"]:
-    """Half the length of a 95 % interval, from what the values are without each unit.
+    """Computes half the length of a 95 % interval by the delete-one jackknife.
 
         half = t(.975, df) sqrt((n - 1) / n  sum_i d_i^2)          d_i = v_i - mean v
         df   = min(df_m, df_d), in [1, n - 1]
         df_m = (sum_i m_i)^2 / sum_i m_i^2 - 1
         df_d = 2 (n - 1) / (k - 1)             k = n (n + 1) / (n - 1)  sum_i d_i^4 / (sum_i d_i^2)^2
 
-    v_i is the value without unit i and m_i the frames of unit i. The variance between units is known from few of them
-    where few are long or move the value: df_m + 1 is Kish's effective number of units, df_d are Satterthwaite's degrees
-    of freedom of a variance of numbers with kurtosis k, which is 3 on average where they are normal.
+    v_i is the value without unit i, m_i the number of frames of unit i, n the number of units. If few units are long or
+    change the value, the variance is estimated from few of them: df_m + 1 is Kish's effective number of units, df_d are
+    Satterthwaite's degrees of freedom of a variance of numbers with kurtosis k (3 if they are normal).
 
     Args:
-        left_out: value without each unit, of three or more units; any number of sets at once.
+        left_out: value without each unit, for three or more units.
         sizes: frames of each unit.
 
     Returns:
-        Half-lengths; NaN where a value without a unit is NaN, 0 where all are the same.
+        Half-lengths; NaN if a value is NaN, 0 if all values are equal.
 
     Source: Tukey 1958, Efron and Stein 1981 (delete-one jackknife); Kish 1965; Satterthwaite 1946.
 
-    Differs: a percentile bootstrap over units covers the population's CCC too rarely, and so do BCa and the basic
-        bootstrap: see the table of ``python jobs/benchmark.py intervals`` in affect/evaluation/README.md.
+    Differs: the percentile, BCa and basic bootstraps over units cover the population's CCC in fewer than 95 % of cases,
+        see ``python jobs/benchmark.py intervals``.
     """
     n = left_out.shape[-2]
     squares = (left_out - left_out.mean(axis=-2, keepdims=True)) ** 2
@@ -262,7 +265,7 @@ def _with_interval(
 
 
 def _left_out(units: Sequence[Moments]) -> Float[ndarray, "units 3"]:
-    """Scores without each unit, from sums about the mean of all, which add up; NaN without any other unit."""
+    """Scores without each unit, from sums about the common mean; NaN if there is no other unit."""
     count = np.array([unit.count for unit in units], float)[:, None]
     mean_x, mean_y, m2_x, m2_y, c_xy = (
         np.stack([getattr(unit, name) for unit in units]) for name in ("mean_x", "mean_y", "m2_x", "m2_y", "c_xy")
@@ -284,7 +287,7 @@ def masked_ccc(
     predicted: Float[Tensor, "*rows points 2"],
     mask: Bool[Tensor, "*rows points"],
 ) -> Float[Tensor, "*rows 2"]:
-    """Differentiable CCC over the masked-in points of each row, 1e-8 in the denominator."""
+    """Computes the differentiable CCC of each row over the points where ``mask`` is true; 1e-8 in the denominator."""
     weight = mask.unsqueeze(-1).to(predicted.dtype)
     count = weight.sum(dim=-2).clamp(min=1)
     gold = torch.where(mask.unsqueeze(-1), gold, 0)
@@ -299,22 +302,22 @@ def masked_ccc(
 def hybrid_loss(
     gold: Float[Tensor, "B T 2"], predicted: Float[Tensor, "B T 2"], annotated: Bool[Tensor, "B T"], settings: Loss
 ) -> Float[Tensor, ""]:
-    """Weighted ``1 - CCC`` of both dimensions plus a pointwise term, in float32 or wider.
+    """Computes the weighted ``1 - CCC`` of both dimensions plus a pointwise error, in float32 or wider.
 
-        (w_v (1 - CCC_v) + w_a (1 - CCC_a)) / (w_v + w_a) + lambda error
+        loss = (w_v (1 - CCC_v) + w_a (1 - CCC_a)) / (w_v + w_a) + lambda error          error: MAE or MSE
 
     Args:
         gold: annotations; values where ``annotated`` is false are never read.
         predicted: predictions.
-        annotated: which points count.
-        settings: weights, what a CCC runs over, the pointwise term.
+        annotated: true for points that count.
+        settings: weights; CCC over the batch or per window; kind and weight lambda of the error.
 
     Returns:
-        The loss; a constant when the batch has no annotated point (it is then to be skipped). With fewer than
-        ``min_points`` points the pointwise term alone, unweighted. No number of it is looked at on the way, so that a
-        GPU need not wait.
+        The loss. Over the batch, with fewer than ``min_points`` points it is the unweighted error. Windows without an
+        annotated point are left out of the mean over windows. Without any annotated point it is a constant, and the
+        batch is to be skipped. No value is read on the host, so that a GPU does not wait.
 
-    Source: paper, section 3.5; windows without an annotated frame are left out of the mean over windows.
+    Source: paper (arXiv 2603.13056), section 3.5; spec section 8.
     """
     predicted = predicted.float() if predicted.dtype in (torch.float16, torch.bfloat16) else predicted
     difference = torch.where(annotated[..., None], predicted - gold, 0)

@@ -1,4 +1,4 @@
-"""Layers that several models share: positions, the attention layer of the face and the experts, the regression head."""
+"""Layers of several models: sinusoidal positions, the attention layer, input projection, regression head."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,31 +11,31 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """What a model of one modality says about each point of a window."""
+    """Outputs of a modality's model for each point of a window."""
 
     prediction: Float[Tensor, "B T 2"]
     """Valence and arousal."""
     embedding: Float[Tensor, "B T H"]
-    """What the fusions read."""
+    """Input of the fusions."""
 
 
 class FusionOutput(NamedTuple):
-    """What a fusion says about each frame of a window."""
+    """Outputs of a fusion for each frame of a window."""
 
     prediction: Float[Tensor, "B T 2"]
     """Valence and arousal."""
     embedding: Float[Tensor, "B T H"]
-    """The head's hidden state."""
+    """Hidden state of the head."""
     gates: Float[Tensor, "B T E"]
-    """Weight of each source: they sum to 1, or are all 0 where there is no evidence."""
+    """Weight of each source; they sum to 1, or are all 0 at a frame without a valid source."""
 
 
 def sinusoids(length: int, like: Float[Tensor, "*batch H"]) -> Float[Tensor, "{length} H"]:
-    """Fixed positions of a sequence, counted in steps from 0: :func:`sinusoids_at`.
+    """Sinusoidal positions of the points 0 .. T - 1, see :func:`sinusoids_at`.
 
     Args:
-        length: T, points of the sequence; position 0 is the window's first.
-        like: any tensor of the width, device and type that is wanted; H is even.
+        length: T; position 0 is the first point of the window.
+        like: tensor that gives width H (even), device and dtype.
 
     Returns:
         P.
@@ -44,13 +44,13 @@ def sinusoids(length: int, like: Float[Tensor, "*batch H"]) -> Float[Tensor, "{l
 
 
 def sinusoids_at(position: Shaped[Tensor, "*points"], like: Float[Tensor, "*batch H"]) -> Float[Tensor, "*points H"]:
-    """Fixed positions of points anywhere.
+    """Sinusoidal positions of points at arbitrary times.
 
         P[2i] = sin(t / 10000^(2i / H)),   P[2i + 1] = cos(t / 10000^(2i / H))
 
     Args:
         position: t of each point, in steps or in seconds.
-        like: any tensor of the width and type that is wanted; H is even.
+        like: tensor that gives width H (even) and dtype.
 
     Returns:
         P.
@@ -64,33 +64,33 @@ def sinusoids_at(position: Shaped[Tensor, "*points"], like: Float[Tensor, "*batc
 
 
 def gated_softmax(scores: Float[Tensor, "*batch E"], allowed: Bool[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
-    """Softmax over what is allowed, and 0 everywhere where nothing is; its gradient is finite in both cases.
+    """Softmax over the allowed sources; 0 for the others. The gradient is finite even if no source is allowed.
 
     Args:
         scores: one score per source.
-        allowed: true where a source may be used.
+        allowed: true for sources that may be used.
 
     Returns:
-        Weights that sum to 1, or to 0 where nothing is allowed.
+        Weights that sum to 1, or are all 0 if no source is allowed.
     """
-    # The lowest finite number stands for -inf: a row of -inf would be NaN, forward and backward.
+    # The lowest finite number replaces -inf: the softmax of a row of -inf is NaN, forward and backward.
     weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1)
     return weights * allowed
 
 
-def convolve_groups(convolution: Callable[[Tensor], Tensor], x: Tensor, kind: torch.dtype) -> Tensor:
-    """Run a grouped convolution; on a CPU in its weights' type, whatever autocast asks for.
+def grouped_convolution(convolution: Callable[[Tensor], Tensor], x: Tensor, kind: torch.dtype) -> Tensor:
+    """Runs a grouped convolution; on a CPU in the dtype of its weights, without autocast.
 
-    oneDNN's grouped convolution in bfloat16 is wrong on processors with AMX: WavLM's positional one has a relative
-    error of 1.1 there (torch 2.11 and 2.13). Elsewhere on a CPU half precision makes it no faster.
+    oneDNN's grouped convolution in bfloat16 is wrong on processors with AMX: that of WavLM's positions has a relative
+    error of 1.1 there (torch 2.11 and 2.13). On other CPUs half precision makes it no faster.
 
     Args:
         convolution: the layer.
         x: its input.
-        kind: type of its weights.
+        kind: dtype of its weights.
 
     Returns:
-        Its output, of type ``kind`` on a CPU.
+        Output of the layer, of dtype ``kind`` on a CPU.
     """
     if x.device.type != "cpu":
         return convolution(x)
@@ -102,7 +102,7 @@ class ExpertLinear(nn.Module):
     """E independent linear maps, one per expert: ``y_e = x_e W_e + b_e``."""
 
     def __init__(self, experts: int, inputs: int, outputs: int) -> None:
-        """Start each expert as ``nn.Linear`` does.
+        """Initialises each expert as ``nn.Linear`` does.
 
         Args:
             experts: E.
@@ -115,7 +115,7 @@ class ExpertLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(experts, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Float[Tensor, "E B T D"]) -> Float[Tensor, "E B T H"]:
-        """Map each expert's points by its own weights."""
+        """Maps each expert's points by that expert's weights."""
         y = torch.baddbmm(self.bias, x.flatten(1, 2), self.weight)  # (E, B * T, H)
         return y.unflatten(1, x.shape[1:3])  # (E, B, T, H)
 
@@ -124,7 +124,7 @@ class ExpertNorm(nn.Module):
     """E independent layer norms, one per expert: ``y_e = (x_e - mean) / std * w_e + b_e`` over the width."""
 
     def __init__(self, experts: int, width: int) -> None:
-        """Start each expert as the identity scale.
+        """Initialises scale 1 and shift 0 for each expert.
 
         Args:
             experts: E.
@@ -135,7 +135,7 @@ class ExpertNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(experts, 1, 1, width))
 
     def forward(self, x: Float[Tensor, "E B T H"]) -> Float[Tensor, "E B T H"]:
-        """Normalise each point, then scale by its expert's weights."""
+        """Normalises each point, then scales and shifts it by its expert's weights."""
         return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
 
 
@@ -147,51 +147,56 @@ def attend(
     heads: int,
     dropout: float,
 ) -> Float[Tensor, "E B T H"]:
-    """Scaled dot-product attention of every expert, window and head at once.
+    """Scaled dot-product attention of all experts, windows and heads in one call.
 
-        softmax(q k^T / sqrt(H / heads)) v      per head; 0 where every key is masked
+        y = softmax(q k^T / sqrt(H / heads)) v          per head; 0 if every key is masked
 
     Args:
         q: projected queries.
         k: projected keys.
         v: projected values.
-        masked: true where a key may not be seen.
-        heads: heads that the width is split into.
-        dropout: probability that an attention weight is dropped.
+        masked: true for keys that are not attended to.
+        heads: number of heads; it divides H.
+        dropout: dropout probability of the attention weights.
 
     Returns:
-        The heads' results, side by side.
+        Concatenated outputs of the heads.
+
+    Source: Attention Is All You Need (arXiv 1706.03762), section 3.2.
     """
     experts = q.shape[0]
-    # One batch axis of E * B: the fused kernels know only (batch, heads, points, width).
+    # The fused kernels take (batch, heads, points, width), so experts and windows share the batch axis.
     q, k, v = (
         x.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)
     )  # (E * B, heads, T, H / heads)
     hidden = masked.flatten(0, 1)[:, None, None]  # (E * B, 1, 1, S)
-    # A blind window sees everything, so that its softmax is finite, and its result is set to 0.
-    blind = hidden.all(dim=-1, keepdim=True)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=~hidden | blind, dropout_p=dropout).masked_fill(blind, 0)
+    # A window with every key masked attends to all of them, so that its softmax is finite; its output is set to 0.
+    empty = hidden.all(dim=-1, keepdim=True)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=~hidden | empty, dropout_p=dropout).masked_fill(empty, 0)
     return y.transpose(1, 2).flatten(2).unflatten(0, (experts, -1))  # (E, B, T, H)
 
 
 class AttentionLayer(nn.Module):
-    """The attention layer of the face Transformer and of the fusion's experts, for E experts at once.
+    """Attention layer of the face Transformer (E = 1) and of DCMMOE's experts, for E experts in one computation.
 
         q = Drop(x + P),  k = Drop(c + P),  v = Drop(c + P)
         y = LN(q + Drop(W_o MHA(W_q q, W_k k, W_v v)))
         u = LN(y + Drop(W_2 Drop(GELU(W_1 y))))
         x <- x + u
 
-    x is the stream, c its context (x itself in self-attention), P the positions; every W has a bias. The three
-    dropouts of the first line are drawn separately. Each expert has weights of its own: the face is E = 1.
+    where
+        x  stream, (T, H)
+        c  context, (T, H); x itself in self-attention
+        P  positions of both
 
-    Source: paper (arXiv 2603.13056), temporal model of the face; the fusion's experts are stacks of the same layer.
-    Differs: the authors' code drops out the skip path and keeps the sub-layer's output whole; here the sub-layer's
-        output is dropped, as is usual.
+    Every W has a bias. The three dropouts of the first line are drawn separately. Each expert has its own weights.
+
+    Source: paper (arXiv 2603.13056), section 3.2; spec sections 3.4 and 6.
+    Differs: the authors' code applies dropout to the skip path; here it is applied to the sub-layer's output, as usual.
     """
 
     def __init__(self, experts: int, width: int, heads: int, dropout: float) -> None:
-        """Start every expert's weights.
+        """Initialises every expert's weights.
 
         Args:
             experts: E.
@@ -218,16 +223,16 @@ class AttentionLayer(nn.Module):
         positions: Float[Tensor, "T H"],
         masked: Bool[Tensor, "E B T"],
     ) -> Float[Tensor, "E B T H"]:
-        """Add to each stream what it reads from its context.
+        """Adds the attended context to each stream.
 
         Args:
-            x: the stream of each expert.
-            context: what keys and values are made of.
-            positions: P, of both.
-            masked: true where a point of the context may not be seen.
+            x: stream of each expert.
+            context: input of keys and values.
+            positions: P, of stream and context.
+            masked: true for points of the context that are not attended to.
 
         Returns:
-            The stream after the layer.
+            Stream after the layer.
         """
         drop = self.dropout
         q, k, v = drop(x + positions), drop(context + positions), drop(context + positions)
@@ -239,10 +244,10 @@ class AttentionLayer(nn.Module):
 
 
 class Projection(nn.Sequential):
-    """The way into a model's width: ``h = Drop(LN(W x + b))``."""
+    """Projects inputs to a model's width: ``h = Drop(LN(W x + b))``."""
 
     def __init__(self, inputs: int, width: int, dropout: float) -> None:
-        """Start the weights.
+        """Initialises the weights.
 
         Args:
             inputs: D, width of x.
@@ -253,15 +258,17 @@ class Projection(nn.Sequential):
 
 
 class RegressionHead(nn.Module):
-    """The way out of a model, to valence and arousal.
+    """Regresses valence and arousal of each point.
 
-        e = GELU(LN(W_1 h + b_1)),   (v, a) = W_2 Drop(e) + b_2
+        e = GELU(LN(W_1 h + b_1));   v, a = W_2 Drop(e) + b_2
 
-    Source: paper (arXiv 2603.13056), temporal model of the face; e is the embedding that the fusions read.
+    where h is the model's last state and e the embedding that the fusions read.
+
+    Source: paper (arXiv 2603.13056), section 3.2; spec section 3.4.
     """
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        """Start the weights.
+        """Initialises the weights.
 
         Args:
             width: width of h.
@@ -274,24 +281,24 @@ class RegressionHead(nn.Module):
         self.predict = nn.Linear(hidden, 2)
 
     def forward(self, h: Float[Tensor, "B T H"]) -> Output:
-        """Predict each point by itself."""
+        """Predicts each point independently."""
         embedding = self.embed(h)
         return Output(self.predict(self.dropout(embedding)), embedding)
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a module whose state has the same names and shapes.
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Loads tensors into a module whose state dict has exactly these names and shapes.
 
     Raises:
-        ValueError: names the first tensor that is missing, of another shape or not of the module.
+        ValueError: a tensor is missing, has another shape, or is not the module's; names the first one.
     """
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    for name, shape in own.items():
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(f"tensor {name} {list(shape)} is missing")
         if tuple(tensors[name].shape) != shape:
             raise ValueError(f"tensor {name} is {list(tensors[name].shape)}, {list(shape)} is wanted")
     for name, value in tensors.items():
-        if name not in own:
+        if name not in shapes:
             raise ValueError(f"tensor {name} {list(value.shape)} does not belong to the model")
     module.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""Progress of a job: rich bars on a terminal, a line every ten seconds in a log."""
+"""Progress of a job: bars on a terminal, a line every ten seconds in a log."""
 
 import sys
 import threading
@@ -16,46 +16,53 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from affect.timeline import duration
-
-LINE_EVERY_S, LOOK_EVERY_S = 10.0, 1.0
+LINE_EVERY_S, POLL_EVERY_S = 10.0, 1.0
 MIN_SPEED = 0.05
-"""Speeds below it, which would be said as 0.0, are not said."""
-MAX_SAID = 300
-"""Characters that are kept of an error."""
+"""Slower speeds, which would print as 0.0, are not shown."""
+MAX_ERROR_CHARS = 300
+"""Longest text of an error on one line."""
 
 
 def say(message: str) -> None:
-    """Print one line at once: job logs are read while the job runs."""
+    """Prints one line and flushes it: job logs are read while the job runs."""
     print(message, flush=True)
 
 
 def one_line(error: object) -> str:
-    """An error's end, without line breaks, as far as a person reads."""
-    return " ".join(str(error).split())[-MAX_SAID:]
+    """Last MAX_ERROR_CHARS characters of an error's text, without line breaks."""
+    return " ".join(str(error).split())[-MAX_ERROR_CHARS:]
+
+
+def format_duration(seconds: float) -> str:
+    """Duration in words, e.g. ``12.3 s``, ``4 min 05 s`` or ``2 h 07 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 class Rate:
-    """How fast one stage works, from the first look that finds anything done: what came before is no work of its own.
+    """Speed of one stage, measured from the first update that has finished work, so that its start-up does not count.
 
     Args:
-        total: its amount of work.
+        total: the stage's amount of work.
     """
 
     def __init__(self, total: float) -> None:
-        """Nothing is known yet."""
+        """Starts without a measurement."""
         self.total, self.done = total, 0.0
         self._first: tuple[float, float] | None = None
 
-    def see(self, done: float) -> None:
-        """Note what is done by now."""
+    def update(self, done: float) -> None:
+        """Sets the amount of finished work."""
         self.done = min(done, self.total)
         if self._first is None and done > 0:
             self._first = time.monotonic(), self.done
 
     @property
     def left_s(self) -> float | None:
-        """Seconds that are left; None while nothing is known."""
+        """Estimated seconds left; None before the speed is known."""
         if self.done >= self.total:
             return 0.0
         if self._first is None or self.done <= self._first[1]:
@@ -65,16 +72,16 @@ class Rate:
 
 
 class Meter:
-    """Counts work done against work known beforehand.
+    """Shows finished work, total work, speed and the estimated time left.
 
     Args:
-        name: what is being done.
+        name: name of the work, e.g. ``extract``.
         total: amount of work.
-        unit: what the amount counts, e.g. ``s of video``.
-        start: work that was done before, which says nothing of the rate.
-        parts: amount of work of each stage, where the work passes several: then they are what is shown, and the
-            slowest says how much time is left.
-        look: says how much each stage has done; asked every second.
+        unit: unit of the amount, e.g. ``s of video``.
+        start: work finished by earlier jobs, which does not count for the speed.
+        parts: amount of work of each stage, if there are several. Then the stages are shown, and the slowest one
+            decides the time left.
+        poll: returns the finished work of each stage; called every POLL_EVERY_S seconds.
     """
 
     def __init__(
@@ -84,12 +91,12 @@ class Meter:
         unit: str,
         start: float = 0.0,
         parts: Mapping[str, float] | None = None,
-        look: Callable[[], Mapping[str, float]] | None = None,
+        poll: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
-        """Start the clock."""
+        """Starts the measurement of time."""
         self._name, self._total, self._unit = name, total, unit
-        self._before = self._done = start
-        self._look = look
+        self._start_amount = self._done = start
+        self._poll = poll
         self._rates = {part: Rate(amount) for part, amount in (parts or {}).items()}
         self._note = ""
         self._start = self._last = time.monotonic()
@@ -101,7 +108,7 @@ class Meter:
             self._bar = Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=Console())
 
     def __enter__(self) -> "Meter":
-        """Show the bars."""
+        """Shows the bars."""
         self._tasks: dict[str, TaskID] = {}
         if self._bar:
             self._bar.start()
@@ -109,14 +116,14 @@ class Meter:
             for part, amount in shown.items():
                 title = f"{self._name} {part}".rstrip()
                 self._tasks[part] = self._bar.add_task(title, total=round(amount), left="")
-        self._watch = threading.Thread(target=self._ask, daemon=True)
+        self._watch = threading.Thread(target=self._watch_stages, daemon=True)
         self._watch.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bars down, or say the last line."""
+        """Removes the bars, or prints the last line."""
         self._over.set()
         if kind is None:
             self._watch.join()
@@ -126,18 +133,18 @@ class Meter:
             say(self._line())
 
     def advance(self, amount: float, note: str = "") -> None:
-        """Count work; the note replaces the last one."""
+        """Adds finished work; the note replaces the last note."""
         with self._lock:
             self._done += amount
             self._note = note
             self._show()
 
-    def _ask(self) -> None:
-        while not self._over.wait(LOOK_EVERY_S):
-            found = self._look() if self._look else {}
+    def _watch_stages(self) -> None:
+        while not self._over.wait(POLL_EVERY_S):
+            polled = self._poll() if self._poll else {}
             with self._lock:
-                for part, done in found.items():
-                    self._rates[part].see(done)
+                for part, done in polled.items():
+                    self._rates[part].update(done)
                 self._show()
 
     def _show(self) -> None:
@@ -145,15 +152,15 @@ class Meter:
             left = self._left()
             for part, task in self._tasks.items():
                 done = self._rates[part].done if part else self._done
-                last = part == list(self._tasks)[-1]  # the estimate is of the whole
+                last = part == list(self._tasks)[-1]  # the estimate is of all stages together
                 note = f"{left} {self._note}".strip() if last else ""
                 self._bar.update(task, completed=round(done), left=note)
-        elif time.monotonic() - self._last >= LINE_EVERY_S and self._done < self._total:  # the end is said at the end
+        elif time.monotonic() - self._last >= LINE_EVERY_S and self._done < self._total:  # __exit__ prints the end
             self._last = time.monotonic()
             say(self._line())
 
     def _left(self) -> str:
-        """The time that is left, in words; nothing while it is not known."""
+        """Estimated time left in words; empty before it is known."""
         if self._done >= self._total:
             return ""
         if self._rates:
@@ -161,12 +168,12 @@ class Meter:
             if None in known:
                 return ""
             left = max(seconds for seconds in known if seconds is not None)
-        elif self._done > self._before:
+        elif self._done > self._start_amount:
             elapsed = time.monotonic() - self._start
-            left = elapsed * (self._total - self._done) / (self._done - self._before)
+            left = elapsed * (self._total - self._done) / (self._done - self._start_amount)
         else:
             return ""
-        return f"about {duration(left)} left"
+        return f"about {format_duration(left)} left"
 
     def _line(self) -> str:
         elapsed = time.monotonic() - self._start
@@ -177,7 +184,7 @@ class Meter:
             done, rate = f"{parts} {self._unit}", ", actors are starting" if starting else ""
         else:
             done = f"{self._done:.0f} of {self._total:.0f} {self._unit}"
-            speed = (self._done - self._before) / max(elapsed, 1e-9)
+            speed = (self._done - self._start_amount) / max(elapsed, 1e-9)
             rate = f", {speed:.1f} a second" if speed >= MIN_SPEED else ""
         left = f", {words}" if (words := self._left()) else ""
-        return f"{self._name}: {done} in {duration(elapsed)}{rate}{left}{note}"
+        return f"{self._name}: {done} in {format_duration(elapsed)}{rate}{left}{note}"

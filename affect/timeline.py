@@ -2,11 +2,12 @@
 
 Times are seconds from the video's first frame, frames are 0-based, ranges are half open. Arrays are numpy.
 
-Source: paper (arXiv 2603.13056), sections 3.2 to 3.4, with one grid for behaviour and audio.
+Source: paper (arXiv 2603.13056), sections 3.2 to 3.4; spec, section 2.
+Differs: behaviour and audio share one grid of segments.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -15,12 +16,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-# Durations are sums of many float intervals: two times closer than this are the same time.
+# Durations are sums of many float intervals: times closer than this count as equal.
 TIME_TOLERANCE_S = 1e-6
 
 
 def segments(duration_s: float, segment_s: float = 4.0, hop_s: float = 2.0) -> list[tuple[float, float]]:
-    """Cut a duration into overlapping segments; the last one may be a shorter tail.
+    """Cuts a duration into overlapping segments; the last one may be shorter (a tail).
 
     Args:
         duration_s: length of the video in seconds, > 0.
@@ -46,7 +47,7 @@ def segments(duration_s: float, segment_s: float = 4.0, hop_s: float = 2.0) -> l
 
 @runtime_checkable
 class FrameClock(Protocol):
-    """Says which frames lie before a time."""
+    """Maps times to frames."""
 
     @property
     def num_frames(self) -> int:
@@ -57,21 +58,21 @@ class FrameClock(Protocol):
         """Mean frames per second."""
 
     def frames_before(self, time_s: float) -> int:
-        """F(t): the number of frames before a time."""
+        """F(t): number of frames before a time."""
 
     def block_edges(self, start_s: float, num_blocks: int) -> Int[ndarray, " edges"]:
-        """Frame edges of consecutive blocks of one second that begin at ``start_s``."""
+        """Frame edges of consecutive one-second blocks from ``start_s`` on."""
 
 
 @dataclass(frozen=True)
 class Timestamps:
-    """Frame clock by presentation timestamps, right at any frame rate, constant or not.
+    """Frame clock from presentation timestamps, for constant and variable frame rates.
 
-    ``F(t) = #{i : time_i + 1 / (2 fps) < t}``, the duration is the last timestamp plus one mean interval and
+    ``F(t) = #{i : time_i + 1 / (2 fps) < t}``. The duration is the last timestamp plus one mean interval, and
     ``fps = frames / duration``.
 
     Args:
-        time_s: strictly increasing, the first one 0; one or more.
+        time_s: timestamp of each frame, at least one, strictly increasing from 0.
     """
 
     time_s: Float[ndarray, " frames"]
@@ -99,7 +100,7 @@ class Timestamps:
         return self.time_s + 0.5 / self.fps
 
     def frames_before(self, time_s: float) -> int:
-        """F(t): the number of frames whose timestamp plus half a mean interval is before ``time_s``."""
+        """F(t): number of frames whose timestamp plus half a mean interval is before ``time_s``."""
         return int(np.searchsorted(self._centres_s, time_s - TIME_TOLERANCE_S, side="left"))
 
     def block_edges(self, start_s: float, num_blocks: int) -> Int[ndarray, " edges"]:
@@ -109,7 +110,7 @@ class Timestamps:
 
 @dataclass(frozen=True)
 class ConstantRate:
-    """Frame clock from a rate alone, as the published tables have it: ``F(t) = round(t fps)``, half to even.
+    """Frame clock of a constant rate, the ``cfr`` way of the published tables: ``F(t) = round(t fps)``, half to even.
 
     Args:
         num_frames: frames of the video.
@@ -120,7 +121,7 @@ class ConstantRate:
     fps: float
 
     def frames_before(self, time_s: float) -> int:
-        """F(t), never more than the video has."""
+        """F(t), at most the number of frames."""
         return min(round(time_s * self.fps), self.num_frames)
 
     def block_edges(self, start_s: float, num_blocks: int) -> Int[ndarray, " edges"]:
@@ -130,7 +131,7 @@ class ConstantRate:
 
 
 def frame_ranges(clock: FrameClock, ranges_s: Iterable[tuple[float, float]]) -> Int[ndarray, "segments 2"]:
-    """Frames ``[F(start), F(end))`` of each time range; the last frame belongs to a range that ends the video."""
+    """Frames ``[F(start), F(end))`` of each time range; a range that ends the video includes its last frame."""
     return np.array([(clock.frames_before(a), clock.frames_before(b)) for a, b in ranges_s], dtype=np.int64).reshape(
         -1, 2
     )
@@ -139,27 +140,29 @@ def frame_ranges(clock: FrameClock, ranges_s: Iterable[tuple[float, float]]) -> 
 def patch_ranges(
     time_s: Float[ndarray, " frames"], shown_s: Float[ndarray, " n"], first: int, end: int
 ) -> Int[ndarray, "P 2"]:
-    """Frames ``[f0, f1)`` that each temporal patch of a segment stands for: it showed the picture nearest to them.
+    """Frames ``[f0, f1)`` of each temporal patch of a segment: those whose nearest input picture is in the patch.
 
     Args:
         time_s: time of every frame of the video.
-        shown_s: times of the pictures that were shown of the segment, increasing; two make a temporal patch, and an
-            odd last one makes one alone.
+        shown_s: times of the segment's input pictures, increasing. Two pictures make a temporal patch; an odd last one
+            is a patch of its own.
         first: first frame of the segment.
-        end: frame that the segment ends before.
+        end: frame after the segment's last one.
 
     Returns:
-        One range per patch, in order; together they are ``[first, end)``. Of two pictures equally near the earlier one
-        counts. A patch whose pictures lie in the segment has a frame.
+        One range per patch, in order; together they are ``[first, end)``. At equal distance the earlier picture counts.
+        A patch whose pictures lie in the segment has at least one frame.
+
+    Source: spec, section 4, item 3.
     """
-    halfway_s = (shown_s[1:-1:2] + shown_s[2::2]) / 2  # from each patch's last picture to the next one's first
+    halfway_s = (shown_s[1:-1:2] + shown_s[2::2]) / 2  # between neighbouring patches
     inner = np.searchsorted(time_s, halfway_s + TIME_TOLERANCE_S, side="right").clip(first, end)
     edges = np.concatenate([[first], inner, [end]])
     return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def window_starts(num_frames: int, window: int, hop: int) -> list[int]:
-    """Starts of windows of ``window`` frames: 0, hop, ... while one fits, plus a last one that ends the track.
+    """Starts of windows of ``window`` frames: 0, hop, ... while a window fits, plus one that ends with the track.
 
     A track shorter than a window has one window, which the caller pads.
     """
@@ -172,7 +175,10 @@ def window_starts(num_frames: int, window: int, hop: int) -> list[int]:
 
 
 def segment_windows(num_segments: int, window: int, hop: int) -> list[tuple[int, int]]:
-    """Windows ``[start, end)`` over segments: starts 0, hop, ... until one reaches the end, the last one shorter."""
+    """Windows ``[start, end)`` over segments: starts 0, hop, ... until one reaches the end; the last may be shorter.
+
+    Source: spec, section 4, item 4.
+    """
     windows = [(0, min(window, num_segments))]
     while windows[-1][1] < num_segments:
         start = windows[-1][0] + hop
@@ -183,15 +189,15 @@ def segment_windows(num_segments: int, window: int, hop: int) -> list[tuple[int,
 def overlap_mean(
     num_frames: int, parts: Iterable[tuple[int, Float[ndarray, "_ D"]]], width: int
 ) -> tuple[Float[ndarray, "frames D"], Bool[ndarray, " frames"]]:
-    """Average overlapping predictions per frame, every part with the same weight.
+    """Averages overlapping predictions per frame, all parts with equal weight.
 
     Args:
         num_frames: frames of the track.
-        parts: ``(start, values)``; values past the track's end are ignored.
+        parts: first frame and values of each part; values past the track's end are ignored.
         width: D.
 
     Returns:
-        The mean, 0 where no part reaches, and whether any part reaches a frame.
+        The mean, 0 at frames without a part, and whether a frame has any part.
     """
     total = np.zeros((num_frames, width))
     count = np.zeros(num_frames, dtype=np.int64)
@@ -205,15 +211,15 @@ def overlap_mean(
 def overlap_spread(
     num_frames: int, parts: Iterable[tuple[int, Float[ndarray, "_ D"]]], width: int
 ) -> Float[ndarray, "frames D"]:
-    """Half the range of overlapping predictions per frame: how far they are apart.
+    """Half the range of overlapping predictions per frame.
 
     Args:
-        num_frames: as in :func:`overlap_mean`, and so are the others.
-        parts: the same.
-        width: the same.
+        num_frames: frames of the track.
+        parts: first frame and values of each part, as in :func:`overlap_mean`.
+        width: D.
 
     Returns:
-        (max - min) / 2, NaN where fewer than two parts reach.
+        (max - min) / 2, NaN at frames with fewer than two parts.
     """
     low, high = np.full((num_frames, width), np.inf), np.full((num_frames, width), -np.inf)
     count = np.zeros(num_frames, dtype=np.int64)
@@ -226,7 +232,7 @@ def overlap_spread(
 
 
 def nearest_valid(valid: Bool[ndarray, " frames"]) -> Int[ndarray, " frames"]:
-    """For each frame the nearest valid one, itself if it is valid; of two equally near the earlier.
+    """Nearest valid frame of each frame: itself if it is valid, the earlier one at equal distance.
 
     Raises:
         ValueError: no frame is valid.
@@ -242,10 +248,11 @@ def nearest_valid(valid: Bool[ndarray, " frames"]) -> Int[ndarray, " frames"]:
 
 
 def block_positions(num_frames: int, num_blocks: int, fps: float, *, full: bool) -> Float[ndarray, " frames"]:
-    """Where each frame of a segment lies between block centres, for linear interpolation.
+    """Position of each frame j of a segment on the axis of block centres, for linear interpolation.
 
-    Full segment of L frames and n blocks: ``clamp((j + .5) n / L - .5, 0, n - 1)``, what ``F.interpolate(mode="linear",
-    align_corners=False)`` does. Tail: ``clamp((j + .5) / fps - .5, 0, n - 1)``, blocks stay one second long.
+    In a full segment of L frames and n blocks: ``clamp((j + .5) n / L - .5, 0, n - 1)``, as in
+    ``F.interpolate(mode="linear", align_corners=False)``. In a tail, where blocks stay one second long:
+    ``clamp((j + .5) / fps - .5, 0, n - 1)``.
 
     Args:
         num_frames: L, frames of the segment.
@@ -264,12 +271,12 @@ def block_positions(num_frames: int, num_blocks: int, fps: float, *, full: bool)
 
 
 def block_positions_at(time_s: Float[ndarray, " frames"], fps: float, num_blocks: int) -> Float[ndarray, " frames"]:
-    """The same of frames that lie anywhere in a segment: ``clamp(t + .5 / fps - .5, 0, n - 1)``.
+    """Positions as in :func:`block_positions`, from times: ``clamp(t + .5 / fps - .5, 0, n - 1)``.
 
     Args:
-        time_s: t, each frame's time from the segment's start.
+        time_s: t, seconds of each frame from the segment's start.
         fps: mean frames per second.
-        num_blocks: n, blocks of a second each from the segment's start.
+        num_blocks: n, one-second blocks from the segment's start.
     """
     return np.clip(time_s + 0.5 / fps - 0.5, 0, num_blocks - 1)
 
@@ -277,7 +284,7 @@ def block_positions_at(time_s: Float[ndarray, " frames"], fps: float, num_blocks
 def interpolate_blocks(
     blocks: Float[ndarray, "K D"], positions: Float[ndarray, " frames"]
 ) -> Float[ndarray, "frames D"]:
-    """Read blocks at fractional positions, linearly."""
+    """Interpolates blocks linearly at fractional positions."""
     low = np.floor(positions).astype(np.int64)
     high = np.minimum(low + 1, len(blocks) - 1)
     share = (positions - low)[:, None]
@@ -285,7 +292,10 @@ def interpolate_blocks(
 
 
 def range_means(values: Float[ndarray, "frames D"], ranges: Int[ndarray, "ranges 2"]) -> Float[ndarray, "ranges D"]:
-    """Mean of the annotated (not NaN) frames of each range ``[f0, f1)``; NaN where there is none."""
+    """Mean of the annotated (not NaN) frames of each range ``[f0, f1)``; NaN for a range without any.
+
+    Source: spec, section 4, item 4, and section 5, item 4.
+    """
     annotated = ~np.isnan(values).any(axis=1)
     total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(np.where(annotated[:, None], values, 0), axis=0)])
     count = np.concatenate([[0], np.cumsum(annotated)])
@@ -299,18 +309,20 @@ def range_means(values: Float[ndarray, "frames D"], ranges: Int[ndarray, "ranges
 def sampled_frames(
     num_frames: int, seconds: float, frames_per_second: float = 4.0, most: int = 16
 ) -> Int[ndarray, " n"]:
-    """Which frames of a segment a vision-language model sees: n evenly spaced ones, first and last included.
+    """Frames of a segment that the vision-language model reads: n evenly spaced ones, first and last included.
 
-    ``n = min(most, max(4, even floor of 4 x seconds), N)`` and ``round(linspace(0, N - 1, n))``.
+    ``round(linspace(0, N - 1, n))`` with ``n = min(most, max(4, even floor of frames_per_second x seconds), N)``.
 
     Args:
         num_frames: N, frames of the segment, >= 1.
         seconds: length of the segment.
-        frames_per_second: frames per second of a segment.
+        frames_per_second: sampled frames per second.
         most: largest n.
 
     Returns:
         Frame numbers from the segment's first frame, increasing.
+
+    Source: spec, section 4, item 1.
     """
     even_floor = 2 * int(frames_per_second * seconds / 2 + TIME_TOLERANCE_S)
     n = min(most, max(4, even_floor), num_frames)
@@ -318,7 +330,10 @@ def sampled_frames(
 
 
 def moving_average(values: Float[ndarray, " frames"], width: int) -> Float[ndarray, " frames"]:
-    """Centred moving average of an odd width, edges replicated."""
+    """Centred moving average of an odd width, edges replicated.
+
+    Source: spec, section 7.
+    """
     if width % 2 == 0:
         raise ValueError(f"a centred moving average needs an odd width, not {width}")
     padded = np.pad(values, width // 2, mode="edge")
@@ -331,20 +346,3 @@ def runs(open_frames: Bool[ndarray, " frames"]) -> list[tuple[int, int, bool]]:
         return []
     edges = [0, *(np.flatnonzero(np.diff(open_frames)) + 1).tolist(), len(open_frames)]
     return [(a, b, bool(open_frames[a])) for a, b in itertools.pairwise(edges)]
-
-
-def clip_frames(time_s: Sequence[float] | Float[ndarray, " frames"], start_s: float, end_s: float) -> tuple[int, int]:
-    """Frames ``[first, last)`` with ``start_s <= t < end_s``: the ones that a clip owns."""
-    first, last = np.searchsorted(
-        np.asarray(time_s), [start_s - TIME_TOLERANCE_S, end_s - TIME_TOLERANCE_S], side="left"
-    )
-    return int(first), int(last)
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, to be read."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

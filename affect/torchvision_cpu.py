@@ -1,9 +1,9 @@
-"""Lets PyPI's torchvision be imported beside a CPU-only torch.
+"""Makes PyPI's torchvision importable with a CPU-only torch.
 
-PyPI carries only CUDA builds of torchvision for Linux. Their ``_C.so`` does not load beside ``torch==X+cpu``, and
-``import torchvision`` then ends in "operator torchvision::nms does not exist", and with it every transformers model
-and EfficientNet. Two operators are registered there without a guard: declaring them lets the import pass. Transforms
-and models need no compiled operator; detectors need ``nms``, which gets a plain kernel.
+PyPI has only CUDA builds of torchvision for Linux. Their ``_C.so`` does not load with ``torch==X+cpu``; then
+``import torchvision`` fails with "operator torchvision::nms does not exist", and so do transformers' models and
+EfficientNet. torchvision registers two operators unconditionally; defining both makes the import succeed. Transforms
+and models need no compiled operator. Detectors need ``nms``, for which there is a kernel in plain torch.
 """
 
 import importlib.machinery
@@ -13,11 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_libraries: list[Any] = []  # a torch.library.Library undoes its registrations when it is collected
+_libraries: list[Any] = []  # a garbage-collected torch.library.Library removes its registrations
 
 
 def _nms(boxes: Any, scores: Any, iou_threshold: float) -> Any:  # noqa: ANN401 -- torch is not imported yet
-    """Non-maximum suppression, ``torchvision.ops.nms``: indices of the kept boxes (n, 4), best score first."""
+    """Non-maximum suppression as ``torchvision.ops.nms``: indices of the kept boxes (n, 4), highest score first."""
     import torch
 
     order = scores.argsort(descending=True, stable=True)
@@ -33,21 +33,21 @@ def _nms(boxes: Any, scores: Any, iou_threshold: float) -> Any:  # noqa: ANN401 
 
 
 def _extension_fails(origin: str) -> bool:
-    """Whether torch is a CPU build and torchvision's compiled extension does not load beside it."""
+    """Whether torch is a CPU build with which torchvision's compiled extension does not load."""
     import torch
 
     if torch.version.cuda is not None or torch.version.hip is not None:
         return False
     try:
         for extension in Path(origin).parent.glob("_C*.so"):
-            torch.ops.load_library(str(extension))  # torchvision loads the same file again: no harm
+            torch.ops.load_library(str(extension))  # torchvision may load the same file again
     except OSError:
         return True
     return False
 
 
 class _Finder:
-    """Import hook: acts when torchvision is first imported, whoever imports it."""
+    """Import hook that defines the operators before the first import of torchvision, by any module."""
 
     @staticmethod
     def find_spec(
@@ -79,6 +79,6 @@ class _Finder:
 
 
 def install() -> None:
-    """Put the hook in place, once. It imports nothing and does nothing where torchvision's own build loads."""
+    """Installs the import hook once; it has no effect if torchvision's compiled extension loads."""
     if _Finder not in sys.meta_path and "torchvision" not in sys.modules:
         sys.meta_path.insert(0, _Finder)

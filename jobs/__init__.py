@@ -1,1 +1,1 @@
-"""Entry points, each a script and a console command."""
+"""Entry points: each is a script and a console command."""

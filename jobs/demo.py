@@ -1,4 +1,4 @@
-"""The whole system on a generated corpus: extract, train, predict, evaluate, each a job of its own on one local Ray.
+"""Runs the whole system on a generated corpus: extract, train, predict and evaluate, one job each, on one local Ray.
 
 python jobs/demo.py
 """
@@ -17,10 +17,10 @@ JOBS = Path(__file__).parent
 
 
 def main() -> int:
-    """Run the jobs one after the other; stop at the first that fails."""
-    about = f"{(__doc__ or '').partition(chr(10))[0]} Everything lies in ./demo; what is there is not done again."
+    """Runs the jobs one after the other, up to the first that fails; its exit code."""
+    about = f"{(__doc__ or '').partition(chr(10))[0]} All files are in ./demo; existing results are skipped."
     argparse.ArgumentParser(description=about).parse_args()
-    cluster = start_ray()  # also sets how the cluster authenticates in this environment, so it comes first
+    cluster = start_ray()  # first: it puts Ray's authentication into the environment that the jobs get
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     template = ["--template", demo_places().template]
     for name, flags in (("extract", []), ("train", []), ("predict", template), ("evaluate", template)):

@@ -1,10 +1,10 @@
-"""Score predictions or all trained models on annotated people, and write the challenge's submission file.
+"""Scores predictions or all trained models on annotated people, and writes the challenge's submission file.
 
     python jobs/evaluate.py RECIPE --predictions URI --labels DIR [--template FILE]
     python jobs/evaluate.py RECIPE --runs URI --labels DIR --videos URI --store URI [--paper]
 
-One row per system, with a 95 % interval over videos. With --runs every model that RUNS has is asked, fusions also
-with each modality taken away, and RUNS/evaluation gets tables per system, video and second.
+Prints a row per system, with a 95 % interval over videos. With --runs every model in RUNS is scored, fusions also
+without each of their modalities, and tables per system, video and second are written to RUNS/evaluation.
 """
 
 from dataclasses import dataclass
@@ -18,31 +18,31 @@ from affect.settings.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Score predictions or all trained models on annotated people, and fill the challenge's template."""
+    """Score predictions or all trained models on annotated people, and fill in the challenge's template."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
-    """Every setting of the recipe."""
+    """Settings of the recipe."""
     out: Annotated[str, tyro.conf.arg(name="predictions")]
-    """Folder of predictions; read unless runs are given."""
+    """Folder of predictions to score, without --runs."""
     truth: Annotated[str | None, tyro.conf.arg(name="labels")]
-    """Folder of <track>.txt annotations, or of Train_Set and Validation_Set, of which the latter is scored; None writes
-    the submission alone."""
+    """Folder of <track>.txt annotations, or of Train_Set and Validation_Set, of which the latter is scored; None: write
+    only the submission."""
     runs: str | None = None
-    """Folder of trained models: all of them are scored."""
+    """Folder of trained models: score all of them."""
     new_videos: Annotated[tuple[str, ...], tyro.conf.arg(name="videos")]
-    """Folders, bucket prefixes, patterns or files: the annotated videos; read with runs."""
+    """Annotated videos: folders, bucket prefixes, patterns or files; only with --runs."""
     store: str
-    """Feature store; read with runs."""
+    """Feature store; only with --runs."""
     template: str | None = None
-    """The challenge's template; its rows are filled and written beside the predictions."""
+    """The challenge's template: fill in its rows and write them beside the predictions, as submission.txt."""
     hints: str | None = None
-    """CSV of points (track, frame, x, y) on the person that a track means; read with runs."""
+    """CSV of points (track, frame, x, y) on the person of a track; only with --runs."""
     paper: bool = False
-    """Print the published numbers beside."""
+    """Print the published numbers, too."""
 
 
 def work(args: Evaluate) -> int:
-    """Score, print the tables, write the submission."""
+    """Scores, prints the tables and writes the submission; the exit code."""
     from rich.console import Console
 
     from affect.corpus import hints
@@ -55,7 +55,7 @@ def work(args: Evaluate) -> int:
     from affect.storage import files
     from affect.storage.store import Store
 
-    console = Console(width=400)  # tables take what they need; a narrow one would lose its numbers
+    console = Console(width=400)  # a narrower console would cut numbers off
     if caveat := caveat_of(args.run.name):
         say(caveat)
     if args.runs:

@@ -1,9 +1,9 @@
-"""Extract face, behaviour and audio features of every video of a folder or bucket.
+"""Extracts face, behaviour and audio features of every video of a folder or bucket.
 
     python jobs/extract.py RECIPE --videos URI --store URI [--labels DIR]
 
-What is there is not done again.
-Exit code 0: all fine; 3: finished, some videos or clips failed; 1: nothing usable, or an error.
+Existing results are skipped.
+Exit code 0: everything succeeded; 3: finished, some videos or clips failed; 1: no usable video, or an error.
 """
 
 from dataclasses import dataclass
@@ -20,36 +20,36 @@ class Extract:
     """Extract face, behaviour and audio features of every video of a folder or bucket into a feature store."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
-    """Every setting of the recipe."""
+    """Settings of the recipe."""
     videos: tuple[str, ...]
     """Folders, bucket prefixes, patterns such as 'talks/*.mp4', or files."""
     store: str
-    """Where features go: a folder or bucket prefix."""
+    """Feature store: a folder or bucket prefix."""
     labels: str | None = None
-    """Annotation folder: tells which videos hold two people, so that behaviour is asked about each."""
+    """Annotation folder; where its file names tell of two people in a video, behaviour is extracted for each."""
     retry_failed: bool = False
-    """Do videos and clips again that failed before."""
+    """Try videos and clips again that failed before."""
     describe: bool = False
-    """Also let the vision-language model describe every segment in words: STORE/description, slow."""
+    """Also write a description of every segment by the vision-language model to STORE/description; slow."""
     plan: bool = False
-    """Say what would be done, how long it takes and what may go wrong; do nothing."""
+    """Print the work to do, its estimated time and possible problems, and stop."""
     status: bool = False
-    """Say what the store has of these videos, what failed and why, and what is missing; do nothing."""
+    """Print what the store holds of these videos, what failed and why, and what is missing, and stop."""
     verify: bool = False
-    """Read the whole store back and list what is damaged: delete those, run again, and it is repaired."""
+    """Read all objects of the store and list the damaged ones. Delete these and extract again to repair it."""
     only: str | None = None
-    """VIDEO or VIDEO:CLIP, without suffix: do it here and now with full tracebacks; write nothing."""
+    """VIDEO or VIDEO:CLIP, without suffix: process it in this process, with full tracebacks; write nothing."""
     save_overlay: str | None = None
-    """Folder for films that show every person's box, name and mouth, and a table of them: is tracking right?"""
+    """Folder for films with every person's box, name and mouth, and a table of them, to check tracking."""
 
     @property
     def here(self) -> bool:
-        """Whether it is done without Ray."""
+        """Whether the job runs in this process, without Ray."""
         return self.status or self.verify or self.only is not None
 
 
 def work(args: Extract) -> int:
-    """Extract and say what came of it."""
+    """Extracts, prints a summary and returns the exit code."""
     from affect.corpus import affwild2
     from affect.pipeline.demo import prepare_default
     from affect.pipeline.extract import extract
@@ -61,11 +61,11 @@ def work(args: Extract) -> int:
         labels = places.labels
     tracks = affwild2.annotated_tracks(labels) if labels else []
     store = Store(args.store)
-    again, words = args.retry_failed, args.describe
+    again, describe = args.retry_failed, args.describe
     if args.status:
         from affect.console.status import status
 
-        return status(args.run, args.videos, store, tracks, describe=words)
+        return status(args.run, args.videos, store, tracks, describe=describe)
     if args.verify:
         from affect.console.verify import verify
 
@@ -73,13 +73,13 @@ def work(args: Extract) -> int:
     if args.only:
         from affect.console.status import replay
 
-        return replay(args.run, args.videos, args.only, tracks, describe=words)
+        return replay(args.run, args.videos, args.only, tracks, describe=describe)
     if args.plan:
         from affect.pipeline import forecast
 
         where = (args.run, args.videos, store, tracks)
-        return forecast.extraction(*where, retry_failed=again, describe=words)[0].show()
-    summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=words)
+        return forecast.extraction(*where, retry_failed=again, describe=describe)[0].show()
+    summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=describe)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
     nodes = f" on {summary.num_nodes} nodes" if summary.num_nodes > 1 else ""
     now = f"done now {summary.done.total()}{nodes}"

@@ -1,8 +1,8 @@
-"""Predict valence and arousal of every frame and person of new videos.
+"""Predicts valence and arousal of every frame and person of new videos.
 
     python jobs/predict.py RECIPE --videos URI --store URI --runs URI --out URI [--template FILE]
 
-Exit code 0: all fine; 3: finished, some videos or clips failed; 1: nothing usable, or an error.
+Exit code 0: everything succeeded; 3: finished, some videos or clips failed; 1: no usable video, or an error.
 """
 
 from dataclasses import dataclass
@@ -18,36 +18,36 @@ from affect.storage import files
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Predict valence and arousal of every frame and person of new videos; extracts what is missing first."""
+    """Predict valence and arousal of every frame and person of new videos; missing features are extracted first."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
-    """Every setting of the recipe."""
+    """Settings of the recipe."""
     new_videos: Annotated[tuple[str, ...], tyro.conf.arg(name="videos")]
     """Folders, bucket prefixes, patterns such as 'talks/*.mp4', or files."""
     out: str
-    """Where tables go."""
+    """Folder or bucket prefix for the tables."""
     runs: str
-    """Trained models."""
+    """Folder or bucket prefix of trained models."""
     store: str
-    """Feature store."""
+    """Feature store: a folder or bucket prefix."""
     template: str | None = None
-    """The challenge's template: predict its tracks under its names, instead of every person seen."""
+    """The challenge's template: predict the tracks that it names, instead of every visible person."""
     hints: str | None = None
-    """CSV of points (track, frame, x, y) on the person that a track of the template means."""
+    """CSV of points (track, frame, x, y) on the person of a track of the template."""
     best: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """best.json of a search of the recipe, whose settings are then used."""
+    """best.json of a search: use the settings that it found."""
     folds: int = 0
-    """The --folds of the training whose fusions are used."""
+    """Use the fusions that were trained with this number of --folds."""
     people: People = "all"
-    """Whom to predict: everyone who is seen, the main person, or the left or right one of two."""
+    """People to predict: everyone visible, the main person, or the left or right one of two."""
     plan: bool = False
-    """Say what would be done, how long it takes and what may go wrong; do nothing."""
+    """Print the work to do, its estimated time and possible problems, and stop."""
     report: bool = True
-    """Make pages and films to look at: OUT/report/index.html."""
+    """Make a report of pages and films: OUT/report/index.html."""
 
 
 def work(args: Predict) -> int:
-    """Extract, predict, say where the tables are."""
+    """Extracts, predicts, prints where the tables are; the exit code."""
     from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
     from affect.corpus import affwild2, hints
     from affect.corpus.videos import find
@@ -93,7 +93,7 @@ def work(args: Predict) -> int:
 
 NEEDS = ("affect.pipeline.predict", "affect.pipeline.report")
 UNLISTED = (*Run.fields_of_systems().values(), "workers", "description")
-"""Settings that are the trained models' own, or that nothing here reads."""
+"""Settings that help does not list: the trained models fix them, or prediction does not read them."""
 main = job.entry(Predict, work, ("store", "out"), needs=NEEDS, trained=True, unlisted=UNLISTED)
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Extract what a recipe's models read, and train them: face, behaviour, audio, and the fusions on top; or the encoder.
+"""Extracts the features of labelled videos and trains a recipe's models on them; or trains the frame encoder.
 
 python jobs/train.py RECIPE --videos URI --labels DIR --store URI --runs URI [--folds K] [--from best.json]
 python jobs/train.py grada --images MANIFEST [MANIFEST ...] --development MANIFEST --runs DIR
 
-What is there is not done again; a training that was killed goes on where it was.
+Existing results are skipped; a training that was killed resumes.
 """
 
 from dataclasses import dataclass
@@ -19,49 +19,48 @@ from affect.settings.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Extract what a recipe's models read, and train them: face, behaviour, audio, and the fusions on top."""
+    """Extract the features of labelled videos and train a recipe's models: face, behaviour, audio, then the fusions."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
-    """Every setting of the recipe."""
+    """Settings of the recipe."""
     videos: tuple[str, ...]
-    """Folders, bucket prefixes, patterns or files: the labelled videos."""
+    """Labelled videos: folders, bucket prefixes, patterns or files."""
     labels: str
-    """Annotation folder with Train_Set and Validation_Set, or without the latter and --cross-validate."""
+    """Annotation folder with Train_Set and Validation_Set; with --cross-validate the latter may be missing."""
     store: str
-    """Feature store."""
+    """Feature store: a folder or bucket prefix."""
     runs: str
-    """Where models go."""
+    """Folder or bucket prefix for the models."""
     folds: int = 0
-    """Folds of videos: tracks that fusions learn from are embedded by models that never saw their video; 0: by all."""
+    """Folds of videos: embeddings that fusions train on come from models trained without the video; 0: no folds."""
     cross_validate: int = 0
-    """Folds of videos for labels without Validation_Set: each is judged on once, by models that never saw it; as many
-    as there are videos leaves one out at a time."""
+    """Folds of videos for labels without Validation_Set: every fold is scored once, by models trained on the others."""
     best: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """best.json of a search of the recipe, whose settings are then used."""
+    """best.json of a search: use the settings that it found."""
     hints: str | None = None
-    """CSV of points (track, frame, x, y) on the person that a track means, where its name does not tell."""
+    """CSV of points (track, frame, x, y) on the person of a track, where the track's name does not identify them."""
     plan: bool = False
-    """Say what would be done, how long it takes and what may go wrong; do nothing."""
+    """Print the work to do, its estimated time and possible problems, and stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainEncoder:
-    """Train the frame encoder, GRADA, on labelled pictures: expressions, valence and arousal, or both."""
+    """Train the frame encoder, GRADA, on pictures labelled with expressions, valence and arousal, or both."""
 
     run: Annotated[EncoderRun, tyro.conf.arg(name="")]
-    """Every setting of the recipe."""
+    """Settings of the recipe."""
     images: tuple[str, ...]
-    """Manifests of the pictures to learn from (see affect/corpus/images.py), several datasets at once."""
+    """Manifests of training pictures (see affect/corpus/images.py), one or more datasets."""
     development: tuple[str, ...]
-    """Manifests of other people's pictures, with valence and arousal, to select the epoch on."""
+    """Manifests of pictures of other people, with valence and arousal, to select the best epoch on."""
     held_out: tuple[str, ...] = ()
-    """Manifests of yet other people's pictures, to report on."""
+    """Manifests of pictures of further people, to report scores on."""
     runs: str = "runs"
-    """Folder where the encoder goes: RUNS/grada/<address>."""
+    """Folder for the encoder: RUNS/grada/<address>."""
 
 
 def work(args: Train | TrainEncoder) -> int:
-    """Train what is missing."""
+    """Trains the models that are missing; the exit code."""
     from affect.corpus import affwild2, hints
     from affect.pipeline import encoder
     from affect.pipeline.assemble import assemble

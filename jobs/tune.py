@@ -1,8 +1,8 @@
-"""Search a system's settings, then train winner and defaults anew and judge both on people the search never saw.
+"""Searches settings of a system, trains with the best and with the default ones, and scores both on held-out people.
 
 python jobs/tune.py RECIPE --system dcmmoe --trials 20 [--folds K] [--space PATH=VALUE,VALUE PATH=LOW..HIGH ...]
 
-The same command again goes on where a search was stopped.
+The same command again resumes a search that was stopped.
 """
 
 from dataclasses import dataclass, replace
@@ -18,40 +18,40 @@ from affect.storage import files
 
 @dataclass(frozen=True, kw_only=True)
 class Tune:
-    """Search a system's settings, then train winner and defaults anew and judge both on people the search never saw."""
+    """Search settings of a system, train with the best and with the default ones, and score both on held-out people."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
-    """Every setting of the recipe; its own values are the first trial."""
+    """Settings of the recipe; the first trial uses them."""
     system: str | None = None
-    """What is searched; the recipe's last system if not given."""
+    """System whose settings are searched; the recipe's last if not given."""
     trials: int = 20
-    """Trials in all."""
+    """Number of trials."""
     space: tuple[str, ...] = ()
-    """PATH=VALUE,VALUE or PATH=LOW..HIGH, as dcmmoe.fit.learning_rate=1e-4..1e-3; the system's own if not given."""
+    """PATH=VALUE,VALUE or PATH=LOW..HIGH, as dcmmoe.fit.learning_rate=1e-4..1e-3; the system's space if not given."""
     folds: int = 0
-    """Folds of training videos whose mean is a trial's score; 0: the development set is."""
+    """Folds of training videos: a trial's score is their mean; 0: its score on the development set."""
     search_name: str | None = None
     """Name of the search; the system's if not given."""
     seed: int = 0
-    """Seed of what is proposed."""
+    """Seed of the proposed settings."""
     videos: tuple[str, ...]
-    """Folders, bucket prefixes, patterns or files: the labelled videos."""
+    """Labelled videos: folders, bucket prefixes, patterns or files."""
     labels: str
     """Annotation folder with Train_Set and Validation_Set."""
     store: str
-    """Feature store."""
+    """Feature store: a folder or bucket prefix."""
     runs: str
-    """Where models and searches go: RUNS/tune/<name>."""
+    """Folder or bucket prefix for models and searches: RUNS/tune/<name>."""
     new_videos: Annotated[tuple[str, ...], tyro.conf.arg(name="held-out-videos")]
-    """Videos of people whom nothing is trained, selected or searched on."""
+    """Videos of held-out people, for the final scores only."""
     truth: Annotated[str, tyro.conf.arg(name="held-out-labels")]
-    """Their annotations; where they are those of --labels, only the development set is judged."""
+    """Annotations of the held-out videos; if they are those of --labels, only the development set is scored."""
     hints: str | None = None
-    """CSV of points (track, frame, x, y) on the person that a track means, where its name does not tell."""
+    """CSV of points (track, frame, x, y) on the person of a track, where the track's name does not identify them."""
 
 
 def work(args: Tune) -> int:
-    """Search, train, judge, write."""
+    """Searches, trains, scores and writes the results; the exit code."""
     from affect.console.exits import EXIT_PARTIAL
     from affect.corpus import affwild2, hints
     from affect.modalities import SYSTEMS
@@ -75,9 +75,11 @@ def work(args: Tune) -> int:
         sets.append((args.new_videos, args.truth))
         codes.add(extract(run, args.new_videos, store, tracks=list(affwild2.read_folder(args.truth))).exit_code)
     refs = assemble(run, found.videos, labels, store, points)
-    sought = prepare(run, refs, store, args.runs, space, args.trials, args.folds, args.search_name or system, args.seed)
-    trials = search(sought)
-    conclude(sought, trials, sets, points)
+    prepared = prepare(
+        run, refs, store, args.runs, space, args.trials, args.folds, args.search_name or system, args.seed
+    )
+    trials = search(prepared)
+    conclude(prepared, trials, sets, points)
     return EXIT_PARTIAL if any(trial.status == "failed" for trial in trials) else max(codes)
 
 

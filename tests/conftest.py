@@ -1,4 +1,4 @@
-"""One Ray for the whole session, and one micro corpus that went through the whole system on it."""
+"""Fixtures of the session: one Ray, and one micro corpus that is extracted, trained on and predicted with it."""
 
 import faulthandler
 import logging
@@ -30,7 +30,7 @@ from affect.settings.training import Fit
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need Ray share a process, and so one Ray and what was trained on it; they begin, lasting longest."""
+    """Runs tests that need Ray first, as they take longest, and in one process, so that they share Ray and models."""
 
     def needs_ray(item: pytest.Item) -> bool:
         return "local_ray" in getattr(item, "fixturenames", ())
@@ -40,44 +40,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not needs_ray(item))
 
 
-HERE = [False]
-"""Whether pools work in the tests' own process now."""
+IN_PROCESS = [False]
+"""Stack of choices: whether the actors of pools run in the process of the tests."""
 
 
 @contextmanager
-def pools(*, here: bool) -> Iterator[None]:
-    """Let the actors of pools work in this process, or where Ray Data starts them."""
-    HERE.append(here)
+def pools(*, in_process: bool) -> Iterator[None]:
+    """Runs the actors of pools in this process, or as Ray Data's actors, until the end of the block."""
+    IN_PROCESS.append(in_process)
     try:
         yield
     finally:
-        HERE.pop()
+        IN_PROCESS.pop()
 
 
 @pytest.fixture(scope="module")
 def pools_here(local_ray: str) -> Iterator[None]:
-    """Actors work in this process: their start costs seconds, and what is tested is what they do.
+    """Runs actors in this process: as actors of Ray they take seconds to start, and these tests are of their work.
 
-    That Ray Data's pools do the same is seen by the session's own fixtures, which never work here, and by the tests of
+    Ray Data's own pools are tested by the fixtures of the session, which never run in this process, and by the tests of
     extraction.
     """
-    with pools(here=True):
+    with pools(in_process=True):
         yield
 
 
 def _pool(rows: list[dict[str, Any]], actor: type, arguments: tuple[Any, ...], settings: Pool) -> Iterator[Any]:
-    if not HERE[-1]:
+    if not IN_PROCESS[-1]:
         yield from streams.pool(rows, actor, arguments, settings)
         return
-    made = actor(*arguments)
+    call = actor(*arguments)
     for row in rows:
-        yield {name: values[0] for name, values in made({name: [value] for name, value in row.items()}).items()}
+        yield {name: values[0] for name, values in call({name: [value] for name, value in row.items()}).items()}
 
 
 def _extract_here(rows: list[dict[str, Any]], actors: list[Any]) -> Iterator[dict[str, Any]]:
-    """Clips through all stages, one after the other, in this process."""
+    """Runs clips through all actors, one after the other, in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("dump_traceback_later", "cancel_dump_traceback_later"):  # no clip ends this process
+        for name in ("dump_traceback_later", "cancel_dump_traceback_later"):  # a clip's limit would end this process
             patch.setattr(faulthandler, name, lambda *_, **__: None)
         for row in rows:
             batch = {name: [value] for name, value in row.items()}
@@ -87,13 +87,13 @@ def _extract_here(rows: list[dict[str, Any]], actors: list[Any]) -> Iterator[dic
 
 
 def _install() -> None:
-    """Let :func:`pools` decide where actors work."""
+    """Makes :func:`pools` decide where actors run."""
     from affect.pipeline import graph
 
     by_ray = graph.extract
 
     def extract(rows: Any, kinds: Any, run: Run, given: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
-        if not HERE[-1]:
+        if not IN_PROCESS[-1]:
             return by_ray(rows, kinds, run, given)
         return _extract_here(rows, [graph.ExtractActor(kind, run, *given) for kind in kinds])
 
@@ -103,7 +103,7 @@ def _install() -> None:
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[str]:
-    """A local Ray of two CPUs; its address."""
+    """Address of a local Ray with two CPUs."""
     _install()
     context = ray.init(
         "local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
@@ -114,12 +114,12 @@ def local_ray() -> Iterator[str]:
 
 
 def short(fit: Fit) -> Fit:
-    """Two epochs."""
+    """Limits a training to two epochs."""
     return replace(fit, max_epochs=2)
 
 
 def micro_run(root: str) -> Run:
-    """The demo's recipe, trained for two epochs a model."""
+    """The demo's recipe with two epochs for each model."""
     run = recipes.demo(root)
     return replace(
         run,
@@ -135,7 +135,13 @@ def micro_run(root: str) -> Run:
 
 @dataclass(frozen=True)
 class Micro:
-    """The micro corpus with its checkpoints."""
+    """The micro corpus with its checkpoints.
+
+    Args:
+        run: its recipe.
+        places: its videos, labels, store, models and predictions.
+        root: folder of all of them.
+    """
 
     run: Run
     places: Places
@@ -144,7 +150,7 @@ class Micro:
 
 @pytest.fixture(scope="session")
 def micro(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Micro:
-    """Three people, five seconds, ten frames a second, clips of two seconds; nothing extracted yet."""
+    """The micro corpus: three people, five seconds at 10 frames per second, clips of two seconds; not extracted."""
     from affect.pipeline import demo_assets as demo
 
     root = tmp_path_factory.mktemp("micro")
@@ -155,11 +161,11 @@ def micro(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Micro:
 
 @pytest.fixture(scope="session")
 def extracted(micro: Micro) -> Micro:
-    """The micro corpus' labelled videos, extracted."""
+    """The micro corpus with the features of its labelled videos."""
     from affect.pipeline.extract import extract
     from affect.storage.store import Store
 
-    with pools(here=False):
+    with pools(in_process=False):
         summary = extract(micro.run, micro.places.videos, Store(micro.places.store))
     assert summary.exit_code == 0, summary.reasons
     return micro
@@ -167,7 +173,7 @@ def extracted(micro: Micro) -> Micro:
 
 @pytest.fixture(scope="session")
 def trained(extracted: Micro) -> Micro:
-    """The micro corpus with all five systems trained, two epochs each."""
+    """The micro corpus with all five systems trained for two epochs."""
     from affect.corpus import affwild2
     from affect.pipeline.assemble import assemble
     from affect.pipeline.probe import probe_videos
@@ -183,14 +189,14 @@ def trained(extracted: Micro) -> Micro:
 
 @pytest.fixture(scope="session")
 def predicted(trained: Micro) -> str:
-    """Folder of predictions of the micro corpus' held-out person."""
+    """Folder of predictions for the held-out person of the micro corpus."""
     from affect.pipeline.extract import extract
     from affect.pipeline.predict import predict
     from affect.storage.store import Store
     from affect.trained.models import load_models
 
     store, out = Store(trained.places.store), str(trained.root / "predictions")
-    with pools(here=False):
+    with pools(in_process=False):
         summary = extract(trained.run, trained.places.new_videos, store)
         models = load_models(trained.run, trained.places.runs)
         predict(trained.run, summary.videos, models, store, out, tracks=["video03"])

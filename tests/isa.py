@@ -1,6 +1,6 @@
-"""Run the numeric tests under each instruction set that this processor has: ``make test-isa``.
+"""Runs the numeric tests under each instruction set of this processor: ``make test-isa``.
 
-oneDNN and ATen pick their kernels by the processor; both can be told to do as an older one would, each run tells both.
+oneDNN and ATen choose kernels by the processor's instruction set; environment variables limit both to an older one.
 """
 
 import itertools
@@ -15,13 +15,13 @@ ONEDNN = {
     "AVX512_CORE_BF16": "avx512_bf16",
     "AVX512_CORE_AMX": "amx_bf16",
 }
-"""Values of ONEDNN_MAX_CPU_ISA, with what a processor's flags say of each."""
+"""Values of ONEDNN_MAX_CPU_ISA, with the processor flag that each needs."""
 ATEN = {"default": "", "avx2": "avx2", "avx512": "avx512bw"}
-"""The same of ATEN_CPU_CAPABILITY."""
+"""Values of ATEN_CPU_CAPABILITY, with the processor flag that each needs."""
 
 
 def main() -> int:
-    """Print a line per pair of instruction sets; returns 1 if a test fails under any."""
+    """Prints a line per pair of instruction sets; returns 1 if a test fails under any."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
     onednn, aten = ([name for name, flag in names.items() if not flag or flag in flags] for names in (ONEDNN, ATEN))
@@ -35,9 +35,9 @@ def main() -> int:
             text=True,
         )
         failed += run.returncode != 0
-        said = run.stdout.strip().splitlines()
+        output = run.stdout.strip().splitlines()
         names = " ".join(f"{variable}={name}" for variable, name in variables.items())
-        print(f"{names}: {said[-1] if said else run.stderr[-500:]}", flush=True)
+        print(f"{names}: {output[-1] if output else run.stderr[-500:]}", flush=True)
         if run.returncode:
             print(run.stdout[-20_000:], flush=True)
     return int(failed > 0)

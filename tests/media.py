@@ -1,4 +1,4 @@
-"""Small generated videos whose frames say their own number and whose sound is a tone of known phase."""
+"""Small generated videos: every frame shows its number as bars, the sound is a tone of known phase."""
 
 import struct
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ RED = (250, 20, 20)
 
 
 def picture(number: int, width: int, height: int) -> ndarray:
-    """A dark picture: upper left corner red, the number's bits as light bars in the lower half."""
+    """A dark picture with a red upper left corner and the bits of a number as light bars in the lower half."""
     rgb = np.full((height, width, 3), 40, dtype=np.uint8)
     rgb[: height // 4, : width // 4] = RED
     for bit in range(BITS):
@@ -24,7 +24,7 @@ def picture(number: int, width: int, height: int) -> ndarray:
 
 
 def number_of(rgb: ndarray) -> int:
-    """The number that a picture shows."""
+    """Reads the number that a picture shows."""
     height, width = rgb.shape[:2]
     row = rgb[3 * height // 4].mean(axis=1)
     return sum(int(row[int((bit + 0.5) * width / BITS)] > 125) << bit for bit in range(BITS))
@@ -37,7 +37,7 @@ def tone(rate: int, seconds: float, amplitude: float = 8000.0, pitch: float = 44
 
 @dataclass(frozen=True, kw_only=True)
 class Sound:
-    """Samples (channels, n) in 16-bit units and how they are stored."""
+    """Samples (channels, n) in 16-bit units, with their rate in Hz, codec and start in seconds."""
 
     samples: ndarray
     rate: int
@@ -47,7 +47,7 @@ class Sound:
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """How a video is stored; `ticks` are the frames' times in milliseconds."""
+    """Format of a video; `ticks` are the times of its frames in milliseconds."""
 
     name: str
     ticks: Sequence[int]
@@ -62,7 +62,7 @@ class Film:
 
 
 def write(folder: Path, film: Film) -> Path:
-    """Encode a film."""
+    """Encodes a film into a folder; its path."""
     path = folder / film.name
     with av.open(str(path), "w", container_options=film.container) as container:
         video = container.add_stream(film.codec, rate=25, options=film.options)
@@ -86,7 +86,7 @@ def write(folder: Path, film: Film) -> Path:
 
 
 def sound_frames(sound: Sound, layout: str, kind: str) -> list[av.AudioFrame]:
-    """The sound in frames of 1024 samples, in the encoder's own sample format."""
+    """Frames of 1024 samples, in the sample format of the encoder."""
     frames = []
     for start in range(0, sound.samples.shape[1], 1024):
         part = sound.samples[:, start : start + 1024]
@@ -102,7 +102,7 @@ def sound_frames(sound: Sound, layout: str, kind: str) -> list[av.AudioFrame]:
 
 
 def turned(content: bytes, quarter_turns: int) -> bytes:
-    """An MP4 whose display matrix turns the picture clockwise."""
+    """Sets the display matrix of an MP4 so that players turn the picture clockwise."""
     cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns]
     matrix = struct.pack(">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
     at = content.index(b"tkhd") + 44
@@ -110,7 +110,7 @@ def turned(content: bytes, quarter_turns: int) -> bytes:
 
 
 def noise(path: Path, codec: str, options: dict[str, str], num_frames: int) -> Path:
-    """A video that does not compress, with sound between its pictures."""
+    """Writes a video of noise, which does not compress, with interleaved sound."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)

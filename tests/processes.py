@@ -1,4 +1,4 @@
-"""Functions in several processes that gloo joins."""
+"""Functions that run in several processes, joined by torch.distributed with gloo."""
 
 import tempfile
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import torch.multiprocessing as mp
 
 
 def spawn(work: Callable[..., Any], processes: int, *args: object) -> list[Any]:
-    """Run work(rank, ...) in processes that gloo joins; their results by rank."""
+    """Runs work(rank, ...) in every process of a group; the results, by rank."""
     context = mp.get_context("spawn")
     queue = context.SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:  # a port may be taken
+    with tempfile.TemporaryDirectory() as folder:  # a port could be in use
         mp.spawn(_enter, args=(work, processes, f"file://{folder}/meet", queue, *args), nprocs=processes)
     return [value for _, value in sorted((queue.get() for _ in range(processes)), key=lambda pair: pair[0])]
 

@@ -1,15 +1,11 @@
 """Everything from and to a real S3 server, as on a disk; what it refuses is one clear line."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import boto3
 import numpy as np
 import pytest
 from s3fs import S3FileSystem
@@ -19,26 +15,17 @@ from affect.corpus import video
 from affect.pipeline import job
 from affect.storage import files
 from affect.storage.store import read_table
-from jobs.benchmarks.bucket import EXPIRED, READER, Traffic, counted, environment, served
+from jobs.benchmarks.servers import BUCKET as NAME
+from jobs.benchmarks.servers import EXPIRED, READER, Bucket, counted_bucket, counting_proxy, environment, objects
 from tests.conftest import Micro
+from tests.jobs import finish, start_job
 from tests.media import noise
-
-ROOT = Path(__file__).parent.parent
-NAME = "affect"
-
-
-class Bucket(NamedTuple):
-    """A server with one bucket, behind a proxy that counts."""
-
-    endpoint: str
-    direct: str
-    traffic: Traffic
 
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with served(tmp_path_factory.mktemp("weed"), NAME) as direct, counted(direct) as (endpoint, traffic):
-        yield Bucket(endpoint, direct, traffic)
+    with counted_bucket(tmp_path_factory.mktemp("weed")) as bucket:
+        yield bucket
 
 
 @pytest.fixture
@@ -54,19 +41,6 @@ def enter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     yield change
     files.resolve.cache_clear()
     S3FileSystem.clear_instance_cache()
-
-
-def upload(bucket: Bucket, folder: Path, prefix: str) -> str:
-    client = boto3.client(
-        "s3",
-        endpoint_url=bucket.direct,
-        aws_access_key_id="testkey",
-        aws_secret_access_key="testsecret123",
-        region_name="us-east-1",
-    )
-    for path in (p for p in folder.rglob("*") if p.is_file()):
-        client.upload_file(str(path), NAME, f"{prefix}/{path.relative_to(folder)}")
-    return f"s3://{NAME}/{prefix}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +84,7 @@ def test_an_endpoint_that_is_down_and_another_region_are_said(bucket: Bucket, en
     enter("http://127.0.0.1:9")
     with pytest.raises(OSError, match=f"s3://{NAME}/videos: cannot be reached"):
         files.check_readable(f"s3://{NAME}/videos")
-    with counted(bucket.direct, lambda method, path: 400) as (endpoint, _):
+    with counting_proxy(bucket.direct, lambda method, path: 400) as (endpoint, _):
         enter(endpoint)
         with pytest.raises(OSError, match=r"is in another region .*eu-west-1.*; set AWS_DEFAULT_REGION"):
             files.check_readable(f"s3://{NAME}/videos")
@@ -129,13 +103,16 @@ def test_credentials_that_are_missing_are_said(
 
 def test_a_busy_server_is_asked_again_and_a_permission_error_never(bucket: Bucket, enter: Callable[..., None]):
     drawn = np.random.default_rng(0)
-    with counted(bucket.direct, lambda method, path: 503 if drawn.random() < 0.3 else None) as (endpoint, traffic):
+    with counting_proxy(bucket.direct, lambda method, path: 503 if drawn.random() < 0.3 else None) as (
+        endpoint,
+        traffic,
+    ):
         enter(endpoint)
         for number in range(20):
             files.write(f"s3://{NAME}/busy/{number}", b"x" * number)
         assert [size for _, size, _ in files.walk(f"s3://{NAME}/busy")] == [int(n) for n in sorted(map(str, range(20)))]
         assert 20 < traffic.calls["PUT"] < 40
-    with counted(bucket.direct, lambda method, path: 403) as (endpoint, traffic):
+    with counting_proxy(bucket.direct, lambda method, path: 403) as (endpoint, traffic):
         enter(endpoint)
         with pytest.raises(PermissionError):
             files.write(f"s3://{NAME}/busy/a", b"x")
@@ -143,7 +120,7 @@ def test_a_busy_server_is_asked_again_and_a_permission_error_never(bucket: Bucke
 
 
 def test_credentials_that_expire_are_said_at_once(bucket: Bucket, enter: Callable[..., None]):
-    with counted(bucket.direct, lambda method, path: EXPIRED) as (endpoint, traffic):
+    with counting_proxy(bucket.direct, lambda method, path: EXPIRED) as (endpoint, traffic):
         enter(endpoint)
         for work in (lambda uri: files.write(uri, b"x"), files.read, files.exists, lambda uri: list(files.walk(uri))):
             traffic.clear()
@@ -172,7 +149,7 @@ def test_a_clip_is_read_by_range(
     folder = tmp_path / "films"
     folder.mkdir()
     path = noise(folder / "a.mp4", "libx264", {"bf": "3", "g": "12", "preset": "ultrafast"}, 900)
-    uri = f"{upload(bucket, folder, 'films')}/a.mp4"
+    uri = f"{bucket.upload(folder, 'films')}/a.mp4"
     bucket.traffic.clear()
     info = video.probe(uri, path.name)
     assert bucket.traffic.sent < 2 * files.MIB + 0.1 * path.stat().st_size
@@ -188,7 +165,7 @@ def test_weights_in_a_bucket_are_the_same_weights_and_fetched_once(
 ):
     enter(bucket.endpoint)
     monkeypatch.setenv("AFFECT_CACHE", str(tmp_path / "cache"))
-    name = upload(bucket, Path(micro.run.face.weights), "one")
+    name = bucket.upload(Path(micro.run.face.weights), "one")
     assert weights.identity(name) == weights.identity(micro.run.face.weights)
     bucket.traffic.clear()
     assert weights.folder(name) == weights.folder(name) and bucket.traffic.calls["GET"] == 0
@@ -220,54 +197,35 @@ def flags(micro: Micro, where: str) -> list[str]:
     return found
 
 
-def own_ray(endpoint: str, **more: str) -> dict[str, str]:
-    """What a job needs to know of a server, on a Ray of its own."""
-    return {**os.environ, **environment(endpoint), "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT), **more}
-
-
-def run_job(name: str, arguments: list[str], endpoint: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """A job as a user starts it, on a Ray of its own."""
-    return subprocess.run(
-        [sys.executable, f"jobs/{name}.py", "demo", *arguments],
-        cwd=ROOT,
-        env=own_ray(endpoint, **more),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 class Through(NamedTuple):
-    """What came of the jobs in a bucket."""
+    """Jobs that worked in a bucket.
+
+    Args:
+        place: prefix of their videos, labels, store, models and predictions.
+        calls: requests of a second extraction, by method.
+        output: of the second extraction.
+    """
 
     place: str
-    again: Counter[str]
-    said: str
+    calls: Counter[str]
+    output: str
 
 
 @pytest.fixture(scope="module")
 def through(bucket: Bucket, predicted: str, trained: Micro, tmp_path_factory: pytest.TempPathFactory) -> Through:
     """Extract, train and predict, from and to a bucket; then extract once more."""
-    place = upload(bucket, trained.root / "corpus", "micro/corpus").removesuffix("/corpus")
-    upload(bucket, trained.root / "weights", "micro/weights")
+    place = bucket.upload(trained.root / "corpus", "micro/corpus").removesuffix("/corpus")
+    bucket.upload(trained.root / "weights", "micro/weights")
     settings = [*flags(trained, place), "--store", f"{place}/store"]
     cache = {"AFFECT_CACHE": str(files.cache())}
     videos = ["--videos", f"{place}/corpus/videos", "--labels", f"{place}/corpus/labels"]
     runs = ["--runs", f"{place}/runs"]
     new = ["--videos", trained.places.new_videos.replace(str(trained.root), place), "--out", f"{place}/out"]
     for name, more in (("extract", videos), ("train", [*videos, *runs]), ("predict", [*new, *runs])):
-        done = run_job(name, [*settings, *more], bucket.endpoint, **cache)
-        assert done.returncode == 0, done.stdout + done.stderr
+        finish(start_job(name, *settings, *more, **environment(bucket.endpoint), **cache))
     bucket.traffic.clear()
-    done = run_job("extract", [*settings, *videos], bucket.endpoint, **cache)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Through(place, Counter(bucket.traffic.calls), done.stdout)
-
-
-def below(uri: str) -> dict[str, bytes]:
-    return {
-        name: files.read(files.join(uri, name)) for name, _, _ in files.walk(uri) if not name.startswith((".", "_"))
-    }
+    output = finish(start_job("extract", *settings, *videos, **environment(bucket.endpoint), **cache))
+    return Through(place, Counter(bucket.traffic.calls), output)
 
 
 @pytest.mark.slow
@@ -275,7 +233,7 @@ def test_every_byte_equals_the_local_runs(
     through: Through, bucket: Bucket, trained: Micro, predicted: str, enter: Callable[..., None]
 ):
     enter(bucket.endpoint)
-    here, there = below(trained.places.store), below(f"{through.place}/store")
+    here, there = objects(trained.places.store), objects(f"{through.place}/store")
     probes = [{v for k, v in side.items() if k.startswith("videos/")} for side in (here, there)]
     assert len(probes[1]) == 3 and probes[1] <= probes[0]  # named after a version: a time on a disk, here a hash
     for side in (here, there):
@@ -285,7 +243,7 @@ def test_every_byte_equals_the_local_runs(
     assert [key for key in there if there[key] != here[key]] == []
     assert {key.split("/")[0] for key in there} >= {"face", "behavior", "audio", "tracks", "waveforms", "embedded"}
     assert files.exists(f"{through.place}/out/report/index.html")
-    models = below(f"{through.place}/runs")
+    models = objects(f"{through.place}/runs")
     weights_of = {name: content for name, content in models.items() if name.endswith("model.safetensors")}
     assert len(weights_of) == 5
     for name, content in weights_of.items():
@@ -297,23 +255,17 @@ def test_every_byte_equals_the_local_runs(
 
 @pytest.mark.slow
 def test_a_finished_job_is_recognised_by_listing(through: Through):
-    assert "everything is in" in through.said
-    assert through.again["HEAD"] < 20 and through.again.total() < 60, through.again  # of 18 units or of 40,000
+    assert "everything is in" in through.output
+    assert through.calls["HEAD"] < 20 and through.calls.total() < 60, through.calls  # of 18 units or of 40,000
 
 
 @pytest.mark.slow
 def test_a_wrong_secret_is_one_line_and_no_work(bucket: Bucket, micro: Micro, through: Through):
-    done = run_job("extract", ["--videos", f"s3://{NAME}/v", "--store", f"s3://{NAME}/s"], bucket.endpoint)
-    refused = run_job(
-        "extract",
-        ["--videos", f"s3://{NAME}/v", "--store", f"s3://{NAME}/s"],
-        bucket.endpoint,
-        AWS_SECRET_ACCESS_KEY="wrong",
-    )
-    assert done.returncode == refused.returncode == 1
-    assert "no such folder or file" in done.stderr
-    [line] = refused.stderr.strip().splitlines()
-    assert line.startswith(f"error: s3://{NAME}/v: access is denied") and not refused.stdout
+    places = ["--videos", f"{bucket.uri}/v", "--store", f"{bucket.uri}/s"]
+    assert "no such folder or file" in finish(start_job("extract", *places, **environment(bucket.endpoint)), code=1)
+    refused = finish(start_job("extract", *places, **environment(bucket.endpoint, secret="wrong")), code=1)
+    [line] = refused.strip().splitlines()
+    assert line.startswith(f"error: {bucket.uri}/v: access is denied")
 
 
 @pytest.mark.slow
@@ -323,22 +275,12 @@ def test_two_jobs_on_one_store_do_no_harm(
     store = f"s3://{NAME}/shared"
     arguments = [*flags(extracted, through.place), "--videos", f"{through.place}/corpus/videos", "--store", store]
     bucket.traffic.clear()
-    two = [
-        subprocess.Popen(
-            [sys.executable, "jobs/extract.py", "demo", *arguments],
-            cwd=ROOT,
-            env=own_ray(bucket.endpoint),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for process in two:
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0 and "units 18 ok" in said, said
+    for process in [start_job("extract", *arguments, **environment(bucket.endpoint)) for _ in range(2)]:
+        assert "units 18 ok" in finish(process)
     enter(bucket.endpoint)
-    puts = Counter(p.split("?")[0] for m, p in bucket.traffic.asked if m == "PUT" and "/shared/" in p and "/_" not in p)
-    here, there = below(extracted.places.store), below(store)
+    puts = Counter(
+        p.split("?")[0] for m, p in bucket.traffic.requests if m == "PUT" and "/shared/" in p and "/_" not in p
+    )
+    here, there = objects(extracted.places.store), objects(store)
     assert all(here[key] == content for key, content in there.items() if not key.startswith("videos/"))
     assert len(there) == 20 and max(puts.values()) <= 2

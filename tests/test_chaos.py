@@ -1,4 +1,4 @@
-"""The short form of ``jobs/benchmark.py chaos``: kills, full disks, damaged objects and bad buckets lose nothing."""
+"""A short run of ``jobs/benchmark.py chaos``: kills, full disks, damaged objects and faulty buckets lose nothing."""
 
 import os
 import re

@@ -348,7 +348,9 @@ def test_the_package_says_its_version_and_its_commands():
 def test_importing_in_the_folder_above_a_checkout_gives_the_package(tmp_path: Path):
     """Python takes the checkout's folder for it there, if it is called affect."""
     (tmp_path / "affect").symlink_to(ROOT)
-    program = "import affect, affect.config, affect.trained.runs, affect.jobs.train; print(affect.predict.__name__)"
+    program = (
+        "import affect, affect.settings.run, affect.trained.runs, affect.jobs.train; print(affect.predict.__name__)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )

@@ -1,6 +1,7 @@
 """What holds for the whole tree: imports go down, nothing is unpickled, documents name the token first."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ LAYERS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 SOURCES = sorted((ROOT / "affect").rglob("*.py")) + sorted((ROOT / "jobs").glob("*.py"))
+BENCHMARKS = sorted((ROOT / "jobs" / "benchmarks").glob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+EVERYTHING = SOURCES + BENCHMARKS + TESTS
+MAX_LINES, MAX_LINES_OF_TESTS, MAX_LINES_OF_FUNCTION, MAX_PARAMETERS = 350, 500, 60, 8
+RIDDLES = ("What ", "The same ", "How it is ")
+"""Beginnings of docstrings that do not name their subject."""
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def imports(path: Path) -> set[str]:
@@ -75,6 +83,67 @@ def test_nothing_is_unpickled_and_no_cv2(path: Path):
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda p: p.name)
 def test_jobs_are_thin(path: Path):
     assert len(path.read_text().splitlines()) <= 100 or path.name == "benchmark.py"
+
+
+def functions(path: Path) -> Iterator[Function]:
+    """All functions and methods of a file, nested ones too."""
+    return (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, Function))
+
+
+def place(path: Path, node: ast.AST | None = None) -> str:
+    """File and line, as an editor opens them."""
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
+
+
+def test_files_are_short():
+    limits = dict.fromkeys(SOURCES, MAX_LINES) | dict.fromkeys(BENCHMARKS + TESTS, MAX_LINES_OF_TESTS)
+    lengths = {path: len(path.read_text().splitlines()) for path in EVERYTHING}
+    assert not [f"{place(path)}: {lengths[path]} lines" for path, limit in limits.items() if lengths[path] > limit]
+
+
+def test_functions_are_short():
+    lengths = {(path, f): (f.end_lineno or f.lineno) - f.lineno + 1 for path in EVERYTHING for f in functions(path)}
+    long = {each: length for each, length in lengths.items() if length > MAX_LINES_OF_FUNCTION}
+    assert not [f"{place(*each)}: {each[1].name} has {length} lines" for each, length in long.items()]
+
+
+def num_parameters(function: Function) -> int:
+    """Parameters that a caller may give; ``self`` and ``cls`` are not counted."""
+    given = function.args
+    named = [arg.arg for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return len([name for name in named if name not in ("self", "cls")]) + bool(given.vararg) + bool(given.kwarg)
+
+
+def test_functions_have_few_parameters():
+    many = [(path, f) for path in EVERYTHING for f in functions(path) if num_parameters(f) > MAX_PARAMETERS]
+    assert not [f"{place(path, f)}: {f.name} has {num_parameters(f)} parameters" for path, f in many]
+
+
+def public(node: ast.Module | ast.ClassDef) -> Iterator[ast.Module | ast.ClassDef | Function]:
+    """A module or a class with its public classes, functions and methods."""
+    yield node
+    for child in node.body:
+        if isinstance(child, Function | ast.ClassDef) and not child.name.startswith("_"):
+            yield from public(child) if isinstance(child, ast.ClassDef) else [child]
+
+
+@pytest.mark.parametrize("path", SOURCES + BENCHMARKS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_everything_public_has_a_docstring(path: Path):
+    missing = [node for node in public(ast.parse(path.read_text())) if not ast.get_docstring(node)]
+    assert not [place(path, node) for node in missing]
+
+
+def docstrings(path: Path) -> Iterator[ast.Constant]:
+    """All docstrings of a file: of modules, classes and functions, and of attributes, which they follow."""
+    owners = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Module | ast.ClassDef | Function)]
+    values = [child.value for owner in owners for child in owner.body if isinstance(child, ast.Expr)]
+    return (value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str))
+
+
+@pytest.mark.parametrize("path", SOURCES + BENCHMARKS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_docstrings_name_their_subject(path: Path):
+    found = [node for node in docstrings(path) if str(node.value).strip().startswith(RIDDLES)]
+    assert not [f"{place(path, node)}: {str(node.value).splitlines()[0]}" for node in found]
 
 
 def test_exceptions_are_caught_broadly_only_where_neighbours_have_to_go_on():

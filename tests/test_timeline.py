@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from affect import timeline
+from affect.corpus.clip import clip_frames
 from affect.timeline import ConstantRate, Timestamps
 
 durations = st.floats(0.05, 200.0)
@@ -161,7 +162,7 @@ def test_the_moving_average_of_an_even_width_has_no_centre():
 @given(clocks(), st.sampled_from([1.0, 2.0, 60.0]))
 def test_clips_share_out_every_frame_once(clock: Timestamps, clip_s: float):
     count = int(clock.time_s[-1] // clip_s) + 1
-    owned = [timeline.clip_frames(clock.time_s, i * clip_s, (i + 1) * clip_s) for i in range(count)]
+    owned = [clip_frames(clock.time_s, i * clip_s, (i + 1) * clip_s) for i in range(count)]
     assert owned[0][0] == 0 and owned[-1][1] == clock.num_frames
     assert all(a[1] == b[0] for a, b in itertools.pairwise(owned))
 

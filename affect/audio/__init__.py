@@ -1,1 +1,1 @@
-"""Audio: which segments are heard, augmentation, and the model."""
+"""Audio: the mouth filter that selects segments, waveform augmentation, and the model."""

@@ -1,4 +1,7 @@
-"""Waveform augmentation: gain, white noise, band limit and reverb, each with its own probability per segment."""
+"""Waveform augmentation: gain, white noise, band limit and reverb, each with its own probability per segment.
+
+Source: paper (arXiv 2603.13056), section 3.4; spec section 5.6. The ranges are those of the authors' code.
+"""
 
 import math
 from collections.abc import Callable
@@ -28,18 +31,16 @@ def augment(
     settings: Augment,
     generator: torch.Generator,
 ) -> Float[Tensor, "B samples"]:
-    """Change each segment at random: gain, noise, band limit, reverb, in this order, then clamp to [-1, 1].
+    """Changes each segment at random: gain, noise, band limit, reverb, in this order, then clamps to [-1, 1].
 
     Args:
         waveform: 16 kHz mono in [-1, 1], padded at its end.
-        num_samples: true length of each; what lies past it becomes 0.
+        num_samples: true length of each segment; samples past it become 0.
         settings: probability of each change, per segment.
-        generator: the only source of randomness; every segment draws for itself.
+        generator: source of all random numbers; every segment has its own draws.
 
     Returns:
-        The changed segments; the input is not touched.
-
-    Source: paper (arXiv 2603.13056), audio model; the ranges are the authors' code's.
+        A changed copy.
     """
     changes: tuple[tuple[float, Callable[[Samples, torch.Generator], Samples]], ...] = (
         (settings.gain, gain),
@@ -58,18 +59,18 @@ def augment(
 
 
 def gain(x: Samples, generator: torch.Generator) -> Samples:
-    """Amplify by U(-6, 6) dB: ``10^(dB / 20) x``."""
+    """Amplifies by dB ~ U(-6, 6): ``10^(dB / 20) x``."""
     return 10 ** (_uniform(GAIN_DB, generator) / 20) * x
 
 
 def white_noise(x: Samples, generator: torch.Generator) -> Samples:
-    """Add white noise n at a signal-to-noise ratio of U(8, 25) dB: ``x + rms(x) 10^(-dB / 20) n``."""
+    """Adds white noise n ~ N(0, 1) at a signal-to-noise ratio dB ~ U(8, 25): ``x + rms(x) 10^(-dB / 20) n``."""
     level = x.square().mean().sqrt() * 10 ** (-_uniform(NOISE_SNR_DB, generator) / 20)
     return x + level * _normal(len(x), x, generator)
 
 
 def band_limit(x: Samples, generator: torch.Generator) -> Samples:
-    """Keep a part of the spectrum: half the time its lowest bins, half the time a band."""
+    """Keeps a part of the spectrum: with probability .5 a low-pass, else a band-pass."""
     spectrum = torch.fft.rfft(x)
     if _uniform((0.0, 1.0), generator) < 0.5:
         low, high = 0.0, _uniform(LOW_PASS_SHARE, generator)
@@ -80,15 +81,15 @@ def band_limit(x: Samples, generator: torch.Generator) -> Samples:
 
 
 def reverb(x: Samples, generator: torch.Generator) -> Samples:
-    """Mix in the echo of a random room: decaying noise r, 50 to 200 ms long, with an L1 norm of 1.
+    """Mixes in reverberation by a random impulse response r of 50 to 200 ms.
 
-    r_t = n_t exp(-decay t / length),   (1 - wet) x + wet (x * r / |r|_1)
+    r_t = n_t exp(-decay t / length);   y = (1 - wet) x + wet (x * r / |r|_1)          * is convolution
     """
     length = round(_uniform(REVERB_S, generator) * SAMPLE_RATE_HZ)
     decay, wet = _uniform(REVERB_DECAY, generator), _uniform(REVERB_WET, generator)
     room = _normal(length, x, generator) * torch.exp(-decay * torch.arange(length, device=x.device) / length)
     room = room / room.abs().sum()
-    size = 2 ** math.ceil(math.log2(len(x) + length))  # long enough that the convolution does not wrap around
+    size = 2 ** math.ceil(math.log2(len(x) + length))  # avoids circular wrap-around
     echo = torch.fft.irfft(torch.fft.rfft(x, size) * torch.fft.rfft(room, size), size)[: len(x)]
     return (1 - wet) * x + wet * echo
 

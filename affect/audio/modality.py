@@ -104,7 +104,7 @@ class Audio(Modality):
         """See that the backbone is one that can be loaded; a hub's weights are fetched later."""
         from affect.audio import wavlm
 
-        wavlm.shape_of(run.wavlm.weights, run.wavlm.revision)
+        wavlm.config_folder(run.wavlm.weights, run.wavlm.revision)
 
     def reasons(self, track: Track) -> list[str]:
         """No sound, silence, or a mouth that is not seen to speak."""

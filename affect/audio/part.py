@@ -8,7 +8,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float16, Int16
 from numpy import ndarray
 
-from affect.audio.speaking import unheard, verdicts, with_sound
+from affect.audio.speaking import silence_reason, verdicts, with_silence_reason
 from affect.modality import Evidence
 from affect.storage import schema
 from affect.storage.columns import array, nullable
@@ -60,11 +60,11 @@ def from_evidence(evidence: Evidence) -> AudioPart:
     """The sound of a person's segments: those are kept in which the person's mouth is seen to speak."""
     rule, ranges = evidence.run.wavlm.speaking, evidence.segments.ranges
     waveforms = waveforms_of(evidence.tables["audio"], len(ranges))
-    silent = [unheard(wave, rule) for wave in waveforms]
+    silent = [silence_reason(wave, rule) for wave in waveforms]
     everyone = nullable(evidence.tables["face"].take(evidence.everyone), "lip_area")[:, 0]
     lip_area = evidence.parts["face"].lip_area
     judged = verdicts(lip_area, evidence.clock.fps, ranges, rule, everyone=everyone)
-    judged = [with_sound(*pair) for pair in zip(judged, silent, strict=True)]
+    judged = [with_silence_reason(*pair) for pair in zip(judged, silent, strict=True)]
     return AudioPart(
         valid=np.array([not why for why in silent]),
         kept=np.array([verdict.kept for verdict in judged]),

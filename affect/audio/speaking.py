@@ -1,12 +1,12 @@
-"""Which segments' sound is the visible person's voice: those in which the visible mouth speaks.
+"""Audio reliability filter: keeps the segments in which the visible mouth speaks.
 
-Pure functions over arrays of one track. A mouth table of one's own needs nothing else::
+Pure functions over arrays of one track. They also run on a mouth table from elsewhere::
 
     from affect.audio.speaking import judge_table
     for segment in judge_table(frame, area, fps=25.0):
         print(segment.start_s, segment.end_s, segment.verdict)
 
-Source: paper, section 3.4.
+Source: paper (arXiv 2603.13056), section 3.4; spec sections 5.2 and 5.3.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,15 @@ from affect.settings.extraction import Grid
 from affect.settings.models import Speaking
 
 NO_SOUND, SILENCE, NOT_SPEAKING = "no sound", "silence", "the mouth is not seen to speak"
-"""Why a frame has no audio evidence, in the order in which a later one of two overlapping segments' holds."""
-# A mouth that never moves, or a track of just 30 rows, is at its mean: not above it by a rounding error.
+"""Reasons why a frame has no valid audio; of two overlapping segments' reasons, the later one in this list holds."""
+# The mean over 30 rows of a still mouth equals the track's mean: a rounding error must not make it larger.
 _TIE = 1e-9
 
 
 def level_dbfs(wave: Int16[ndarray, " samples"]) -> float:
-    """Level of a waveform: ``20 log10(rms(x - mean(x)) / 32768)``, -inf of a constant; a full-scale sine is at -3.
+    """Computes the level of a waveform; -inf if it is constant. A full-scale sine is at -3 dBFS.
+
+        level = 20 log10(rms(x - mean x) / 32768)
 
     Args:
         wave: one sample or more.
@@ -38,8 +40,8 @@ def level_dbfs(wave: Int16[ndarray, " samples"]) -> float:
     return float(20 * np.log10(rms / FULL_SCALE)) if rms else -np.inf
 
 
-def unheard(wave: Int16[ndarray, " samples"], settings: Speaking) -> str:
-    """Why nobody can be heard in a segment, whatever the mouth does: there is no sound, or silence; else empty."""
+def silence_reason(wave: Int16[ndarray, " samples"], settings: Speaking) -> str:
+    """Reason why a segment has no usable sound, whatever the mouth does: no samples, or silence; else empty."""
     if not len(wave):
         return NO_SOUND
     level = level_dbfs(wave)
@@ -47,16 +49,15 @@ def unheard(wave: Int16[ndarray, " samples"], settings: Speaking) -> str:
 
 
 def frame_reasons(ranges: Int[ndarray, "segments 2"], verdicts: Sequence[str], num_frames: int) -> list[str]:
-    """Why a frame has no audio evidence: of the segments that cover it, the reason that is nearest to being heard.
+    """Reason of each frame without valid audio; of the covering segments' reasons, the last in the order below.
 
     Args:
         ranges: frames ``[f0, f1)`` of each segment.
-        verdicts: why each was not kept.
+        verdicts: reason why each segment was rejected; empty if kept.
         num_frames: frames of the track.
 
     Returns:
-        :data:`NO_SOUND`, :data:`SILENCE` or :data:`NOT_SPEAKING` for each frame; of a frame that is heard it says
-        nothing.
+        :data:`NO_SOUND`, :data:`SILENCE` or :data:`NOT_SPEAKING` per frame; to be ignored at frames with valid audio.
     """
     reasons = np.full(num_frames, NO_SOUND, dtype=object)
     for reason in (SILENCE, NOT_SPEAKING):
@@ -71,13 +72,13 @@ def _reason(verdict: str) -> str:
 
 
 class Verdict(NamedTuple):
-    """What the filter says of one segment.
+    """Result of the filter for one segment.
 
     Args:
-        kept: whether fusion may listen and audio trains on it.
-        reason: why not, empty if kept.
-        open_s: seconds of open mouth.
-        coverage: share of frames with a mesh.
+        kept: true if audio trains on the segment and the fusions use it.
+        reason: why it is rejected; empty if kept.
+        open_s: seconds with an open mouth.
+        coverage: share of frames with a mesh, in [0, 1].
     """
 
     kept: bool
@@ -86,20 +87,20 @@ class Verdict(NamedTuple):
     coverage: float
 
 
-def with_sound(verdict: Verdict, why: str) -> Verdict:
-    """A verdict on a mouth, with what :func:`unheard` says of the sound."""
-    return verdict._replace(kept=False, reason=why) if why else verdict
+def with_silence_reason(verdict: Verdict, reason: str) -> Verdict:
+    """Rejects a segment if :func:`silence_reason` gives a reason; else returns the verdict unchanged."""
+    return verdict._replace(kept=False, reason=reason) if reason else verdict
 
 
 class JudgedSegment(NamedTuple):
-    """A row of the segment table that a mouth table gives.
+    """One segment of a mouth table, with its verdict.
 
     Args:
-        start_s: start.
-        end_s: end.
-        first_frame: f0.
-        end_frame: f1, the frame that it ends before.
-        verdict: what the filter says.
+        start_s: start in seconds.
+        end_s: end in seconds.
+        first_frame: f0, first frame.
+        end_frame: f1, frame after the last.
+        verdict: result of the filter.
     """
 
     start_s: float
@@ -112,19 +113,20 @@ class JudgedSegment(NamedTuple):
 def mouth_open(
     lip_area: Float[ndarray, " frames"], settings: Speaking, everyone: Float[ndarray, " rows"] | None = None
 ) -> Bool[ndarray, " frames"]:
-    """Whether the mouth is open at each frame of a track.
+    """Decides at which frames of a track the mouth is open.
 
-    ``open_t = 1`` iff the mean area of the last 30 mesh rows (a full 30, else 0) exceeds the track's mean area, or,
-    with ``relative_to = "video"``, the mean area of everyone in the video. A frame without a mesh (NaN) counts as
-    closed and is no row.
+        open_t = 1 iff mean of A over the last n rows up to t > mean A
+
+    where A is the inner-lip area at frames with a mesh (rows), n = 30, and mean A runs over the track, or over everyone
+    in the video with ``relative_to = "video"``. The mouth counts as closed before n rows and at frames without a mesh.
 
     Args:
         lip_area: inner-lip area per frame, NaN without a mesh.
-        settings: the number of rows, and whose mean.
-        everyone: inner-lip areas of all persons of the video in any order, NaN without a mesh; the track alone if not
-            given.
+        settings: n, and whose mean.
+        everyone: inner-lip areas of all people of the video in any order, NaN without a mesh; None for the track alone.
 
-    Differs: the paper's mean is always the track's, so that a listener's still mouth is open half of the time.
+    Source: paper (arXiv 2603.13056), section 3.4; spec section 5.2.
+    Differs: the paper's mean is always the track's, by which a listener's still mouth is open half of the time.
     """
     rows = np.flatnonzero(~np.isnan(lip_area))
     is_open = np.zeros(len(lip_area), dtype=bool)
@@ -142,14 +144,16 @@ def mouth_open(
 
 
 def smooth(is_open: Bool[ndarray, " frames"], fps: float, settings: Speaking) -> Bool[ndarray, " frames"]:
-    """Fill short closed runs between open frames, then delete short open runs.
+    """Fills short closed runs between open frames, then deletes short open runs.
 
-    Run lengths are ``max(1, round(seconds * fps))`` frames, half to even.
+    Both limits are ``max(1, round(seconds * fps))`` frames, rounded half to even.
 
     Args:
         is_open: from :func:`mouth_open`.
         fps: mean frames per second.
         settings: the two durations.
+
+    Source: spec section 5.3.
     """
     gap = max(1, round(settings.bridge_s * fps))
     shortest = max(1, round(settings.min_open_run_s * fps))
@@ -173,29 +177,31 @@ def verdicts(
     everyone: Float[ndarray, " rows"] | None = None,
     frame_shift: int = 0,
 ) -> list[Verdict]:
-    """Judge every segment of a track.
+    """Filters the segments of a track.
 
-    Keep iff ``open_s >= 1.0`` and ``coverage >= .8``, with ``open_s`` = open frames / fps and coverage = frames with a
-    mesh / frames.
+        open_s = open frames / fps;   coverage = frames with a mesh / frames
+        kept iff open_s >= 1.0 and coverage >= .8
 
     Args:
         lip_area: inner-lip area per frame, NaN without a mesh.
         fps: mean frames per second.
         ranges: frames ``[f0, f1)`` of each segment.
-        settings: the rule.
+        settings: thresholds.
         everyone: as in :func:`mouth_open`.
-        frame_shift: frames that the mesh table lies late: a segment reads the frames ``[f0 - shift, f1 - shift)``.
-            The published tables put 1-based frame k at 0-based index k, which is 1. What lies outside of the track is
-            closed and without a mesh.
+        frame_shift: delay of the mesh table in frames: a segment reads the frames ``[f0 - shift, f1 - shift)``. It is 1
+            for the published tables, which have 1-based frame k at 0-based index k. Frames outside of the track count
+            as closed and without a mesh.
 
-    Differs: the authors' code applies the verdict in training only; here it holds in every split.
+    Source: paper (arXiv 2603.13056), section 3.4; spec section 5.3.
+    Differs: the authors' code applies the verdicts in training only; here they apply in every split.
     """
-    seen = ~np.isnan(lip_area)
+    meshed = ~np.isnan(lip_area)
     is_open = smooth(mouth_open(lip_area, settings, everyone), fps, settings)
     result = []
     for first, end in ranges:
-        frames, read = max(1, int(end - first)), slice(*np.clip([first - frame_shift, end - frame_shift], 0, len(seen)))
-        open_s, coverage = float(is_open[read].sum() / fps), float(seen[read].sum() / frames)
+        num_frames = max(1, int(end - first))
+        part = slice(*np.clip([first - frame_shift, end - frame_shift], 0, len(meshed)))
+        open_s, coverage = float(is_open[part].sum() / fps), float(meshed[part].sum() / num_frames)
         reasons = []
         if coverage < settings.min_coverage:
             reasons.append(f"mouth seen in {coverage:.0%} of the frames")
@@ -216,24 +222,24 @@ def judge_table(
     everyone: ArrayLike | None = None,
     frame_shift: int = 0,
 ) -> list[JudgedSegment]:
-    """Judge every segment of a track from a table of its mouth, as published tables have it.
+    """Filters the segments of a track given as a table of mouth areas, the form of the published tables.
 
     Args:
-        frame: 0-based numbers of the frames with a mesh, in any order; a gap is a frame without a mesh.
-        lip_area: inner-lip area at each of them; NaN is a frame without a mesh, too.
-        fps: frames per second, constant; segments begin at ``round(t fps)``.
-        num_frames: frames of the video; up to the last one of the table if not given.
-        settings: the rule; the published one if not given, or, with ``everyone``, relative to the video.
-        grid: length and hop of segments; four and two seconds if not given.
-        everyone: inner-lip areas of all persons of the video, this one's among them, in any order.
+        frame: 0-based frame numbers in any order; frames not in the table have no mesh.
+        lip_area: inner-lip area at each frame; NaN without a mesh.
+        fps: constant frames per second; segments begin at ``round(t fps)``.
+        num_frames: frames of the video; None for the table's last frame + 1.
+        settings: thresholds; by default the published ones, relative to the video if ``everyone`` is given.
+        grid: length and hop of segments; by default 4 s and 2 s.
+        everyone: inner-lip areas of all people of the video in any order, this track's included.
         frame_shift: as in :func:`verdicts`.
 
     Returns:
         One row per segment, in order.
 
     Raises:
-        ValueError: columns are no columns or differ in length, a frame is no whole number, negative, twice there or
-            past the video's end, an area is negative or infinite, the rate is not positive, or the video has no frame.
+        ValueError: columns are not one-dimensional or differ in length; a frame is not a whole number, negative,
+            repeated or past the video's end; an area is negative or infinite; fps is not positive; there is no frame.
     """
     numbers, areas = _column("frame", frame), _column("area", lip_area)
     others = None if everyone is None else _column("area", everyone)
@@ -246,18 +252,18 @@ def judge_table(
     num = (int(numbers.max()) + 1 if len(numbers) else 0) if num_frames is None else int(num_frames)
     if num < 1:
         raise ValueError("the video has no frame")
-    found, counts = np.unique(numbers.astype(np.int64), return_counts=True)
+    unique, counts = np.unique(numbers.astype(np.int64), return_counts=True)
     if (counts > 1).any():
-        raise ValueError(f"the mouth table has frame {found[counts > 1][0]} more than once")
-    if len(found) and (found[0] < 0 or found[-1] >= num):
-        raise ValueError(f"the mouth table has frames {found[0]} to {found[-1]}, the video {num} frames")
+        raise ValueError(f"the mouth table has frame {unique[counts > 1][0]} more than once")
+    if len(unique) and (unique[0] < 0 or unique[-1] >= num):
+        raise ValueError(f"the mouth table has frames {unique[0]} to {unique[-1]}, the video {num} frames")
     track = np.full(num, np.nan)
     track[numbers.astype(np.int64)] = areas
-    grid, rule = grid or Grid(), settings or Speaking(relative_to="track" if others is None else "video")
+    grid, settings = grid or Grid(), settings or Speaking(relative_to="track" if others is None else "video")
     ranges_s = timeline.segments(num / fps, grid.segment_s, grid.hop_s)
     ranges = timeline.frame_ranges(timeline.ConstantRate(num, fps), ranges_s)
-    said = verdicts(track, fps, ranges, rule, everyone=others, frame_shift=frame_shift)
-    each = zip(ranges_s, ranges.tolist(), said, strict=True)
+    judged = verdicts(track, fps, ranges, settings, everyone=others, frame_shift=frame_shift)
+    each = zip(ranges_s, ranges.tolist(), judged, strict=True)
     return [JudgedSegment(start_s, end_s, first, end, verdict) for (start_s, end_s), (first, end), verdict in each]
 
 

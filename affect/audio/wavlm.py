@@ -1,4 +1,4 @@
-"""The audio's model: WavLM, whose top layers are trained, with attentive statistics over the blocks of a segment."""
+"""Audio model: WavLM with trained top layers, attentive statistics per block of a segment, and a regression head."""
 
 import json
 from pathlib import Path
@@ -14,27 +14,27 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMPositi
 from transformers.utils.logging import disable_progress_bar
 
 from affect import weights
-from affect.layers import Output, convolve_groups, gated_softmax
+from affect.layers import Output, gated_softmax, grouped_convolution
 from affect.settings.models import Wavlm
 from affect.weights import WeightsError
 
-_KINDS = ("wavlm", "ser")
+_KINDS = ("wavlm", "ser")  # model types that are accepted; "ser" wraps WavLM as `ssl_model`
 _WRAPPED = r"^ssl_model\."
 
 
 def normalize(waveform: Float[Tensor, "B samples"], inside: Bool[Tensor, "B samples"]) -> Float[Tensor, "B samples"]:
-    """Zero mean and unit variance over the true length, zero past it.
+    """Normalises to zero mean and unit variance over the true length; 0 past it.
 
-        (x - mean x) / sqrt(var x + 1e-7)      population moments
+        y = (x - mean x) / sqrt(var x + 1e-7)          population moments
 
     Args:
         waveform: samples at 16 kHz.
         inside: false past a waveform's true length.
 
     Returns:
-        What WavLM hears.
+        WavLM's input.
 
-    Source: transformers, ``Wav2Vec2FeatureExtractor`` with ``do_normalize``.
+    Source: transformers, ``Wav2Vec2FeatureExtractor`` with ``do_normalize``; spec section 5.1.
     """
     length = inside.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 1)
     x = waveform.masked_fill(~inside, 0)
@@ -43,14 +43,14 @@ def normalize(waveform: Float[Tensor, "B samples"], inside: Bool[Tensor, "B samp
 
 
 def num_states(num_samples: Int[Tensor, " B"], settings: WavLMConfig) -> Int[Tensor, " B"]:
-    """Count the states that WavLM's convolutions make of a waveform: 199 of 4 s, none of less than 25 ms.
+    """Counts the states that WavLM's convolutions compute from a waveform: 199 for 4 s, none below 25 ms.
 
     Args:
         num_samples: lengths of waveforms at 16 kHz.
-        settings: the backbone's, whose convolutions are not padded.
+        settings: configuration of the backbone; its convolutions are not padded.
 
     Returns:
-        Number of states that see the waveform alone.
+        Number of states whose receptive field lies inside the waveform.
     """
     for kernel, stride in zip(settings.conv_kernel, settings.conv_stride, strict=True):
         num_samples = (num_samples - kernel) // stride + 1
@@ -58,18 +58,18 @@ def num_states(num_samples: Int[Tensor, " B"], settings: WavLMConfig) -> Int[Ten
 
 
 class AttentiveStatistics(nn.Module):
-    """Weighted mean and deviation of a block's states; the weights are learned.
+    """Weighted mean and standard deviation of a block's states, with learned weights.
 
-        e_t = w_2 . Drop(tanh(W_1 h_t + b_1)),   a = softmax(e) over the valid states
-        mu  = sum of a h,   sigma = sqrt(sum of a (h - mu)^2 + 1e-6)
+        e_t = w_2 . Drop(tanh(W_1 h_t + b_1));   a = softmax(e) over the valid t
+        mu = sum_t a_t h_t;   sigma = sqrt(sum_t a_t (h_t - mu)^2 + 1e-6)
 
-    h are the states of one block. A block without a valid state gives mu = 0, sigma = .001.
+    where h_t are the states of one block, (T, D). A block without a valid state gives mu = 0, sigma = .001.
 
-    Source: paper (arXiv 2603.13056), audio model; Okabe et al. (arXiv 1803.10963).
+    Source: paper (arXiv 2603.13056), section 3.4; spec section 5.5; Okabe et al. (arXiv 1803.10963).
     """
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        """Start the weights.
+        """Initialises the weights.
 
         Args:
             width: D, width of a state.
@@ -82,10 +82,10 @@ class AttentiveStatistics(nn.Module):
         )
 
     def forward(self, h: Float[Tensor, "B T D"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B 2*D"]:
-        """Pool a batch of blocks.
+        """Pools a batch of blocks.
 
         Args:
-            h: states.
+            h: states of each block.
             valid: false for states past the waveform's true length.
 
         Returns:
@@ -98,12 +98,12 @@ class AttentiveStatistics(nn.Module):
 
 
 class Attention(WavLMAttention):
-    """WavLM's own attention by torch's fused kernel.
+    """WavLM's attention, computed by torch's fused kernel.
 
         out = W_o softmax(q k^T / sqrt(d) + gated bias, -inf where masked) v
 
-    transformers hands torch a transposed view and asks for the attention weights: torch then lays the weight matrices
-    out once per time step. A batch of eight segments takes 23 s in bfloat16 on a CPU that way.
+    Differs: transformers passes torch a transposed view and requests the attention weights, so that torch converts the
+        weight matrices once per time step: 23 s for a batch of eight segments in bfloat16 on a CPU.
     """
 
     def torch_multi_head_self_attention(
@@ -111,9 +111,9 @@ class Attention(WavLMAttention):
         hidden_states: Float[Tensor, "B S D"],
         attention_mask: Tensor | None,
         gated_position_bias: Float[Tensor, "BH S S"],
-        *_: Any,  # noqa: ANN401 -- earlier releases say whether the weights are wanted
+        *_: Any,  # noqa: ANN401 -- earlier releases pass `output_attentions`
     ) -> tuple[Float[Tensor, "B S D"], None]:
-        """As transformers has it, without the attention weights, which nobody reads."""
+        """Computes what transformers does, without returning attention weights."""
         batch, length, width = hidden_states.shape
         heads = (batch, length, self.num_heads, self.head_dim)
         q, k, v = (
@@ -128,45 +128,51 @@ class Attention(WavLMAttention):
 
 
 class PositionalConvolution(WavLMPositionalConvEmbedding):
-    """WavLM's own convolutional positions, in float32 on a CPU (see :func:`affect.layers.convolve_groups`)."""
+    """WavLM's convolutional positions; in float32 on a CPU, see :func:`affect.layers.grouped_convolution`."""
 
     def forward(self, hidden_states: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
-        """As transformers has it."""
-        return convolve_groups(super().forward, hidden_states, self.conv.bias.dtype)
+        """Computes what transformers does."""
+        return grouped_convolution(super().forward, hidden_states, self.conv.bias.dtype)
 
 
 class WavlmRegressor(nn.Module):
-    """Valence and arousal of each second of a segment from its waveform.
+    """Predicts valence and arousal of each block of a segment from its waveform.
 
-        h = WavLM(normalize(x));   p_i = AttentiveStatistics(states round(i S / K) to round((i + 1) S / K) of h)
-        e_i = GELU(W_1 Drop(LN(p_i)) + b_1);   v, a = W_2 Drop(e_i) + b_2
+        h = WavLM(normalize(x));   p_i = AttentiveStatistics(h_t for round(i S / K) <= t < round((i + 1) S / K))
+        e_i = GELU(W_1 Drop(LN(p_i)) + b_1);   v_i, a_i = W_2 Drop(e_i) + b_2
 
-    S states (199 in 4 s) are cut into K blocks; e is the embedding. The top layers of the encoder are trained, with
-    pooling and head; the rest is frozen, and its dropout and SpecAugment stay on in training.
+    where
+        x    waveform, 64,000 samples in 4 s
+        h    S states, 199 in 4 s
+        i    block 0 .. K - 1, 1 s each
+        e_i  embedding that the fusions read
 
-    Source: paper (arXiv 2603.13056), audio model.
-    Differs: states past the true length are masked, in WavLM and in the pooling. The pooling is trained: in the
-        authors' code no optimiser holds its parameters. No layer is dropped, which would leave parameters without a
-        gradient on some workers.
+    The top layers of the encoder, pooling and head are trained. The other layers are frozen; their dropout and
+    SpecAugment are active in training.
+
+    Source: paper (arXiv 2603.13056), section 3.4; spec section 5.5.
+    Differs: states past the true length are masked, in WavLM and in the pooling. The pooling is trained; in the
+        authors' code its parameters are in no optimiser group. Layerdrop is 0: dropped layers would leave parameters
+        without a gradient in some processes.
     """
 
     def __init__(self, settings: Wavlm, backbone: WavLMModel) -> None:
-        """Freeze what is not trained and start pooling and head.
+        """Freezes the lower layers and initialises pooling and head.
 
         Args:
-            settings: sizes, dropout, trained layers.
-            backbone: WavLM with its pretrained weights; it is changed in place.
+            settings: sizes, dropout, number of trained layers.
+            backbone: WavLM with its pretrained weights; changed in place.
         """
         super().__init__()
         self.settings = settings
         self.backbone = backbone
         self.backbone.config.layerdrop = 0.0
         self.backbone.requires_grad_(False)
-        # Without this call transformers makes the convolutions' input require a gradient, and keeps their whole graph.
+        # Without this call transformers makes the convolutions' input require a gradient and keeps their graph.
         self.backbone.freeze_feature_encoder()
         layers = self.backbone.encoder.layers
         for layer in layers:
-            layer.attention.__class__ = Attention  # the names of the state stay
+            layer.attention.__class__ = Attention  # keeps the names in the state dict
         self.backbone.encoder.pos_conv_embed.__class__ = PositionalConvolution
         self._num_frozen = len(layers) - min(settings.trained_layers, len(layers))
         layers[self._num_frozen :].requires_grad_(True)
@@ -178,42 +184,42 @@ class WavlmRegressor(nn.Module):
         self.predict = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.hidden, 2))
 
     def forward(self, x: Float[Tensor, "B samples"] | Float[Tensor, "B S D"], num_samples: Int[Tensor, " B"]) -> Output:
-        """Predict every block of a batch of segments.
+        """Predicts every block of a batch of segments.
 
         Args:
-            x: 16 kHz mono, padded at its end to a full segment (64,000 samples): blocks are cut from that. Or what
-                :meth:`trunk` makes of it.
+            x: 16 kHz mono, padded at its end to a full segment (64,000 samples), or the states that :meth:`trunk`
+                computes from it.
             num_samples: true length of each waveform.
 
         Returns:
-            Prediction and embedding of each block; of a block past the true length they are finite and mean nothing.
+            Prediction and embedding of each block. Those of blocks past the true length are finite but meaningless.
         """
         h = self._top(x, num_samples) if x.ndim == 3 else self._states(x, num_samples)  # (B, S, D)
         valid = self._valid(h, num_samples)
         blocks = self.settings.blocks
         edges = [round(i * h.shape[1] / blocks) for i in range(1, blocks)]
-        cut = zip(h.tensor_split(edges, dim=1), valid.tensor_split(edges, dim=1), strict=True)
-        pooled = torch.stack([self.pooling(states, seen) for states, seen in cut], dim=1)  # (B, K, 2 D)
+        parts = zip(h.tensor_split(edges, dim=1), valid.tensor_split(edges, dim=1), strict=True)
+        pooled = torch.stack([self.pooling(states, inside) for states, inside in parts], dim=1)  # (B, K, 2 D)
         embedding = self.embed(pooled)  # (B, K, H)
         return Output(self.predict(embedding), embedding)
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The backbone's configuration as JSON has it: the model can be built from it without pretrained weights."""
+        """Configuration of the backbone as JSON values; enough to build the model without pretrained weights."""
         return dict(json.loads(self.backbone.config.to_json_string()))
 
     def trunk(self, waveform: Float[Tensor, "B samples"], num_samples: Int[Tensor, " B"]) -> Float[Tensor, "B S D"]:
-        """States after the last frozen layer, 0 past the true length: what of the model never changes in training.
+        """Computes the states after the last frozen layer, which do not change in training; 0 past the true length.
 
         Args:
-            waveform: as in :meth:`forward`.
-            num_samples: true length of each.
+            waveform: 16 kHz mono, padded at its end to a full segment.
+            num_samples: true length of each waveform.
         """
         encoder = self.backbone.encoder
         layers, norm = encoder.layers, encoder.layer_norm
         encoder.layers = layers[: self._num_frozen]
         if self.backbone.config.do_stable_layer_norm:
-            encoder.layer_norm = nn.Identity()  # it comes after the last of all layers
+            encoder.layer_norm = nn.Identity()  # it belongs after the last layer
         try:
             h = self._states(waveform, num_samples)
         finally:
@@ -225,28 +231,28 @@ class WavlmRegressor(nn.Module):
         return self.backbone(normalize(waveform, inside), attention_mask=inside.long()).last_hidden_state
 
     def _top(self, h: Tensor, num_samples: Tensor) -> Tensor:
-        """The trained layers, which share the first layer's embedding of relative positions."""
+        """Runs the trained layers; all layers share the first layer's relative position bias."""
         encoder, (batch, length, _) = self.backbone.encoder, h.shape
         valid = self._valid(h, num_samples)
-        valid = valid | ~valid.any(dim=1, keepdim=True)  # a click has no state of its own, and softmax needs one
+        valid = valid | ~valid.any(dim=1, keepdim=True)  # a waveform below 25 ms has no valid state; softmax needs one
         bias = encoder.layers[0].attention.compute_bias(length, length).repeat(batch, 1, 1)  # (B heads, S, S)
         for layer in encoder.layers[self._num_frozen :]:
             h = layer(h, attention_mask=valid, position_bias=bias)[0]
         return encoder.layer_norm(h) if self.backbone.config.do_stable_layer_norm else h
 
     def _valid(self, h: Tensor, num_samples: Tensor) -> Bool[Tensor, "B S"]:
-        """Which states lie within the true length."""
+        """True for states within the true length."""
         return torch.arange(h.shape[1], device=h.device) < num_states(num_samples, self.backbone.config)[:, None]
 
 
 def parameter_groups(model: WavlmRegressor) -> list[dict[str, list[nn.Parameter] | float]]:
-    """Split what is trained by learning rate, for AdamW: backbone first, then pooling and head.
+    """Builds AdamW's parameter groups: the backbone's trained layers, then pooling and head.
 
     Args:
-        model: the model, whose settings hold both rates.
+        model: the model; its settings hold both learning rates.
 
     Returns:
-        Two groups; together they hold every parameter that requires a gradient, once.
+        Two groups that hold every parameter with a gradient once.
     """
     heads = (model.pooling, model.embed, model.predict)
     return [
@@ -258,60 +264,68 @@ def parameter_groups(model: WavlmRegressor) -> list[dict[str, list[nn.Parameter]
     ]
 
 
-def shape_of(name: str, revision: str) -> Path:
-    """The folder whose ``json`` holds the sizes of a checkpoint's WavLM; a hub's weights are not fetched.
+def config_folder(name: str, revision: str) -> Path:
+    """Finds the folder with the ``config.json`` of a checkpoint's WavLM; does not fetch weights from the hub.
 
     Args:
-        name: as in :func:`load_backbone`.
-        revision: the same.
+        name: hub id or folder, as in :func:`load_backbone`.
+        revision: revision of the hub id.
 
     Raises:
-        WeightsError: it cannot be had, is a folder without weights, or describes another model.
+        WeightsError: it cannot be fetched, is a folder without weights, or describes another model.
     """
-    find = weights.checkpoint if weights.is_path(name) else weights.described
+    find = weights.checkpoint if weights.is_path(name) else weights.checkpoint_config
     folder = find(name, revision, *_KINDS)
-    said = json.loads((folder / "config.json").read_text())
-    if said["model_type"] == "wavlm":
+    config = json.loads((folder / "config.json").read_text())
+    if config["model_type"] == "wavlm":
         return folder
-    if not isinstance(said.get("ssl_type"), str):
+    if not isinstance(config.get("ssl_type"), str):
         raise WeightsError(f"{name}: its json does not say which model it wraps (ssl_type)")
-    return weights.described(said["ssl_type"], "main", "wavlm")
+    return weights.checkpoint_config(config["ssl_type"], "main", "wavlm")
 
 
-def sizes_of(name: str, revision: str) -> WavLMConfig:
-    """The sizes of a checkpoint's WavLM: as :func:`shape_of`, read."""
-    return WavLMConfig.from_pretrained(shape_of(name, revision))
+def load_config(name: str, revision: str) -> WavLMConfig:
+    """Reads the configuration of a checkpoint's WavLM.
+
+    Args:
+        name: hub id or folder, as in :func:`load_backbone`.
+        revision: revision of the hub id.
+
+    Raises:
+        WeightsError: as :func:`config_folder`.
+    """
+    return WavLMConfig.from_pretrained(config_folder(name, revision))
 
 
 def load_backbone(name: str, revision: str) -> WavLMModel:
-    """Load WavLM from a checkpoint, plain or inside a speech-emotion model.
+    """Loads WavLM from a checkpoint of it, or of a speech-emotion model that contains it.
 
     Args:
-        name: hub id or folder. A model that wraps WavLM as ``ssl_model`` and names its kind as ``ssl_type``, as
-            ``3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes`` does, is unwrapped; its own head is left behind.
+        name: hub id or folder. Of a model with WavLM as ``ssl_model`` and its hub id as ``ssl_type``, such as
+            ``3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes``, only the WavLM is loaded.
         revision: revision of the hub id.
 
     Returns:
         The model, float32, in eval mode.
 
     Raises:
-        WeightsError: the checkpoint cannot be had, is damaged, or holds no WavLM or not all of it.
+        WeightsError: the checkpoint cannot be fetched, is damaged, or holds no complete WavLM.
     """
     disable_progress_bar()
-    shape, folder = sizes_of(name, revision), weights.checkpoint(name, revision, *_KINDS)
+    config, folder = load_config(name, revision), weights.checkpoint(name, revision, *_KINDS)
     try:
         loaded = WavLMModel.from_pretrained(
             folder,
-            config=shape,
+            config=config,
             dtype=torch.float32,
             use_safetensors=True,
             key_mapping={_WRAPPED: ""},
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # a tensor of another shape: RuntimeError
-        raise weights.cannot_load(name, error) from error
+        raise weights.load_error(name, error) from error
     backbone, report = cast("tuple[WavLMModel, dict[str, set[str]]]", loaded)
-    # transformers fills what a checkpoint lacks with random numbers and only logs it. SpecAugment's vector may be new.
+    # transformers initialises missing tensors at random and only logs it. SpecAugment's mask vector may be missing.
     missing = sorted(set(report["missing_keys"]) - {"masked_spec_embed"})
     if missing:
         raise WeightsError(f"{name}: the checkpoint lacks {len(missing)} of WavLM's tensors, the first is {missing[0]}")

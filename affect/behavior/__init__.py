@@ -1,1 +1,1 @@
-"""Behaviour: a vision-language model's states of the full picture, and the temporal model."""
+"""Behaviour: a vision-language model's hidden states of the full picture, and the temporal model."""

@@ -1,4 +1,7 @@
-"""A Qwen3-VL on disk: fetched, checked, loaded, and fed with the pictures and words of segments."""
+"""Qwen3-VL checkpoints: fetch, check and load one, and tokenise segments and prompts for it.
+
+Source: paper (arXiv 2603.13056), section 3.3; spec section 4.1; transformers' Qwen3-VL.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,13 +16,14 @@ from numpy import ndarray
 from torch import Tensor
 
 from affect import weights
-from affect.device import at_hand
+from affect.device import default_device
 from affect.settings.extraction import Behavior
 from affect.weights import WeightsError
 
 PATCH_PX = 32
-"""Side of a visual token: patches of 16 px, merged two by two."""
+"""Side of a visual token in pixels: 2 x 2 patches of 16 px."""
 VIDEO = "<|video_pad|>"
+"""Token that the processor replaces by the tokens of a video."""
 _TOKENS = {
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
@@ -27,12 +31,12 @@ _TOKENS = {
 }
 
 
-class Shown(NamedTuple):
-    """What the model sees of one segment.
+class SegmentFrames(NamedTuple):
+    """Sampled frames of one segment, the model's visual input.
 
     Args:
-        pictures: RGB frames, already at the model's resolution.
-        time_s: their times from the segment's start; at a variable rate the first ones may lie just before it.
+        pictures: RGB frames at the model's resolution.
+        time_s: times in seconds from the segment's start; at a variable frame rate the first may be slightly negative.
     """
 
     pictures: UInt8[ndarray, "n H W 3"]
@@ -40,13 +44,13 @@ class Shown(NamedTuple):
 
 
 def frame_size(width: int, height: int, settings: Behavior) -> tuple[int, int]:
-    """Width and height that a picture is shown at: multiples of 32 px, aspect kept, within the pixel budget.
+    """Width and height of a picture at the model's resolution: multiples of 32 px, aspect kept, within limits.
 
     Source: ``smart_resize`` of transformers' Qwen3-VL video processor, applied per frame.
     """
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
-    shown_height, shown_width = smart_resize(
+    resized_height, resized_width = smart_resize(
         num_frames=2,
         height=height,
         width=width,
@@ -55,22 +59,22 @@ def frame_size(width: int, height: int, settings: Behavior) -> tuple[int, int]:
         min_pixels=2 * settings.min_frame_pixels,
         max_pixels=2 * settings.max_frame_pixels,
     )
-    return shown_width, shown_height
+    return resized_width, resized_height
 
 
-def check(settings: Behavior, prompts: Sequence[str], max_written: int = 0) -> tuple[Path, Any]:
-    """Fetch a checkpoint and see all that can be seen without loading its weights.
+def check(settings: Behavior, prompts: Sequence[str], max_new_tokens: int = 0) -> tuple[Path, Any]:
+    """Fetches a checkpoint and checks it without loading its weights.
 
     Args:
         settings: weights, revision and sizes.
-        prompts: what the model will be asked.
-        max_written: tokens that it may write.
+        prompts: texts of all prompts.
+        max_new_tokens: most tokens that the model generates.
 
     Returns:
-        Its folder and its processor.
+        Folder and processor of the checkpoint.
 
     Raises:
-        WeightsError: it cannot be had, is of another model, is damaged, or cannot read a segment.
+        WeightsError: it cannot be fetched, is another model's or damaged, or its context is too short for a segment.
     """
     from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoProcessor
@@ -81,11 +85,11 @@ def check(settings: Behavior, prompts: Sequence[str], max_written: int = 0) -> t
             json.loads(path.read_text())  # the tokenizers library would raise a bare Exception
         for path in folder.glob("*.safetensors"):
             with safe_open(path, "pt"):
-                pass  # a file that was cut off or is none does not open
+                pass  # a truncated file does not open
         config, processor = AutoConfig.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
         words = max(len(processor.tokenizer(_chat(processor, prompt)).input_ids) for prompt in prompts)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise weights.cannot_load(settings.weights, error) from error
+        raise weights.load_error(settings.weights, error) from error
     tokenizer = processor.tokenizer
     for name, token in _TOKENS.items():
         if tokenizer.convert_tokens_to_ids(token) != getattr(config, name):
@@ -94,7 +98,7 @@ def check(settings: Behavior, prompts: Sequence[str], max_written: int = 0) -> t
                 "config.json; it is not the tokenizer of this Qwen3-VL"
             )
     patch = settings.max_frame_pixels // PATCH_PX**2 + len(tokenizer("<000.0 seconds>").input_ids) + 2
-    longest = words + -(-settings.max_frames // 2) * patch + max_written
+    longest = words + -(-settings.max_frames // 2) * patch + max_new_tokens
     if longest > (limit := config.text_config.max_position_embeddings):
         raise WeightsError(
             f"{settings.weights} reads {limit} tokens at most, and a segment may have {longest}, {words} of them "
@@ -104,42 +108,42 @@ def check(settings: Behavior, prompts: Sequence[str], max_written: int = 0) -> t
 
 
 def _chat(processor: Any, text: str) -> str:  # noqa: ANN401 -- transformers' own class
-    """One user turn, a video and a text, and the header of the answer."""
+    """Chat text: one user turn of a video and a text, then the generation header."""
     turn = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
     prompt: str = processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-    # Each temporal patch gets its own vision start and end. transformers up to 4.57 put them in place of the
-    # template's pair, as the model was trained; 5.x leaves that pair around them.
+    # Each temporal patch gets its own vision start and end token. transformers up to 4.57 replaced the template's pair
+    # by them, as in the model's training; 5.x keeps that pair around them.
     return prompt.replace(f"<|vision_start|>{VIDEO}<|vision_end|>", VIDEO)
 
 
 class Checkpoint:
-    """A loaded Qwen3-VL with its processor; bfloat16 on a GPU, float32 on a CPU.
+    """A loaded Qwen3-VL and its processor; bfloat16 on a GPU, float32 on a CPU.
 
     Args:
         settings: weights, revision and sizes.
-        prompts: what it will be asked.
-        device: ``cuda`` or ``cpu``; the one at hand if not given.
-        max_written: tokens that it may write; with 0 it is loaded without the head that makes words.
+        prompts: texts of all prompts.
+        device: ``cuda`` or ``cpu``; the available one if None.
+        max_new_tokens: most tokens that it generates; with 0 it is loaded without the language-model head.
     """
 
     def __init__(
-        self, settings: Behavior, prompts: Sequence[str], device: str | None = None, *, max_written: int = 0
+        self, settings: Behavior, prompts: Sequence[str], device: str | None = None, *, max_new_tokens: int = 0
     ) -> None:
-        """Load processor and weights (safetensors only).
+        """Loads processor and weights (safetensors only).
 
         Raises:
-            WeightsError: as :func:`check`, or the weights are not all there.
+            WeightsError: as :func:`check`, or tensors are missing.
         """
         from transformers import AutoModel, AutoModelForImageTextToText
         from transformers.utils import is_flash_attn_2_available
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        folder, self.processor = check(settings, prompts, max_written)
-        self.device = torch.device(device or at_hand())
+        folder, self.processor = check(settings, prompts, max_new_tokens)
+        self.device = torch.device(device or default_device())
         cuda = self.device.type == "cuda"
-        self._side = torch.cuda.Stream() if cuda else None
-        kind: Any = AutoModelForImageTextToText if max_written else AutoModel
+        self._stream = torch.cuda.Stream() if cuda else None
+        kind: Any = AutoModelForImageTextToText if max_new_tokens else AutoModel
         try:
             model, report = kind.from_pretrained(
                 folder,
@@ -149,25 +153,33 @@ class Checkpoint:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as error:  # a tensor of another shape is a RuntimeError
-            raise weights.cannot_load(settings.weights, error) from error
-        # transformers fills what a checkpoint lacks with random numbers and only logs it.
+            raise weights.load_error(settings.weights, error) from error
+        # transformers initialises missing tensors at random and only logs it.
         if lacking := sorted(report["missing_keys"]):
             raise WeightsError(f"{settings.weights}: it lacks {len(lacking)} of the model's tensors, as {lacking[0]}")
         self.model: Any = model.eval().to(self.device)
 
     def chat(self, text: str) -> str:
-        """One user turn, a video and a text, and the header of the answer."""
+        """Chat text: one user turn of a video and a text, then the generation header."""
         return _chat(self.processor, text)
 
-    def inputs(self, shown: Sequence[Shown], texts: Sequence[str], *, padding_side: str = "right") -> dict[str, Tensor]:
-        """Tensors of segments and their texts on the model's device; a GPU scales and cuts the pixels itself."""
-        # On a GPU this runs beside the model, in a stream of its own. The tensors are freed after the model's answer
-        # has been read, so that nothing is written over them before.
-        with torch.cuda.stream(self._side) if self._side else nullcontext():
+    def inputs(
+        self, segments: Sequence[SegmentFrames], texts: Sequence[str], *, padding_side: str = "right"
+    ) -> dict[str, Tensor]:
+        """Processes segments and one text each to the model's input tensors, on its device.
+
+        Args:
+            segments: frames of each segment.
+            texts: chat text of each segment, from :meth:`chat`.
+            padding_side: ``right`` to read states, ``left`` to generate text.
+        """
+        # On a GPU this runs on its own stream, concurrently with the model. The tensors are freed after the model's
+        # output has been read, so that their memory is not reused before.
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             batch = self.processor(
                 text=list(texts),
-                videos=[torch.from_numpy(segment.pictures).permute(0, 3, 1, 2) for segment in shown],
-                video_metadata=[_metadata(segment) for segment in shown],
+                videos=[torch.from_numpy(segment.pictures).permute(0, 3, 1, 2) for segment in segments],
+                video_metadata=[_metadata(segment) for segment in segments],
                 do_sample_frames=False,
                 do_resize=False,
                 padding=True,
@@ -176,15 +188,15 @@ class Checkpoint:
                 videos_kwargs={"device": self.device},
             )
             batch.pop("video_metadata", None)
-            made = {name: value.to(self.device) for name, value in batch.items()}
-        if self._side:
-            self._side.synchronize()
-        return made
+            tensors = {name: value.to(self.device) for name, value in batch.items()}
+        if self._stream:
+            self._stream.synchronize()
+        return tensors
 
 
-def _metadata(shown: Shown) -> Any:  # noqa: ANN401 -- transformers' own class, imported late
-    """Frame times in milliseconds, so that the prompt tells them as they are at any frame rate."""
+def _metadata(segment: SegmentFrames) -> Any:  # noqa: ANN401 -- transformers' own class, imported late
+    """Frame times in milliseconds: the timestamps in the prompt are then correct at any frame rate."""
     from transformers.video_utils import VideoMetadata
 
-    milliseconds = np.round(shown.time_s.clip(min=0) * 1000).astype(int).tolist()
+    milliseconds = np.round(segment.time_s.clip(min=0) * 1000).astype(int).tolist()
     return VideoMetadata(total_num_frames=len(milliseconds), fps=1000.0, frames_indices=milliseconds)

@@ -175,5 +175,5 @@ def _sizes(paths: Iterable[Path]) -> list[tuple[str, int]]:
             with safe_open(path, "pt") as tensors:
                 found += [(name, math.prod(tensors.get_slice(name).get_shape())) for name in tensors.keys()]
         except (OSError, SafetensorError) as error:
-            raise weights.cannot_load(str(path), error) from error
+            raise weights.load_error(str(path), error) from error
     return found

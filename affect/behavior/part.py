@@ -10,7 +10,7 @@ from numpy import ndarray
 from affect import timeline
 from affect.modality import Evidence
 from affect.storage import schema
-from affect.storage.columns import array, matrix, ragged, rows_of
+from affect.storage.columns import array, list_column, matrix, ragged
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def to_table(part: BehaviorPart) -> pa.Table:
     columns = {
         "segment": np.arange(num),
         "valid": part.valid,
-        "multimodal": rows_of(part.multimodal, pa.float16()),
-        "vision": rows_of(part.vision, pa.float16()),
+        "multimodal": list_column(part.multimodal, pa.float16()),
+        "vision": list_column(part.vision, pa.float16()),
         "patches": ragged(patches.states.reshape(-1), counts * patches.states.shape[1], pa.float16()),
         "patch_first_frame": ragged(patches.ranges[:, 0], counts, pa.int32()),
         "patch_end_frame": ragged(patches.ranges[:, 1], counts, pa.int32()),

@@ -1,6 +1,7 @@
-"""What the vision-language model is asked: one paragraph, and a line that names the person where a video has two.
+"""Prompts of the vision-language model: one paragraph, and a line that names the person if a video shows two.
 
-Source: paper, section 3.3; the wording is this project's own and its text is part of the feature address.
+Source: paper (arXiv 2603.13056), section 3.3; spec section 4.2. The wording is our own; its text is part of the feature
+address.
 """
 
 from typing import Literal
@@ -8,7 +9,7 @@ from typing import Literal
 Prompt = Literal["neutral", "left", "right"]
 
 VERSION = 2
-"""Of the wording."""
+"""Version of the wording."""
 
 _PARAGRAPH = (
     "You are an expert in multimodal affect analysis. Look at the person in this video: face, head movement, gestures, "
@@ -23,4 +24,4 @@ PROMPTS: dict[Prompt, str] = {
     "left": _PARAGRAPH + _WHO.format(side="left"),
     "right": _PARAGRAPH + _WHO.format(side="right"),
 }
-"""The text by the person it asks about."""
+"""Text of each prompt."""

@@ -13,13 +13,13 @@ from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
 from affect.corpus import video
 from affect.corpus.video import MediaError
 from affect.corpus.videos import Places, as_list, find
-from affect.device import at_hand
+from affect.device import default_device
 from affect.modalities import KINDS
 from affect.plan.addresses import DESCRIPTION, prompts_of, wanted_features
 from affect.plan.clips import MISNAMED, key_of, make_clip, num_clips, unit_keys
 from affect.progress import say
 from affect.settings.run import Run
-from affect.storage.extracted import keep_none
+from affect.storage.extracted import discard_part
 from affect.storage.state import State, States
 from affect.storage.store import Outcome, Store
 
@@ -133,11 +133,11 @@ def replay(run: Run, videos: Places, wanted: str, tracks: list[str], *, describe
     code = EXIT_OK
     kinds: list[str] = [*run.extracted, *([DESCRIPTION] if describe else [])]
     for kind in kinds:
-        work = KINDS[kind].extractor(run, at_hand() if KINDS[kind].stage(run).num_gpus else "cpu")
+        work = KINDS[kind].extractor(run, default_device() if KINDS[kind].stage(run).num_gpus else "cpu")
         for clip in [int(number)] if number else range(total):
             start = time.monotonic()
             try:
-                done = work(make_clip(uri, asked, probe, clip, run), None, keep_none)
+                done = work(make_clip(uri, asked, probe, clip, run), None, discard_part)
             except MediaError:
                 traceback.print_exc()
                 code = EXIT_PARTIAL

@@ -1,7 +1,7 @@
-"""The demo's checkpoints: the real architectures at a tiny size, so that the real loading code runs with no download.
+"""Tiny random checkpoints of Qwen3-VL and WavLM for the demo, so that the real loading code runs without a download.
 
-They are random, so what they say of real people means nothing; on the generated corpus their states carry light and
-pitch. The frame encoder alone is trained, on crops of the corpus' training people (:mod:`affect.pipeline.demo_assets`).
+Predictions for real people with them have no meaning. On the generated corpus their states depend on light and pitch.
+Only the demo's frame encoder is trained, on crops of the corpus' training people (:mod:`affect.pipeline.demo_assets`).
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# The turns and placeholders of Qwen3-VL's own template, without tools and images.
+# Turns and placeholders of Qwen3-VL's chat template, without tools and images.
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
     "{% for part in message.content %}"
@@ -29,12 +29,12 @@ _CHAT_TEMPLATE = (
     "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-# At HF's initial scale (.02) a random model's states barely depend on its input.
+# Factor on random weights: at HF's initial scale (.02) the states hardly depend on the input.
 _QWEN_GAIN = 8.0
 
 
 def _byte_tokenizer() -> Any:  # noqa: ANN401 -- transformers' own class, imported late
-    """A byte-level tokenizer without merges: every byte is a token, no file needed."""
+    """Byte-level tokenizer without merges: every byte is a token, so no vocabulary file is needed."""
     from tokenizers import pre_tokenizers
     from transformers import Qwen2Tokenizer
 
@@ -48,10 +48,10 @@ def _byte_tokenizer() -> Any:  # noqa: ANN401 -- transformers' own class, import
 
 
 def make_qwen(folder: Path, *, width: int = 64, seed: int = 0) -> None:
-    """Write a random Qwen3-VL with its processor.
+    """Writes a random Qwen3-VL with its processor.
 
     Args:
-        folder: where to.
+        folder: folder of the checkpoint.
         width: D, width of the states.
         seed: seed of the weights.
     """
@@ -72,18 +72,18 @@ def make_qwen(folder: Path, *, width: int = 64, seed: int = 0) -> None:
 
 
 def qwen_config(text: Mapping[str, Any], vision: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- transformers' own class
-    """The settings of a Qwen3-VL of any size that reads the byte-level tokenizer's tokens.
+    """Configuration of a Qwen3-VL of any size for the tokens of the byte-level tokenizer.
 
     Args:
-        text: sizes of the language model, by the names of its settings.
-        vision: those of the picture's encoder.
+        text: settings of the language model, e.g. ``hidden_size``.
+        vision: settings of the vision encoder.
     """
     from transformers import Qwen3VLConfig
 
     tokenizer = _byte_tokenizer()
     token = {name: tokenizer.convert_tokens_to_ids(name) for name in _SPECIAL}
     half = text["head_dim"] // 2
-    sections = [half - 2 * (5 * half // 16), 5 * half // 16, 5 * half // 16]  # 24, 20, 20 where a head has 128
+    sections = [half - 2 * (5 * half // 16), 5 * half // 16, 5 * half // 16]  # 24, 20, 20 for a head dimension of 128
     rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": sections, "mrope_interleaved": True}
     fixed_text = {"max_position_embeddings": 8192, "pad_token_id": token["<|endoftext|>"], "rope_parameters": rope}
     fixed_vision = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}
@@ -99,7 +99,7 @@ def qwen_config(text: Mapping[str, Any], vision: Mapping[str, Any]) -> Any:  # n
 
 
 def save_qwen(model: Any, folder: Path) -> None:  # noqa: ANN401 -- transformers' own class
-    """Write a Qwen3-VL with a processor of the byte-level tokenizer."""
+    """Writes a Qwen3-VL with a processor that uses the byte-level tokenizer."""
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
     from transformers.utils.logging import disable_progress_bar
 
@@ -115,14 +115,14 @@ def save_qwen(model: Any, folder: Path) -> None:  # noqa: ANN401 -- transformers
 
 
 def make_wavlm(folder: Path, *, seed: int = 0) -> None:
-    """Write a tiny random WavLM that hears pitch and timbre, for the demo.
+    """Writes a tiny random WavLM, with its feature extractor, whose states depend on pitch and timbre.
 
-    On synthetic voices a ridge on its time-averaged states finds held-out log pitch with a CCC of .94 to .98 and
-    spectral tilt with .77 to .90 (three seeds); without the biases of the convolutions .83 to .96 and .68 to .77.
+    On synthetic voices, ridge regression on its time-averaged states predicts held-out log pitch with a CCC of .94 to
+    .98 and spectral tilt with .77 to .90 (three seeds); without the convolutions' biases .83 to .96 and .68 to .77.
     Larger random weights in the encoder do not help. A segment takes 10 ms on one core.
 
     Args:
-        folder: where the checkpoint goes, with the configuration of its feature extractor.
+        folder: folder of the checkpoint.
         seed: seed of the weights.
     """
     from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
@@ -141,7 +141,7 @@ def make_wavlm(folder: Path, *, seed: int = 0) -> None:
         num_conv_pos_embedding_groups=4,
         num_buckets=32,
         max_bucket_distance=64,
-        feat_extract_norm="layer",  # this and the next as in WavLM-Large
+        feat_extract_norm="layer",  # this and the next line as in WavLM-Large
         do_stable_layer_norm=True,
         layerdrop=0.0,
     )

@@ -1,1 +1,1 @@
-"""The corpus: videos, sound, labels, and a generated one with known answers."""
+"""The corpus: videos, sound, labels, hints, labelled pictures, and a generated corpus with known labels."""

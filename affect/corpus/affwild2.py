@@ -1,11 +1,11 @@
-"""Aff-Wild2's own layout: annotation files, splits, and which person of which video a track is.
+"""Label files in Aff-Wild2's layout: annotations, splits, and the video and person of each track.
 
     LABELS/Train_Set/<track>.txt        header "valence,arousal", row k (1-based) = frame k, "-5,-5" = not annotated
     LABELS/Validation_Set/<track>.txt
 
--5 becomes NaN at this door and appears nowhere inside the program.
+The value -5 is converted to NaN here and does not appear anywhere else.
 
-Source: the ABAW challenges' description of the valence-arousal track.
+Source: description of the valence-arousal track of the ABAW challenges; spec, section 1.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,32 +18,32 @@ from numpy import ndarray
 from affect.storage import files
 
 Split = Literal["train", "development", "held_out"]
-"""What a track is for: to learn from, to select on, or to judge what nothing was learned from or selected on."""
+"""Use of a track: training, selection of epochs and settings, or final evaluation only."""
 FOLDERS: dict[Split, str] = {"train": "Train_Set", "development": "Validation_Set"}
 HEADER = "valence,arousal"
 NOT_ANNOTATED = -5.0
 MAX_FAULTS = 20
-"""Faults of a label folder that are named."""
+"""Largest number of faults of a label folder in one message."""
 MAX_UNEVEN, MAX_UNEVEN_SHARE, MAX_UNEVEN_FACTOR = 100, 0.01, 1.5
-"""Rows that an annotation may have more or fewer than its video has frames, as a number, a share and a factor."""
+"""Tolerated difference between label rows and video frames: as a number, as a share, and as a factor."""
 
 Person = Literal["main", "left", "right"]
 _SIDES: tuple[Person, ...] = ("left", "right")
 
 
 class LabelError(ValueError):
-    """A label file that cannot be read as what it should be; the message names file, row and value."""
+    """An invalid label file; the message has the file, the row and the value."""
 
 
 def parse_annotation(text: str, name: str) -> Float[ndarray, "frames 2"]:
-    """Read one annotation file.
+    """Reads one annotation file.
 
     Args:
         text: content of the file.
-        name: its path, for messages.
+        name: path of the file, for messages.
 
     Returns:
-        Valence and arousal per frame in [-1, 1], NaN where a frame is not annotated.
+        Valence and arousal per frame in [-1, 1], NaN for frames without annotation.
 
     Raises:
         LabelError: wrong header, a row that is not two numbers, or a value outside [-1, 1] that is not -5.
@@ -52,7 +52,7 @@ def parse_annotation(text: str, name: str) -> Float[ndarray, "frames 2"]:
     if header.strip() != HEADER:
         raise LabelError(f'{name}: the first line is "{header[:60]}", it has to be "{HEADER}"')
     if not rows:
-        raise LabelError(f"{name}: it has a header and no rows, a row is a frame")
+        raise LabelError(f"{name}: it has a header and no rows; every frame needs a row")
     values = np.empty((len(rows), 2))
     for number, row in enumerate(rows, start=1):
         try:
@@ -70,10 +70,10 @@ def parse_annotation(text: str, name: str) -> Float[ndarray, "frames 2"]:
 
 
 def read_folder(uri: str) -> dict[str, Float[ndarray, "frames 2"]]:
-    """Annotations of every ``<track>.txt`` in a folder, by track name.
+    """Reads every ``<track>.txt`` in a folder; annotations by track name.
 
     Raises:
-        LabelError: there is no such file, or some cannot be read, each of which is named.
+        LabelError: there is no such file, or some are invalid; the message lists them.
     """
     found, faults = _read_folder(uri)
     _check_faults(faults)
@@ -81,7 +81,7 @@ def read_folder(uri: str) -> dict[str, Float[ndarray, "frames 2"]]:
 
 
 def _read_folder(uri: str) -> tuple[dict[str, Float[ndarray, "frames 2"]], list[str]]:
-    """Annotations that can be read, and what is wrong with the others."""
+    """Annotations of the valid files, and the faults of the others."""
     names = [name for name, _, _ in files.walk(uri) if name.endswith(".txt") and "/" not in name and name[0] != "."]
     if not names:
         return {}, [f"{uri}: no such folder, or no <track>.txt annotation in it; give one with --labels"]
@@ -104,16 +104,16 @@ def _check_faults(faults: Sequence[str]) -> None:
 
 
 def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]]]:
-    """Annotations of the training and the development tracks.
+    """Reads the annotations of the training and the development tracks.
 
     Raises:
-        LabelError: a split is missing or unreadable, or a track stands in both.
+        LabelError: a split is missing or invalid, or a track is in both.
     """
     if not files.exists(files.join(labels, FOLDERS["development"])):
         raise LabelError(
             f"{labels}: no such folder, or no {FOLDERS['development']} in it to select epochs on: put the labels of "
-            "some people there, or let folds of the training videos do it: train.py --cross-validate 5, or as many as "
-            "there are videos, which leaves one out at a time"
+            "some people there, or cross-validate on the training videos: train.py --cross-validate 5, or the number "
+            "of videos to leave one out at a time"
         )
     read = {split: _read_folder(files.join(labels, folder)) for split, folder in FOLDERS.items()}
     splits = {split: found for split, (found, _) in read.items()}
@@ -124,63 +124,69 @@ def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]
 
 
 def read_training(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]]]:
-    """Annotations of a folder without a development set: those of ``Train_Set``, or of the folder itself.
+    """Reads the annotations of a folder without a development set, from ``Train_Set`` or the folder itself.
 
     Raises:
-        LabelError: there is none, or one that cannot be read.
+        LabelError: there are no annotations, or some are invalid.
     """
-    own = files.join(labels, FOLDERS["train"])
-    return {"train": read_folder(own if files.exists(own) else labels)}
+    subfolder = files.join(labels, FOLDERS["train"])
+    return {"train": read_folder(subfolder if files.exists(subfolder) else labels)}
 
 
 def annotated_tracks(labels: str) -> list[str]:
-    """Names of all annotated tracks of a folder, with a development set or without.
+    """Names of all annotated tracks of a folder, with or without a development set.
 
     Raises:
-        LabelError: there is none, or one that cannot be read.
+        LabelError: there are no annotations, or some are invalid.
     """
     whole = files.exists(files.join(labels, FOLDERS["development"]))
     return track_names(read_splits(labels) if whole else read_training(labels))
 
 
 def check_length(name: str, num_rows: int, num_frames: int, duration_s: float) -> str:
-    """See that annotation and video belong together: the real corpus has 2 rows more to 49 fewer than frames.
+    """Checks that a track has about as many label rows as frames; in Aff-Wild2, rows minus frames is +2 to -49.
 
     Args:
-        name: of the track.
+        name: name of the track.
         num_rows: rows of its annotation.
         num_frames: frames of its video.
-        duration_s: length of its video.
+        duration_s: length of its video in seconds.
 
     Returns:
-        A warning if they differ by more than 1 % or 100; nothing otherwise.
+        A warning if they differ by more than 1 % or by more than 100 rows; empty otherwise.
 
     Raises:
-        LabelError: they differ by more than both, or one is half as many again as the other.
+        LabelError: they differ by more than 1 % and by more than 100 rows, or by a factor of 1.5 or more.
     """
-    more = abs(num_rows - num_frames)
-    if more <= min(MAX_UNEVEN, MAX_UNEVEN_SHARE * num_frames):
+    difference = abs(num_rows - num_frames)
+    if difference <= min(MAX_UNEVEN, MAX_UNEVEN_SHARE * num_frames):
         return ""
-    said = f"track {name}: {num_rows:,} label rows, but its video has {num_frames:,} frames"
+    message = f"track {name}: {num_rows:,} label rows, but its video has {num_frames:,} frames"
     factor = max(num_rows, num_frames) / max(1, min(num_rows, num_frames))
-    if factor < MAX_UNEVEN_FACTOR and more <= max(MAX_UNEVEN, MAX_UNEVEN_SHARE * num_frames):
-        return said
+    if factor < MAX_UNEVEN_FACTOR and difference <= max(MAX_UNEVEN, MAX_UNEVEN_SHARE * num_frames):
+        return message
     rate = num_rows / duration_s
     if factor >= MAX_UNEVEN_FACTOR:
-        said += f", as many rows as seconds x {rate:.3g}: are these {rate:.3g} ratings a second, not one a frame?"
-    raise LabelError(f"{said}; an annotation has a row for every frame")
+        message += f", as many rows as seconds x {rate:.3g}: are these {rate:.3g} ratings a second, not one a frame?"
+    raise LabelError(f"{message}; an annotation needs one row per frame")
 
 
 def track_names(splits: Mapping[Split, Mapping[str, ndarray]]) -> list[str]:
-    """Names of all annotated tracks, from :func:`read_splits`."""
+    """Names of all annotated tracks of the splits from :func:`read_splits`."""
     return [name for split in splits.values() for name in split]
 
 
 def video_of(track: str, videos: Collection[str]) -> str:
-    """The video of a track: of the same name if there is one, else of the name without ``_left`` / ``_right``.
+    """Video of a track: the one with the track's name, else with the name without ``_left`` or ``_right``.
+
+    Args:
+        track: name of the track.
+        videos: stems of all videos.
 
     Raises:
-        LabelError: there is neither.
+        LabelError: there is no such video.
+
+    Source: spec, section 1.
     """
     if track in videos:
         return track
@@ -191,16 +197,18 @@ def video_of(track: str, videos: Collection[str]) -> str:
 
 
 def person_of(track: str, video: str, tracks: Iterable[str], videos: Collection[str]) -> Person:
-    """Which person of its video a track is.
+    """Person of its video that a track shows.
 
-    ``_left`` and ``_right`` say so; a bare name with such a sibling is the other one; a bare name without is the main
-    person.
+    A name that ends in ``_left`` or ``_right`` is that person. A bare name is the other person if the video has one
+    such track, and the main person otherwise.
 
     Args:
         track: name of the track.
-        video: its video, from :func:`video_of`.
+        video: video of the track, from :func:`video_of`.
         tracks: names of all known tracks.
-        videos: stems of all videos; a name that has a video of its own is no side of another's.
+        videos: stems of all videos; a track with a video of the same name is not a side of another video.
+
+    Source: spec, section 3, item 1.
     """
     for side in _SIDES:
         if track == f"{video}_{side}":

@@ -1,4 +1,4 @@
-"""Sound of a time range of a video, mono, resampled, on the video's own time axis."""
+"""Decodes the sound of a time range of a video: mono, resampled, on the time axis of the video's frames."""
 
 import math
 from collections.abc import Iterator
@@ -14,45 +14,47 @@ from numpy import ndarray
 
 from affect.corpus.video import MediaError, Probe, open_media, packets
 
-# Codecs with overlapping blocks (AAC, MP3) need what precedes a seek point to decode it exactly.
+# Codecs with overlapping blocks (AAC, MP3) need the packets before a seek point to decode it exactly.
 _LEAD_IN_S = 1.0
-# Longer than the resampler's filter, so that a range sounds as it does within the whole.
+# Longer than the resampler's filter, so that a range has the same samples as within the whole sound.
 _MARGIN_S = 0.1
-# Matroska and FLV round timestamps to milliseconds: a frame this near the end of the one before follows on from it.
+# Matroska and FLV round timestamps to milliseconds: a smaller distance between two audio frames is no gap.
 _JITTER_S = 0.01
 MAX_RATE_HZ = 768_000
-"""Most samples a second that are believed."""
+"""Highest accepted sampling rate; a higher one is a damaged header."""
 
 
 class Sound(NamedTuple):
-    """What a range sounds like.
+    """Sound of a time range.
 
     Args:
-        wave: samples, the channels averaged; silence where the stream has nothing.
-        broken: packets of the range that cannot be decoded.
-        heard: whether anything of the range was decoded.
+        wave: samples, mean of the channels; zeros where the stream has no sound.
+        broken: number of packets of the range that cannot be decoded.
+        decoded: whether any sample of the range was decoded.
     """
 
     wave: Int16[ndarray, " samples"]
     broken: int
-    heard: bool
+    decoded: bool
 
 
 def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 16_000) -> Sound:
-    """Decode ``[start_s, end_s)``, seconds from the video's first frame.
+    """Decodes ``[start_s, end_s)``, seconds from the video's first frame.
 
     Args:
-        uri: the video.
-        info: its probe.
-        start_s: from the first frame's presentation time.
-        end_s: end of the range.
+        uri: path or URI of the video.
+        info: the video's probe.
+        start_s: start of the range in seconds from the first frame's presentation time.
+        end_s: end of the range, exclusive.
         rate_hz: samples per second of the result.
 
     Returns:
-        ``round((end_s - start_s) * rate_hz)`` samples, and how much of them is lost.
+        ``round((end_s - start_s) * rate_hz)`` samples, and the number of undecodable packets.
 
     Raises:
         MediaError: there is no audio stream, or it cannot be decoded.
+
+    Source: spec, section 5, item 1.
     """
     if not info.has_audio:
         raise MediaError("it has no audio stream")
@@ -65,33 +67,33 @@ def decode(uri: str, info: Probe, start_s: float, end_s: float, rate_hz: int = 1
         if rate_in > MAX_RATE_HZ:
             raise MediaError(f"its audio has {rate_in:,} samples a second, more than {MAX_RATE_HZ:,}")
         if start_s > _LEAD_IN_S:
-            with suppress(av.error.FFmpegError):  # it cannot be sought in: it is read from its start
+            with suppress(av.error.FFmpegError):  # not seekable: it is read from its start
                 container.seek(int((begin_s - _LEAD_IN_S) / float(cast(Any, stream.time_base))), stream=stream)
-        step = rate_in // math.gcd(rate_in, rate_hz)  # both rates have a sample at every multiple of it
+        step = rate_in // math.gcd(rate_in, rate_hz)  # input samples after which both rates share a sample time
         origin = math.floor((begin_s - _MARGIN_S) * rate_in / step) * step
         source = np.zeros(math.ceil((finish_s + _MARGIN_S) * rate_in) - origin, dtype=np.int16)
         broken: list[float] = []
         runs = _runs(_mono(container, rate_in, broken), rate_in, finish_s + _MARGIN_S)
         if not runs and start_s == 0:
             raise MediaError("its audio cannot be decoded")
-    heard = False
+    decoded = False
     for at_s, samples in runs:
         at = round(at_s * rate_in) - origin
         first, last = max(0, at), min(len(source), at + len(samples))
         if first < last:
             source[first:last] = samples[first - at : last - at]
-            heard = True
+            decoded = True
     wave = np.zeros(round((end_s - start_s) * rate_hz), dtype=np.int16)
     skipped = round(begin_s * rate_hz) - origin * rate_hz // rate_in
     resampled = _resample(source, rate_in, rate_hz)[skipped : skipped + len(wave)]
     wave[: len(resampled)] = resampled
-    return Sound(wave, sum(begin_s <= at_s < finish_s for at_s in broken), heard)
+    return Sound(wave, sum(begin_s <= at_s < finish_s for at_s in broken), decoded)
 
 
 def _runs(
     pieces: Iterator[tuple[float, Int16[ndarray, " _"]]], rate_hz: int, finish_s: float
 ) -> list[tuple[float, Int16[ndarray, " _"]]]:
-    """Unbroken stretches of sound, each at the time that the median of its frames' timestamps says."""
+    """Joins audio frames without a gap to runs; a run's start is the median of the starts that its timestamps imply."""
     runs: list[tuple[list[float], list[ndarray]]] = []
     length, expected_s = 0, -math.inf
     for stamp_s, samples in pieces:
@@ -111,13 +113,14 @@ def _runs(
 def _mono(
     container: InputContainer, rate_hz: int, broken: list[float]
 ) -> Iterator[tuple[float, Int16[ndarray, " samples"]]]:
-    """Time and samples of each audio frame, channels averaged; of a packet whose data are broken its time is kept."""
-    end_s, of, to_mono = 0.0, None, None
+    """Time and mono samples of each audio frame; the times of undecodable packets are appended to ``broken``."""
+    end_s, source_format, to_mono = 0.0, None, None
     for packet in packets(container, container.streams.audio[0]):
         try:
             for frame in cast(Any, packet.decode()):
-                if of != (frame.format.name, frame.layout.name, frame.sample_rate):  # they may change in mid-stream
-                    of = frame.format.name, frame.layout.name, frame.sample_rate
+                found = frame.format.name, frame.layout.name, frame.sample_rate
+                if source_format != found:  # it may change within a stream
+                    source_format = found
                     to_mono = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
                 for piece in cast(Any, to_mono).resample(frame):
                     start_s = end_s if piece.pts is None else piece.pts * float(cast(Any, piece.time_base))

@@ -1,11 +1,11 @@
-"""Generated demo corpus: talking faces whose valence and arousal are known, in Aff-Wild2's layout.
+"""Generated demo corpus: talking faces with known valence and arousal, in Aff-Wild2's layout.
 
-One photograph is warped frame by frame from smooth valence and arousal curves; light and synthetic voice follow them:
+Each frame is one photograph warped by smooth valence and arousal curves; light and synthetic voice follow the curves:
 
     valence   mouth corners and brows      warm or cool light      timbre
     arousal   eyes and head motion         brightness              pitch
 
-People differ in geometry, colour, background and voice, so that what is learned on some has to carry over to others.
+People differ in geometry, colour, background and voice, so that models have to generalise to new people.
 """
 
 import json
@@ -29,7 +29,7 @@ Split = Literal["train", "development", "held_out"]
 Size = Literal["demo", "micro"]
 OnVideo = Callable[[int, int], None]
 
-CURVE_RATE = 100  # samples a second of the valence, arousal and jaw curves
+CURVE_RATE = 100  # samples per second of the valence, arousal and jaw curves
 NOT_ANNOTATED = "-5,-5"
 HEADER = "valence,arousal"
 LABEL_FOLDERS: dict[Split, str] = {
@@ -41,7 +41,7 @@ LABEL_FOLDERS: dict[Split, str] = {
 
 @dataclass(frozen=True)
 class Person:
-    """One person in one video: a track."""
+    """One person in one video: a track. ``speaks`` says whether the person has the video's voice."""
 
     track: str
     seed: tuple[int, ...]
@@ -50,7 +50,7 @@ class Person:
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """Everything that decides a video's files: length in seconds, frames a second (the mean, at a variable rate)."""
+    """Everything that decides a video's files. ``fps`` is the mean of a variable rate."""
 
     name: str
     split: Split
@@ -64,7 +64,7 @@ class VideoSpec:
 
 @dataclass(frozen=True)
 class Performance:
-    """A person's curves over the video, CURVE_RATE samples a second: valence and arousal in [-1, 1], jaw in [0, 1]."""
+    """Curves of a person, CURVE_RATE samples per second: valence and arousal in [-1, 1], jaw opening in [0, 1]."""
 
     valence: Array
     arousal: Array
@@ -77,16 +77,16 @@ class Performance:
 
 
 def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
-    """The videos of a corpus.
+    """Specifies the videos of a corpus.
 
     Args:
         size: "demo" is 18 people (10 train, 3 development, 5 held out) in 17 videos of 14 to 16 s at 15 fps: one
             train video holds two people of whom one speaks, one has no audio, one has a variable frame rate.
-            "micro" is one person a split, 5 s at 10 fps.
-        seed: everything random follows from it.
+            "micro" is one person per split, 5 s at 10 fps.
+        seed: seed of all random choices.
 
     Returns:
-        Specs in the order train, development, held out; each can be written on its own by `write_video`.
+        Specs in the order train, development, held out, for :func:`write_video`.
     """
     counts: dict[Split, int] = (
         {"train": 9, "development": 3, "held_out": 5}
@@ -110,7 +110,7 @@ def video_specs(size: Size, seed: int = 0) -> list[VideoSpec]:
 
 
 def expression_of(valence: float, arousal: float) -> str:
-    """The expression that the demo calls a valence and arousal by, one of :data:`affect.settings.names.EXPRESSIONS`."""
+    """Expression label of a valence and arousal in the demo, one of :data:`affect.settings.names.EXPRESSIONS`."""
     if valence > 0.3:
         return "happiness"
     if valence < -0.3:
@@ -119,25 +119,25 @@ def expression_of(valence: float, arousal: float) -> str:
 
 
 def _silent(done: int, total: int) -> None:
-    """Say nothing."""
+    """Reports no progress."""
 
 
 def make_corpus(
     folder: Path, size: Size, *, seed: int = 0, mapper: Callable[..., Iterable[int]] = map, on_video: OnVideo = _silent
 ) -> None:
-    """Write the demo corpus; return at once if it is there already.
+    """Writes the demo corpus, unless the folder holds it already.
 
     Args:
-        folder: gets `videos`, `labels`, `held_out` and, last, `corpus.json`.
-        size: see `video_specs`.
+        folder: folder for `videos`, `labels`, `held_out` and, written last, `corpus.json`.
+        size: see :func:`video_specs`.
         seed: the same seed gives the same bytes on the same machine.
-        mapper: applies :func:`write_video` to the videos, in order; one that does it in parallel is faster.
-        on_video: called with (videos written, videos in all) after each video.
+        mapper: applies :func:`write_video` to the videos and keeps their order; may run in parallel.
+        on_video: called with the numbers of written and of all videos after each video.
 
     Raises:
         ValueError: the folder holds a corpus of another size, seed or generator version.
 
-    Source: the layout of the ABAW challenges, as in :mod:`affect.corpus.affwild2`.
+    Source: layout of the ABAW challenges, see :mod:`affect.corpus.affwild2`; spec, section 1.
     """
     marker = folder / "corpus.json"
     content = json.dumps({"size": size, "seed": seed, "generator_version": GENERATOR_VERSION}) + "\n"
@@ -159,11 +159,11 @@ def make_corpus(
 
 
 def write_video(spec: VideoSpec, folder: Path) -> int:
-    """Write one video and the label file of each of its tracks.
+    """Writes one video and the label file of each of its tracks.
 
     Args:
         spec: the video.
-        folder: the corpus's folder.
+        folder: folder of the corpus.
 
     Returns:
         Number of frames, which is the number of rows of each label file.
@@ -193,7 +193,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 
 def _frame_ticks(rng: np.random.Generator, spec: VideoSpec) -> NDArray[np.int64]:
-    """Presentation time of each frame in ticks; at a variable rate an interval lasts .5 to 2 mean ones."""
+    """Presentation time of each frame in ticks; at a variable rate an interval is .5 to 2 times the mean."""
     count = round(spec.seconds * spec.fps)
     if not spec.variable_rate:
         return np.arange(count) * (TICKS // spec.fps)
@@ -204,28 +204,28 @@ def _frame_ticks(rng: np.random.Generator, spec: VideoSpec) -> NDArray[np.int64]
 
 
 def _affect_curve(rng: np.random.Generator, count: int) -> Array:
-    """Band-limited random walk (time scale 3 to 6 s) stretched to a range of its own within [-.85, .85]."""
+    """Smooth random curve (time scale 3 to 6 s), scaled to a random range within [-.85, .85]."""
     noise = ndimage.gaussian_filter1d(rng.normal(size=count), 0.9 * CURVE_RATE)
     unit = (noise - noise.min()) / np.ptp(noise)
     return rng.uniform(-0.85, -0.6) * (1 - unit) + rng.uniform(0.6, 0.85) * unit
 
 
 def _speech_rhythm(rng: np.random.Generator, count: int) -> Array:
-    """Syllable envelope in [0, 1]: phrases of 2.5 to 5 s, 3 to 5 syllables a second, pauses of .5 to 1.2 s at 0.
+    """Syllable envelope in [0, 1]: phrases of 2.5 to 5 s, 3 to 5 syllables per second, pauses of .5 to 1.2 s at 0.
 
-    One pause is about half of what the video has beyond 5 s longer, so that the mouth filter has something to reject.
+    One pause is longer, by about half of the video's length beyond 5 s, so that the mouth filter rejects some segments.
     """
     times, envelope, start = np.arange(count) / CURVE_RATE, np.zeros(count), rng.uniform(0.1, 0.5)
-    listens = rng.uniform(0.45, 0.55) * max(times[-1] - 5.0, 0.0)
-    listens_from = rng.uniform(0.0, times[-1] - listens)
+    long_pause = rng.uniform(0.45, 0.55) * max(times[-1] - 5.0, 0.0)
+    long_pause_from = rng.uniform(0.0, times[-1] - long_pause)
     while start < times[-1]:
         end, rate = start + rng.uniform(2.5, 5.0), rng.uniform(3.0, 5.0)
         phase = np.clip((times - start) * rate, 0.0, np.floor((end - start) * rate))  # whole syllables
         loudness = rng.uniform(0.7, 1.0, 32)[np.minimum(phase.astype(int), 31)]
         envelope += loudness * np.sin(np.pi * phase) ** 2
         start = end + rng.uniform(0.5, 1.2)
-        if end > listens_from:
-            start, listens = start + listens, 0.0
+        if end > long_pause_from:
+            start, long_pause = start + long_pause, 0.0
     return envelope
 
 
@@ -239,7 +239,7 @@ def _perform(person: Person, seconds: float) -> Performance:
 def _voice(rng: np.random.Generator, performance: Performance, seconds: float) -> Array:
     """Harmonic voice in [-1, 1] at SAMPLE_RATE: pitch 160 Hz * 1.65^arousal, spectral tilt and formant from valence.
 
-    The harmonics are scaled to unit power, so that loudness carries the syllables and nothing else.
+    The harmonics are scaled to unit power, so that loudness depends on the syllables only.
     """
     valence, jaw = performance.valence, performance.jaw
     pitch = 160.0 * 1.65**performance.arousal * rng.uniform(0.96, 1.04)
@@ -259,7 +259,7 @@ def _voice(rng: np.random.Generator, performance: Performance, seconds: float) -
 
 
 def _pictures(spec: VideoSpec, states: list[Array], times: Array) -> Iterator[NDArray[np.uint8]]:
-    """Frames (HEIGHT, width, 3): people side by side; the light follows the mean of their valence and arousal."""
+    """Frames (HEIGHT, width, 3) with people side by side; the light follows the people's mean valence and arousal."""
     width = WIDTH if len(states) == 1 else PAIR_WIDTH
     rngs = [np.random.default_rng((*person.seed, 1)) for person in spec.people]
     puppets = [Puppet(rng, width) for rng in rngs]

@@ -1,4 +1,4 @@
-"""Pictures and sound to an MP4."""
+"""Encodes pictures and sound as an MP4."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -12,9 +12,9 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 TICKS = 600
-"""Video time base, ticks a second: a frame at 10, 15, 24, 25 or 30 fps lasts a whole number of them."""
+"""Video time base in ticks per second: a frame at 10, 15, 24, 25 or 30 fps lasts a whole number of ticks."""
 SAMPLE_RATE = 16_000
-"""Samples a second of the sound."""
+"""Sampling rate of the sound in Hz."""
 
 
 def write_film(
@@ -27,16 +27,16 @@ def write_film(
     note: str = "",
     quality: int = 20,
 ) -> None:
-    """Encode H.264 and AAC: one thread and bit-exact flags, so that the bytes depend on the content alone.
+    """Encodes H.264 and AAC with one thread and bit-exact flags, so that equal content gives equal bytes.
 
     Args:
-        path: of the MP4; it appears when it is complete.
-        pictures: RGB, of one even size, one per tick.
-        ticks: presentation time of each picture.
-        voice: sound in [-1, 1] in pieces, or None for a silent film.
-        fps: frames a second that the encoder plans for.
-        note: kept in the file, see :func:`note_of`.
-        quality: H.264's constant rate factor: 20 looks like the original, 28 is a third of its size.
+        path: path of the MP4, which is present only when it is complete.
+        pictures: RGB pictures of one even size, one per entry of ``ticks``.
+        ticks: presentation time of each picture, in 1/TICKS s.
+        voice: pieces of the sound, in [-1, 1] at SAMPLE_RATE, or None for a film without sound.
+        fps: nominal frames per second for the encoder.
+        note: comment in the file's metadata, see :func:`read_note`.
+        quality: H.264's constant rate factor: 20 is visually lossless, 28 gives a third of that size.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
@@ -53,7 +53,7 @@ def write_film(
         audio = None if voice is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=64_000)
         for tick, picture in zip(ticks, chain([first], pictures), strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(format="yuv420p")  # left to the encoder, the bytes differed between runs
+            frame = frame.reformat(format="yuv420p")  # converted by the encoder, the bytes differed between runs
             frame.pts, frame.time_base = int(tick), Fraction(1, TICKS)
             container.mux(video.encode(frame))
         container.mux(video.encode())
@@ -68,8 +68,8 @@ def write_film(
     temporary.replace(path)
 
 
-def note_of(path: Path) -> str:
-    """The note that a film was written with; empty if it has none or is no film."""
+def read_note(path: Path) -> str:
+    """Note in a film's metadata; empty if the film has none or cannot be read."""
     try:
         with av.open(path) as container:
             return container.metadata.get("comment", "")

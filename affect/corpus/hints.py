@@ -1,6 +1,6 @@
-"""Hints of who is who: points on people, given by someone who looked, where looks and places do not tell.
+"""Hints: points given by hand that say which face belongs to which track, for videos where appearance is not enough.
 
-Read line by line, not by pyarrow.csv: its errors name no line.
+Files are read line by line and not by pyarrow.csv, whose errors have no line numbers.
 """
 
 import csv
@@ -12,26 +12,26 @@ from affect.storage import files
 HEADER = ["track", "frame", "x", "y"]
 
 Points = Sequence[tuple[int, float, float]]
-"""Frame from 0, and x and y as shares of the picture's width and height."""
+"""Points ``(frame, x, y)``: frame from 0, x and y as shares of the picture's width and height."""
 
 
 def parse(text: str, name: str) -> Mapping[str, Points]:
-    """Read a hint file: a header ``track,frame,x,y``, then one point a line.
+    """Parses a hint file: the header ``track,frame,x,y``, then one point per line.
 
-    A track's points lie on the person that it means; one is enough, more outvote a wrong one.
+    The points of a track lie on the person of that track. One point is enough; among several, the majority decides.
 
     Args:
-        text: content.
-        name: of the file, for errors.
+        text: content of the file.
+        name: path of the file, for messages.
 
     Returns:
         Points by track.
 
     Raises:
-        ValueError: names the line that is no point.
+        ValueError: the header or a line is wrong; the message has the line.
     """
     try:
-        lines = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"))))  # the mark that Excel begins a file with
+        lines = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"))))  # byte order mark, which Excel writes
     except csv.Error as error:
         raise ValueError(f"{name} is no CSV: {error}") from None
     if not lines or [cell.strip() for cell in lines[0]] != HEADER:
@@ -48,15 +48,15 @@ def parse(text: str, name: str) -> Mapping[str, Points]:
         if point[0] < 0 or not (0 <= point[1] <= 1 and 0 <= point[2] <= 1):
             raise ValueError(f"{name} line {number}: frames count from 0, x and y are shares in [0, 1]")
         if not track:
-            raise ValueError(f"{name} line {number}: its track has no name")
+            raise ValueError(f"{name} line {number}: the track's name is empty")
         points.setdefault(track, []).append(point)
     return points
 
 
 def read(uri: str | None) -> Mapping[str, Points]:
-    """Read a hint file, if one is named.
+    """Reads a hint file; without a path there are no points.
 
     Raises:
-        ValueError: it is no text, or names no points.
+        ValueError: the file is not text, or a line is wrong.
     """
     return parse(files.read_text(uri), uri) if uri else {}

@@ -1,14 +1,14 @@
-"""Labelled face pictures: manifests, and one picture at a time.
+"""Labelled face pictures for training the frame encoder: reads manifests and single pictures.
 
 A manifest is a CSV or Parquet file with a row per picture:
 
     path          relative to the manifest, absolute, or a URI
-    dataset       where it is from
-    expression    optional: one of affect.settings.names.EXPRESSIONS, or nothing
-    valence       optional: in [-1, 1], or nothing; -5 is nothing too
-    arousal       optional: the same
-    box           optional: "left top right bottom" of the face in pixels (Parquet: or a list), or nothing for the whole
-    person        optional: who it is; pictures of one person are not independent
+    dataset       name of the data set
+    expression    optional: one of affect.settings.names.EXPRESSIONS, or empty
+    valence       optional: in [-1, 1]; empty or -5 for no annotation
+    arousal       optional: in [-1, 1]; empty or -5 for no annotation
+    box           optional: "left top right bottom" of the face in pixels (Parquet: or a list), or empty
+    person        optional: name of the person; splits keep the pictures of one person together
 """
 
 import errno
@@ -29,28 +29,29 @@ from affect.settings.names import EXPRESSIONS
 from affect.storage import files
 
 MAX_IMAGES = 1024
-"""Pictures of one item at most, so that workers can share out those of a dataset without persons."""
+"""Most pictures of one item, so that the pictures of a data set without persons can be divided among workers."""
 NOT_ANNOTATED = -5.0
-NO_SUCH_PICTURE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+MISSING_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""System errors of a wrong path; others are errors of the disk or the network."""
 TEXTS = ("path", "dataset", "expression", "box", "person")
 DIMENSIONS = ("valence", "arousal")
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used: which, and why."""
+    """A picture that cannot be used; the message has its path and the reason."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled pictures of one person, or of a dataset without persons.
+    """Labelled pictures of one person, or of a data set without persons.
 
     Args:
-        name: dataset and person.
-        dataset: where they are from.
-        uris: of the pictures.
-        box: left, top, right, bottom in pixels, NaN for the whole picture.
-        expression: index into :data:`affect.settings.names.EXPRESSIONS`, -1 without one.
-        gold: valence and arousal, NaN without them.
+        name: data set and person.
+        dataset: name of the data set.
+        uris: paths or URIs of the pictures.
+        box: left, top, right, bottom of the face in pixels, NaN for the whole picture.
+        expression: index into :data:`affect.settings.names.EXPRESSIONS`, -1 for no annotation.
+        gold: valence and arousal in [-1, 1], NaN for no annotation.
     """
 
     name: str
@@ -62,31 +63,31 @@ class Images:
 
     @property
     def targets(self) -> Float[ndarray, "images 3"]:
-        """Valence, arousal and the expression's index, NaN for what a picture is not labelled with."""
+        """Valence, arousal and the expression's index, NaN for missing labels."""
         expression = np.where(self.expression < 0, np.nan, self.expression)
         return np.concatenate([self.gold, expression[:, None]], axis=1)
 
     def cut(self, start: int, end: int) -> "Images":
-        """Pictures ``[start, end)``."""
+        """The pictures ``[start, end)``."""
         return self.keep(np.arange(start, end))
 
     def keep(self, part: Shaped[ndarray, " kept"]) -> "Images":
-        """Some of the pictures, by number or by a mask."""
+        """Selects pictures by numbers or by a mask."""
         uris = [self.uris[i] for i in np.arange(len(self.uris))[part]]
         return Images(self.name, self.dataset, uris, self.box[part], self.expression[part], self.gold[part])
 
 
 def read_manifest(uri: str) -> list[Images]:
-    """Read a manifest, grouped by dataset and person.
+    """Reads a manifest, grouped by data set and person.
 
     Args:
-        uri: ``.csv`` or ``.parquet``.
+        uri: path or URI that ends in ``.csv`` or ``.parquet``.
 
     Raises:
-        ValueError: a column is missing or unknown, or a row's label is impossible; names the row.
+        ValueError: a column is missing or unknown, or a row has a wrong label; the message has the row.
     """
     content = io.BytesIO(files.read(uri))
-    convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string()))  # "NA" may be somebody's name
+    convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string()))  # "NA" may be a person's name
     try:
         table = (
             pyarrow.parquet.read_table(content)
@@ -97,11 +98,9 @@ def read_manifest(uri: str) -> list[Images]:
         raise ValueError(f"{uri} is no manifest: {error}") from error
     known = {*TEXTS, *DIMENSIONS}
     if twice := {name for name in table.column_names if table.column_names.count(name) > 1}:
-        raise ValueError(f"{uri}: column {', '.join(sorted(twice))} is there twice")
+        raise ValueError(f"{uri}: column {', '.join(sorted(twice))} appears twice")
     if wrong := ({"path", "dataset"} - set(table.column_names)) | (set(table.column_names) - known):
-        raise ValueError(
-            f"{uri}: columns have to be path, dataset and some of {sorted(known)}; look at {sorted(wrong)}"
-        )
+        raise ValueError(f"{uri}: columns have to be path, dataset and any of {sorted(known)}; look at {sorted(wrong)}")
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for number, row in enumerate(table.to_pylist(), start=1):
         try:
@@ -138,24 +137,24 @@ def _parse(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _affect(values: list[Any]) -> list[float]:
-    """Valence and arousal, both or neither."""
-    given = [np.nan if value is None else float(value) for value in values]
-    if NOT_ANNOTATED in given or np.isnan(given).all():
+    """Valence and arousal of a row, NaN for no annotation."""
+    annotation = [np.nan if value is None else float(value) for value in values]
+    if NOT_ANNOTATED in annotation or np.isnan(annotation).all():
         return [np.nan, np.nan]
-    if np.isnan(given).any():
-        raise ValueError(f"valence {given[0]} and arousal {given[1]}: one without the other")
-    if not all(-1 <= value <= 1 for value in given):
-        raise ValueError(f"valence {given[0]} and arousal {given[1]} have to be in [-1, 1]")
-    return given
+    if np.isnan(annotation).any():
+        raise ValueError(f"valence {annotation[0]} and arousal {annotation[1]}: one without the other")
+    if not all(-1 <= value <= 1 for value in annotation):
+        raise ValueError(f"valence {annotation[0]} and arousal {annotation[1]} have to be in [-1, 1]")
+    return annotation
 
 
-def _box(given: Any) -> list[float]:  # noqa: ANN401 -- text, or a list in Parquet
-    """Left, top, right, bottom in pixels; NaN for the whole picture."""
-    sides = [float(side) for side in (given.split() if isinstance(given, str) else given)]
+def _box(box: Any) -> list[float]:  # noqa: ANN401 -- text, or a list in Parquet
+    """Left, top, right, bottom of the face in pixels; NaN for the whole picture."""
+    sides = [float(side) for side in (box.split() if isinstance(box, str) else box)]
     if not sides:
         return [np.nan] * 4
     if len(sides) != 4 or not np.isfinite(sides).all() or sides[2] <= sides[0] or sides[3] <= sides[1]:
-        raise ValueError(f"box {given!r} is no left, top, right, bottom")
+        raise ValueError(f"box {box!r} is no left, top, right, bottom")
     return sides
 
 
@@ -173,10 +172,10 @@ def _group(name: str, dataset: str, rows: list[dict[str, Any]], folder: str) -> 
 
 
 def read_image(uri: str) -> UInt8[ndarray, "H W 3"]:
-    """Read a picture as RGB, upright; 16 bits are cut to 8.
+    """Reads a picture as upright RGB; 16-bit values are reduced to 8 bits.
 
     Raises:
-        ImageError: it is missing or no picture.
+        ImageError: the file is missing or is not a picture.
         OSError: the disk or the network fails.
     """
     try:
@@ -190,6 +189,6 @@ def read_image(uri: str) -> UInt8[ndarray, "H W 3"]:
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise ImageError(f"{uri}: {error}") from error
     except OSError as error:
-        if error.errno in (None, *NO_SUCH_PICTURE):
+        if error.errno in (None, *MISSING_ERRNOS):
             raise ImageError(f"{uri}: {error.strerror or error}") from error
         raise

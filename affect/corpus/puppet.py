@@ -1,4 +1,4 @@
-"""The demo's talking head: one photograph, warped by valence, arousal and speech, dressed as different people."""
+"""The demo's talking heads: one photograph, warped by valence, arousal and speech, in different shapes and colours."""
 
 from functools import lru_cache
 
@@ -11,21 +11,21 @@ from torch.nn import functional
 
 Array = NDArray[np.floating]
 
-HEIGHT, WIDTH, PAIR_WIDTH = 320, 320, 240  # pixels of one person's picture; two of PAIR_WIDTH stand side by side
+HEIGHT, WIDTH, PAIR_WIDTH = 320, 320, 240  # pixels of one person's picture; two of PAIR_WIDTH are put side by side
 PHOTO_SIZE = 512
-# The photograph's face, (x, y) in pixels, measured once with MediaPipe's face landmarker.
+# Points of the face in the photograph, (x, y) in pixels, measured once with MediaPipe's face landmarker.
 FACE = (225.0, 118.0)
 EYES = ((204.0, 101.5), (246.0, 103.5))
 BROWS = ((216.3, 94.5), (234.4, 95.0))  # inner ends
 MOUTH, MOUTH_HALF_WIDTH = (223.4, 144.0), 21.0
 LOWER_LIP_Y, CHIN_Y, NECK = 149.2, 177.4, (223.0, 185.0)
 MOUTH_INSIDE = (0.23, 0.09, 0.09)  # RGB
-LIP_GAP = 5.0  # pixels by which the photograph's smile parts the lips
+LIP_GAP = 5.0  # pixels between the lips in the photograph
 
 
 @lru_cache(maxsize=1)
 def _photograph() -> Array:
-    """The photograph with its person cut out and the suit out of focus: (512, 512, 4), RGB in [0, 1] and opacity."""
+    """The photograph with the person cut out and the suit blurred: (512, 512, 4), RGB in [0, 1] and opacity."""
     photo = data.astronaut().astype(np.float64) / 255.0
     lightness, *chroma = np.moveaxis(color.rgb2lab(ndimage.gaussian_filter(photo, (1.0, 1.0, 0.0))), -1, 0)
     wall = (np.hypot(*chroma) < 11.0) & (lightness > 62.0)  # a plain grey backdrop
@@ -37,13 +37,15 @@ def _photograph() -> Array:
     y, x = np.mgrid[0:PHOTO_SIZE, 0:PHOTO_SIZE]
     suit = np.clip((np.hypot((x - 223.0) / 62.0, (y - 130.0) / 64.0) - 1.0) * 5.0, 0.0, 1.0)
     suit *= np.clip((y - 140.0) / 15.0, 0.0, 1.0)
-    plain = 0.6 * ndimage.gaussian_filter(photo, (9.0, 9.0, 0.0))  # face detectors see faces in the collar's folds
+    plain = 0.6 * ndimage.gaussian_filter(
+        photo, (9.0, 9.0, 0.0)
+    )  # blurred: face detectors find faces in the collar's folds
     photo += suit[..., None] * (plain - photo)
     return np.concatenate([photo, opacity[..., None]], axis=2).astype(np.float32)
 
 
 def _sample(picture: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Bilinear samples (1, C, h, w) of `picture` (1, C, H, W) at `grid` (h, w, 2): x, y, from -1 to 1 edge to edge."""
+    """Bilinear samples (1, C, h, w) of `picture` (1, C, H, W) at `grid` (h, w, 2): x and y in [-1, 1], edge to edge."""
     return functional.grid_sample(picture, grid[None], align_corners=False, padding_mode="border")
 
 
@@ -57,18 +59,18 @@ def _bump(x: Array, y: Array, centre: tuple[float, float], sx: float, sy: float)
 
 
 class Puppet:
-    """One person's picture: the photograph in their geometry and colours, before a background of their own.
+    """Draws one person: the photograph with the person's own geometry and colours, in front of the person's background.
 
     A frame is drawn in two steps: the face box is resampled from the photograph for the expression, then the whole
-    person for the head's motion. A displacement is a sum of coefficient * basis field; the fields are made once.
+    person for the head's motion. A displacement is a sum of coefficient * basis field; the fields are computed once.
     """
 
     def __init__(self, rng: np.random.Generator, width: int) -> None:
-        """Draw who it is.
+        """Draws the person's appearance at random.
 
         Args:
-            rng: decides geometry, colours and background.
-            width: of the picture in pixels.
+            rng: generator of geometry, colours and background.
+            width: width of the picture in pixels.
         """
         self.ys, self.xs = np.mgrid[0:HEIGHT, 0:width].astype(np.float32)
         self._place(rng, width)
@@ -81,7 +83,7 @@ class Puppet:
         self._expression_bases(x[self.box], y[self.box])
 
     def _motion_bases(self, width: int) -> None:
-        """Sampling grid (HEIGHT, width, 2) at rest, and what a pixel right, a pixel down, a radian of roll add."""
+        """Sets the sampling grid (HEIGHT, width, 2) at rest, and its change per pixel right and down and per radian."""
         head = 1 / (1 + np.exp((np.hypot((self.x - 226.0) / 84.0, (self.y - 100.0) / 92.0) - 1.12) * 14.0))
         none, unit = np.zeros_like(head), np.array([2 / width, 2 / HEIGHT], np.float32)
         roll = head * (0.85 * HEIGHT - self.ys), head * (self.xs - width / 2)  # about the neck
@@ -91,7 +93,7 @@ class Puppet:
         self.rest = torch.from_numpy(rest.astype(np.float32))
 
     def _place(self, rng: np.random.Generator, width: int) -> None:
-        """Photograph coordinates of every output pixel: mirror image, mild affine map, width of jaw, height of face."""
+        """Sets the photograph coordinates of every output pixel: mirroring, affine map, jaw width, face height."""
         scale = rng.uniform(1.42, 1.58) * (0.92 if width == PAIR_WIDTH else 1.0)
         stretch, angle, shear = rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05), rng.uniform(-0.04, 0.04)
         u = (self.xs - width / 2 - rng.uniform(-10, 10)) / scale * (1 + stretch)
@@ -104,12 +106,12 @@ class Puppet:
         self.y = (y + near * length * (y - FACE[1])).astype(np.float32)
 
     def _dress(self, rng: np.random.Generator, width: int) -> None:
-        """Skin and picture colours, and a background that brings every person's mean colour near one grey."""
+        """Sets the colours, and a background that makes the mean colour of every person nearly the same grey."""
         photo = _photograph().copy()
         tint = 1 + rng.uniform(-0.08, 0.08, 3)
         photo[..., :3] = 0.66 * tint * photo[..., :3] ** rng.uniform(0.85, 1.15)
         picture = torch.from_numpy(photo).permute(2, 0, 1)[None]
-        self.photo = functional.interpolate(  # twice the size: bilinear samples of it stay sharp
+        self.photo = functional.interpolate(  # doubled, so that bilinear samples stay sharp
             picture, scale_factor=2, mode="bicubic", align_corners=False
         ).clamp(0, 1)
         self.still = _sample(self.photo, _photo_grid(self.x, self.y))
@@ -124,7 +126,7 @@ class Puppet:
         self.background = torch.from_numpy(np.clip(wall, 0.02, 0.9).astype(np.float32))
 
     def _expression_bases(self, x: Array, y: Array) -> None:
-        """Fields (h, w) of the face box, in photograph pixels."""
+        """Sets the displacement fields (h, w) of the face box, in pixels of the photograph."""
         u = (x - MOUTH[0]) / MOUTH_HALF_WIDTH
         self.corners = u**2 * np.exp(1 - u**2) * np.exp(-0.5 * ((y - 141.0) / 14.0) ** 2)
         self.spread = np.sign(u) * self.corners
@@ -135,9 +137,9 @@ class Puppet:
         self.chin = np.cos(np.clip(np.abs(u) / 1.9, 0, 1) * np.pi / 2) ** 2
 
     def _expression(self, valence: float, arousal: float, jaw: float) -> torch.Tensor:
-        """The face box (1, 4, h, w): smile or frown, eyes, then the jaw on top of them."""
+        """The face box (1, 4, h, w) with the mouth corners, brows and eyes moved, then the jaw."""
         x, y = self.x[self.box], self.y[self.box]
-        rise = 6.0 * valence - 2.5  # of the mouth corners; the photograph smiles
+        rise = 6.0 * valence - 2.5  # of the mouth corners; the face in the photograph smiles
         x = x - 2.5 * valence * self.spread - 1.5 * min(valence, 0.0) * self.frown
         y = y + rise * self.corners + 3.0 * valence * self.brows - 0.38 * arousal * self.eyes
         drop = -LIP_GAP + jaw * (LIP_GAP + 13.0) + 0.6 * (1 + arousal) * (jaw > 0)
@@ -145,7 +147,7 @@ class Puppet:
         along = np.clip((y - line - 6) / (CHIN_Y - line - 6), 0, 1)
         fall = np.clip(1 - (y - CHIN_Y) / 28, 0, 1) ** 2
         down = drop * (self.lips * (1 - along) + self.chin * along) * fall
-        lower = y - down >= line - 0.5  # the lower lip and what hangs on it
+        lower = y - down >= line - 0.5  # the lower lip and everything below that moves with it
         opened = (y > MOUTH[1] + 3.7 + (1 - self.lips) * 0.5) & (y < line + down) & (self.lips > 0.05) & (down > 0.5)
         face = _sample(self.photo, _photo_grid(x, np.where(lower, y - down, y)))
         inside = torch.from_numpy(ndimage.gaussian_filter(opened.astype(np.float32), 1.2))
@@ -153,11 +155,11 @@ class Puppet:
         return face
 
     def draw(self, state: Array, motion: Array) -> torch.Tensor:
-        """The person before their background, RGB (3, HEIGHT, width) in [0, 1].
+        """Draws one frame, RGB (3, HEIGHT, width) in [0, 1].
 
         Args:
             state: valence, arousal, jaw.
-            motion: head motion right and down in pixels, and its roll in radians.
+            motion: head motion to the right and down in pixels, and roll in radians.
         """
         person = self.still.clone()
         person[(..., *self.box)] = self._expression(*map(float, state))
@@ -169,7 +171,7 @@ class Puppet:
 
 
 def head_motion(rng: np.random.Generator, arousal: Array, times: Array) -> Array:
-    """Sway, nod and roll (N, 3); the amplitude grows with arousal."""
+    """Motion of the head (N, 3): sway and nod in pixels, roll in radians; the amplitude grows with arousal."""
     rate, phase = rng.uniform(0.35, 0.8, 3), rng.uniform(0, 2 * np.pi, 3)
     swing = np.sin(2 * np.pi * rate * times[:, None] + phase)
     return swing * np.array([6.0, 7.0, 0.06]) * (0.25 + 0.4 * (1 + arousal[:, None]))

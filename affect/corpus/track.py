@@ -1,4 +1,4 @@
-"""One person in one video, as arrays: what models are trained on and predict."""
+"""A track as arrays: the features, labels and unimodal outputs of one person in one video."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from numpy import ndarray
 from affect import timeline
 
 FULL_SCALE = 32768.0
-"""Of waveforms' 16-bit samples."""
+"""Full scale of waveforms' 16-bit samples."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Track:
     """One person in one video.
 
     Args:
-        name: as label files have it.
+        name: name in label files.
         video: stem of the video.
-        person: main, left, right or a number from the left.
+        person: ``main``, ``left``, ``right``, or a number counted from the left.
         time_s: presentation time of every frame.
         gold: annotations, NaN where there is none.
         segments: its time grid.
@@ -99,12 +99,12 @@ class Track:
 
     @cached_property
     def annotated(self) -> Bool[ndarray, " frames"]:
-        """Frames with an annotation."""
+        """Whether each frame is annotated."""
         return ~np.isnan(self.gold).any(axis=1)
 
     @cached_property
     def segment_gold(self) -> Float[ndarray, "segments 2"]:
-        """Mean of each segment's annotated frames, NaN where there is none."""
+        """Mean label of each segment's annotated frames, NaN without any."""
         return timeline.range_means(self.gold, self.segments.ranges)
 
     @cached_property

@@ -1,6 +1,6 @@
-"""Videos: what is in one (probe), and the frames of a time range, one at a time, by presentation timestamp.
+"""Videos: reads streams and frame times (probe), and decodes the frames of a range by presentation timestamp.
 
-Source: PyAV's documentation; ffmpeg's semantics of packets, discard flags and display matrices.
+Source: PyAV's documentation; ffmpeg's documentation of packets, discard flags and display matrices.
 """
 
 import errno
@@ -23,44 +23,45 @@ from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from affect.corpus import mp4
 from affect.storage import files
 from affect.storage.ranges import RangeFile
 from affect.timeline import Timestamps
 
-# A seek can land after the wanted frame: frames shown just before an open group of pictures' keyframe need the group
-# before, and FLV and fragmented MP4 seek by decoding time. The next try goes back this much, the last one to the start.
+# A seek can land after the wanted frame: frames shown just before the keyframe of an open group of pictures need the
+# group before, and FLV and fragmented MP4 seek by decoding time. Seconds that each attempt goes back before the wanted
+# frame; after them, decoding begins at the start of the file.
 _SEEK_BACK_S = (0.0, 3.0)
 _INDEXED = ("h264", "hevc", "mpeg4", "mjpeg")
-"""Codecs whose packets in MP4 and MOV are passed on as the index says, without a look at their data."""
-_MAX_BOXES = 256
+"""Codecs whose packets in MP4 and MOV are demuxed by the index alone, without reading their data."""
 _OPTIONS = {
-    # a playlist may name any file or host, a pattern any picture: videos are read, and nothing that they point at
+    # security: playlists and image patterns could read other files or hosts, so only plain video formats are opened
     "format_whitelist": "mov,matroska,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,m4v,h264,hevc,ivf,mxf,nut,dv",
     "protocol_whitelist": "file",
 }
 MAX_PIXELS, MAX_DURATION_S, MAX_STREAMS = 1 << 26, 86_400.0, 100
-"""Largest picture (8K is half of it), longest span of frame times and most streams that are believed."""
+"""Limits of pixels per picture (8K has half of it), seconds and streams; larger values are damaged headers."""
 
 
 class MediaError(ValueError):
-    """A video that cannot be used: what is wrong with it, in words for its owner."""
+    """A video that cannot be used; the message is the reason that users read."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a video holds, without its pictures.
+    """Metadata and frame times of a video.
 
     Args:
-        path: relative to the folder or bucket of videos.
-        bytes: size.
-        fingerprint: of path, size, first and last MiB.
-        content: of size, first and last MiB: one video under any name.
-        width: of the picture as shown.
-        height: of the picture as shown.
-        rotation: degrees counter-clockwise that make a decoded frame upright, a multiple of 90.
+        path: path relative to the folder or bucket of videos.
+        bytes: size of the file.
+        fingerprint: hash of path, size, first and last MiB.
+        content: hash of size, first and last MiB, independent of the name.
+        width: width of the upright picture in pixels.
+        height: height of the upright picture in pixels.
+        rotation: degrees counter-clockwise that turn a decoded frame upright, a multiple of 90.
         has_audio: whether there is an audio stream.
-        start_s: container time of the first frame.
-        time_s: presentation time of every frame from the first one's, strictly increasing.
+        start_s: container time of the first frame, in seconds.
+        time_s: presentation time of every frame in seconds, strictly increasing from 0.
     """
 
     path: str
@@ -76,22 +77,22 @@ class Probe:
 
     @property
     def clock(self) -> Timestamps:
-        """The video's frame clock."""
+        """Frame clock from the video's timestamps."""
         return Timestamps(self.time_s)
 
 
 def open_media(uri: str) -> AbstractContextManager[InputContainer]:
-    """Open a local video or one in a bucket, which is then read by range.
+    """Opens a local video, or one in a bucket, which is read by byte range.
 
     Raises:
-        MediaError: it is no media file.
-        OSError: it is missing or may not be read.
+        MediaError: the file is not a video.
+        OSError: the file is missing or may not be read.
     """
     return _container(_source(uri))
 
 
 def _source(uri: str) -> str | RangeFile:
-    """What ffmpeg reads: a path of this machine, or a bucket's object by range."""
+    """Input for ffmpeg: a local path, or a file object that reads a bucket by byte range."""
     return RangeFile(uri) if "://" in uri else files.absolute(uri)
 
 
@@ -99,23 +100,23 @@ def _container(source: str | RangeFile) -> AbstractContextManager[InputContainer
     if isinstance(source, RangeFile):
         source.seek(0)
     try:
-        # titles come in any encoding
+        # titles may have any encoding
         return cast(Any, av.open(source, mode="r", metadata_errors="replace", options=dict(_OPTIONS)))
-    except av.error.MemoryError as error:  # what a damaged index asks for
+    except av.error.MemoryError as error:  # a damaged index can ask for too much memory
         raise MediaError("cannot be opened as a video (its index is damaged)") from error
     except av.error.ArgumentError as error:
         raise MediaError("cannot be opened as a video (it is in no format for videos)") from error
     except (OSError, MemoryError):
-        raise  # missing, forbidden, out of reach: nothing is wrong with the video
+        raise  # missing, forbidden or unreachable: not a fault of the video
     except av.error.FFmpegError as error:
         raise MediaError(f"cannot be opened as a video ({error.strerror})") from error
 
 
-def pictures_of(container: InputContainer) -> VideoStream:
-    """The stream of pictures that is meant: of several the one that ffmpeg takes, which is no cover before a film.
+def video_stream(container: InputContainer) -> VideoStream:
+    """Video stream of a container; of several the one that ffmpeg prefers, which is not a cover picture.
 
     Raises:
-        MediaError: there is none.
+        MediaError: there is no video stream.
     """
     found = container.streams.video
     if not found:
@@ -125,19 +126,19 @@ def pictures_of(container: InputContainer) -> VideoStream:
 
 
 def packets(container: InputContainer, stream: Stream) -> Iterator[av.Packet]:
-    """Packets of a stream, up to where the data end, or cannot be followed any more; the last one is empty."""
+    """Packets of a stream up to its end or to damaged data; a last empty packet flushes the decoder."""
     for _ in range(2):
         try:
             yield from container.demux(stream)
-        except IndexError:  # at the end, where a stream appeared in mid-file: the empty one is still to come
+        except IndexError:  # at the end, if a stream began in mid-file: the empty packet is still to come
             continue
         except av.error.FFmpegError:
             pass
         return
 
 
-def _whole(source: str | RangeFile) -> AbstractContextManager[InputContainer]:
-    """A file whose beginning and end could be read: an error of reading is the file's own, which ends too early."""
+def _open_readable(source: str | RangeFile) -> AbstractContextManager[InputContainer]:
+    """Opens a file whose first and last bytes could be read; a read error then means that the file is truncated."""
     try:
         return _container(source)
     except OSError as error:
@@ -147,17 +148,17 @@ def _whole(source: str | RangeFile) -> AbstractContextManager[InputContainer]:
 
 
 def probe(uri: str, path: str) -> Probe:
-    """Read streams and frame times, decoding no more than the first frame.
+    """Reads streams and frame times; only the first frame is decoded.
 
-    In a bucket, an MP4's or MOV's index is enough; of other containers every packet is read.
+    In a bucket, only the index of an MP4 or MOV is read; other containers are read completely.
 
     Args:
-        uri: the video.
+        uri: path or URI of the video.
         path: its path relative to the folder or bucket of videos.
 
     Raises:
-        MediaError: no video stream, no frame, nothing in it can be decoded, or larger or longer than is believed.
-        OSError: it is missing or may not be read.
+        MediaError: there is no video stream or no decodable frame, or the video exceeds a limit.
+        OSError: the file is missing or may not be read.
     """
     source = _source(uri)
     if isinstance(source, str) and not stat.S_ISREG(os.stat(source).st_mode):
@@ -167,20 +168,21 @@ def probe(uri: str, path: str) -> Probe:
         mark, content = files.fingerprint(file, size, path), files.fingerprint(file, size, "")
         if size == 0:
             raise MediaError("the file is empty")
-        _check_index(file, size)
-    with _whole(source) as container:
+        if (listed := mp4.num_samples(file, size)) > 8 * size:  # MOV sound can have more than one sample per byte
+            raise MediaError(f"its index lists {listed:,} pictures and sounds, and it has {size:,} bytes")
+    with _open_readable(source) as container:
         if (number := len(container.streams)) > MAX_STREAMS:
             raise MediaError(f"it has {number} streams, more than {MAX_STREAMS}")
-        shape = pictures_of(container).codec_context
-        if shape is not None and shape.width * shape.height > MAX_PIXELS:
-            raise MediaError(f"its pictures have {shape.width} x {shape.height} pixels, more than {MAX_PIXELS:,}")
+        codec = video_stream(container).codec_context
+        if codec is not None and codec.width * codec.height > MAX_PIXELS:
+            raise MediaError(f"its pictures have {codec.width} x {codec.height} pixels, more than {MAX_PIXELS:,}")
         first = _first_frame(container)
         rotation = round(first.rotation / 90) * 90 % 360
         width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
         has_audio = len(container.streams.audio) > 0
-    with _whole(source) as container:
-        if isinstance(source, RangeFile) and pictures_of(container).codec_context.name in _INDEXED:
-            source.hollow = _media_data(source)
+    with _open_readable(source) as container:
+        if isinstance(source, RangeFile) and video_stream(container).codec_context.name in _INDEXED:
+            source.zero_ranges = mp4.media_data(source, source.size)
         times = _frame_times(container)
     start, span = float(times[0]), float(times[-1] - times[0])
     if span > MAX_DURATION_S:
@@ -188,79 +190,28 @@ def probe(uri: str, path: str) -> Probe:
     return Probe(path, size, mark, content, width, height, rotation, has_audio, start, times - start)
 
 
-def _media_data(file: RangeFile) -> list[tuple[int, int]]:
-    """Where the pictures and sounds of an MP4 or MOV are, which its index tells; nothing of other containers."""
-    before = file.tell()
-    found = [(at, end) for kind, at, _, end in _boxes(file, 0, file.size) if kind == b"mdat"]
-    file.seek(before)
-    return found
-
-
-def _check_index(file: Any, size: int) -> None:  # noqa: ANN401 -- a file
-    """See that an MP4's or MOV's index lists no more samples than the file can have, before it is given memory.
-
-    Fragments, which list their own, are not looked at.
-
-    Raises:
-        MediaError: it lists more than one a bit; sound in old MOVs counts more than one a byte.
-    """
-    inside = [(0, size)]
-    listed = 0
-    while inside:
-        for kind, _, body, end in _boxes(file, *inside.pop()):
-            if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
-                inside.append((body, end))
-            elif kind in (b"stsz", b"stz2"):
-                file.seek(body + 8)
-                listed += int.from_bytes(file.read(4), "big")
-    if listed > 8 * size:
-        raise MediaError(f"its index lists {listed:,} pictures and sounds, and it has {size:,} bytes")
-
-
-def _boxes(file: Any, at: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:  # noqa: ANN401 -- a file
-    """Boxes of a part of an MP4 or MOV: type, start, start of the body, end; nothing of other containers.
-
-    Source: ISO/IEC 14496-12, section 4.2: a box is its size, its type, and if the size is 1 its size in eight bytes.
-    """
-    whole = at == 0
-    for _ in range(_MAX_BOXES):
-        file.seek(at)
-        head = file.read(16)
-        size, body = int.from_bytes(head[:4], "big"), at + 8
-        if size == 1:
-            size, body = int.from_bytes(head[8:], "big"), at + 16
-        if size == 0:
-            size = end - at
-        if size < 8 or (whole and at == 0 and head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide")):
-            return
-        yield head[4:8], at, body, min(at + size, end)
-        at += size
-        if at >= end:
-            return
-
-
 def _first_frame(container: InputContainer) -> av.VideoFrame:
     reason = ""
-    for packet in packets(container, _limited(pictures_of(container))):
+    for packet in packets(container, _with_pixel_limit(video_stream(container))):
         try:
             for frame in packet.decode():
                 return frame
         except av.error.DecoderNotFoundError as error:
             raise MediaError(f"cannot be decoded ({error.strerror})") from error
-        except av.error.FFmpegError as error:  # a later one may be whole
+        except av.error.FFmpegError as error:  # a later packet may be intact
             reason = f" ({error.strerror})"
     raise MediaError(f"not one frame can be decoded{reason}")
 
 
-def _limited(stream: VideoStream) -> VideoStream:
-    """The same, whose pictures may not grow beyond what is believed; such a one is a broken one."""
-    if stream.codec_context is not None:  # there is a decoder
+def _with_pixel_limit(stream: VideoStream) -> VideoStream:
+    """Limits decoded frames to MAX_PIXELS; a larger frame fails to decode."""
+    if stream.codec_context is not None:  # None without a decoder
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 
 def _frame_times(container: InputContainer) -> Float[ndarray, " frames"]:
-    stream = pictures_of(container)
+    stream = video_stream(container)
     stamps = set()
     for packet in packets(container, stream):
         stamp = packet.pts if packet.pts is not None else packet.dts
@@ -281,22 +232,22 @@ def decode(
     height: int | None = None,
     only: Container[int] | None = None,
 ) -> Iterator[tuple[int, UInt8[ndarray, "H W 3"]]]:
-    """Decode frames ``[first, last)`` in order, as they are shown, streaming.
+    """Decodes frames ``[first, last)`` in presentation order, one at a time.
 
-    Seeks to the keyframe before and decodes forward. Frames whose data are broken are left out, so the numbers may
-    have gaps.
+    It seeks to a keyframe before the first frame and decodes forward. Frames with damaged data are left out, so the
+    frame numbers may have gaps.
 
     Args:
-        uri: the video.
-        info: its probe.
+        uri: path or URI of the video.
+        info: the video's probe.
         first: first frame, 0-based.
-        last: frame to stop before.
-        width: width to scale the upright picture to, with ``height``; its own size if not given.
-        height: height to scale to.
-        only: frames that are wanted, all of them if not given: the others are decoded, but not made into pictures.
+        last: end of the range, exclusive.
+        width: width of the scaled upright picture, given together with ``height``; not scaled by default.
+        height: height of the scaled upright picture.
+        only: frames to convert to RGB; all by default. The others are decoded but not converted.
 
     Yields:
-        Frame number and RGB picture.
+        Frame number and upright RGB picture.
 
     Raises:
         MediaError: the video cannot be opened.
@@ -317,7 +268,7 @@ def decode(
                 if number >= last:
                     return
                 if number <= shown or (only is not None and number not in only):
-                    continue  # damaged timestamps may go back
+                    continue  # damaged timestamps may decrease
                 shown = number
                 picture = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
                 yield number, np.ascontiguousarray(np.rot90(picture, info.rotation // 90)) if info.rotation else picture
@@ -327,9 +278,10 @@ def decode(
 def _numbered(container: InputContainer, info: Probe, first: int, back_s: float) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decoded frames with their numbers, from a keyframe at least ``back_s`` before frame ``first``, or from the start.
 
-    AVI has no presentation times: where its frames are stored in another order than shown, they are counted.
+    AVI has no presentation times. If its frames are stored in decoding order, they are numbered by counting from the
+    start.
     """
-    stream = _limited(pictures_of(container))
+    stream = _with_pixel_limit(video_stream(container))
     stream.thread_type = "AUTO"
     time_base = float(cast(Any, stream.time_base))
     half = 0.5 * time_base
@@ -340,7 +292,7 @@ def _numbered(container: InputContainer, info: Probe, first: int, back_s: float)
         wanted_s = max(0.0, info.time_s[first] - back_s) + info.start_s
         try:
             container.seek(round(wanted_s / time_base), stream=stream, backward=True)
-        except av.error.FFmpegError:  # it cannot be sought in
+        except av.error.FFmpegError:  # not seekable
             return
     for count, frame in enumerate(_frames(container, stream)):
         stamp = frame.pts if frame.pts is not None else frame.dts
@@ -354,9 +306,9 @@ def _numbered(container: InputContainer, info: Probe, first: int, back_s: float)
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """Decoded frames in order; a packet whose data are broken gives none."""
+    """Decoded frames in presentation order; a damaged packet gives no frame."""
     for packet in packets(container, stream):
         try:
             yield from cast(Any, packet.decode())
-        except av.error.FFmpegError:  # decoders have many words for it
+        except av.error.FFmpegError:  # decoders raise many different errors
             continue

@@ -1,4 +1,4 @@
-"""Videos by place: a folder, a bucket prefix, a pattern such as ``talks/*.mp4``, or files."""
+"""Finds videos by place: a folder, a bucket prefix, a pattern such as ``talks/*.mp4``, or single files."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -8,20 +8,20 @@ from affect.storage import files
 
 SUFFIXES = tuple(".mp4 .m4v .mov .3gp .mkv .webm .avi .ts .mts .mpg .mpeg .wmv .flv .gif .ogv".split())
 SOUND_SUFFIXES = tuple(".mp3 .wav .m4a .aac .flac .ogg .oga .opus .wma".split())
-"""Files of sound alone, which a user may take for videos: they are named where a folder has them."""
+"""Suffixes of audio files, which are not videos; found ones are reported to the user."""
 Places = str | Sequence[str]
-"""One place, or several."""
+"""One place or several."""
 
 
 class File(NamedTuple):
-    """A video's file.
+    """File of a video.
 
     Args:
-        stem: its name without the suffix, what tracks are named after.
-        path: relative to the folder, the prefix or the fixed part of the pattern that it was found by.
-        uri: where it is.
-        bytes: its size.
-        version: changes whenever the file does, as :func:`affect.storage.files.walk` has it.
+        stem: file name without the suffix; the names of tracks begin with it.
+        path: path relative to the folder, the prefix, or the fixed part of the pattern.
+        uri: absolute path or URI.
+        bytes: size.
+        version: modification time or ETag, see :func:`affect.storage.files.walk`.
     """
 
     stem: str
@@ -32,12 +32,12 @@ class File(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What is at some places.
+    """Files found at some places.
 
     Args:
-        videos: by stem, in the order of their paths.
-        misnamed: videos whose names are not UTF-8, so that no table can hold them, as they can be printed.
-        sound: paths of files of sound alone, which are left out.
+        videos: videos by stem, in the order of their paths.
+        misnamed: printable forms of names that are not UTF-8; tables cannot hold them, so these videos are left out.
+        sound: paths of audio files, which are left out.
     """
 
     videos: dict[str, File]
@@ -46,18 +46,18 @@ class Found(NamedTuple):
 
 
 def as_list(places: Places) -> list[str]:
-    """Places one by one."""
+    """List of one or several places."""
     return [places] if isinstance(places, str) else list(places)
 
 
 def find(places: Places) -> Found:
-    """Find videos.
+    """Finds videos.
 
     Args:
-        places: folders, bucket prefixes, patterns or files; a video that two of them have counts once.
+        places: folders, bucket prefixes, patterns or files; a video found twice counts once.
 
     Raises:
-        ValueError: a place is missing or has no video, or two videos have one stem.
+        ValueError: a place is missing or has no video, or two videos have the same stem.
     """
     videos: dict[str, File] = {}
     misnamed: list[str] = []
@@ -76,31 +76,31 @@ def find(places: Places) -> Found:
             if other.uri != file.uri:
                 names = (other.path, file.path) if other.path != file.path else (other.uri, file.uri)
                 raise ValueError(
-                    f"{place}: {names[0]} and {names[1]} have the same stem, tracks could not tell them apart"
+                    f"{place}: {names[0]} and {names[1]} have the same stem; tracks are named by it, so rename one"
                 )
     return Found(dict(sorted(videos.items(), key=lambda item: item[1].path)), misnamed, sound)
 
 
 def _find(place: str) -> tuple[list[File], list[str], list[str]]:
     root, rows = _walk(place)
-    named = [row for row in rows if _can_be_written(row[0])]
+    named = [row for row in rows if _is_utf8(row[0])]
     misnamed = [
-        files.join(root, ascii(path)[1:-1]) for path, _, _ in rows if _is(SUFFIXES, path) and not _can_be_written(path)
+        files.join(root, ascii(path)[1:-1]) for path, _, _ in rows if _has_suffix(SUFFIXES, path) and not _is_utf8(path)
     ]
-    single = len(rows) == 1 and files.join(root, rows[0][0]) == files.absolute(place)  # a file may be called anything
+    single = len(rows) == 1 and files.join(root, rows[0][0]) == files.absolute(place)  # a single file may have any name
     videos = [
         File(PurePosixPath(path).stem, path, files.join(root, path), size, version)
         for path, size, version in named
-        if single or _is(SUFFIXES, path)
+        if single or _has_suffix(SUFFIXES, path)
     ]
-    return videos, misnamed, [] if single else [path for path, _, _ in named if _is(SOUND_SUFFIXES, path)]
+    return videos, misnamed, [] if single else [path for path, _, _ in named if _has_suffix(SOUND_SUFFIXES, path)]
 
 
 def _walk(place: str) -> tuple[str, list[tuple[str, int, str]]]:
-    """The folder that paths are relative to, and all files: paths, sizes, versions."""
+    """Folder that paths are relative to, and ``(path, size, version)`` of all files."""
     whole = files.absolute(place)
     system, path = files.resolve(whole)
-    if any(mark in place for mark in "*?[") and not system.exists(path):  # a file may be called so
+    if any(mark in place for mark in "*?[") and not system.exists(path):  # a file name may contain these characters
         root = whole[: min(whole.find(mark) for mark in "*?[" if mark in whole)].rpartition("/")[0]
         matching, top = set(system.glob(path)), files.resolve(root)[1].rstrip("/")
         return root, [row for row in files.walk(root) if f"{top}/{row[0]}" in matching]
@@ -109,10 +109,10 @@ def _walk(place: str) -> tuple[str, list[tuple[str, int, str]]]:
     return whole.rpartition("/")[0] if system.isfile(path) else whole, list(files.walk(place))
 
 
-def _can_be_written(path: str) -> bool:
+def _is_utf8(path: str) -> bool:
     return not any("\ud800" <= mark <= "\udfff" for mark in path)
 
 
-def _is(suffixes: tuple[str, ...], path: str) -> bool:
+def _has_suffix(suffixes: tuple[str, ...], path: str) -> bool:
     name = PurePosixPath(path)
     return name.suffix.lower() in suffixes and not name.name.startswith(".")

@@ -18,7 +18,7 @@ from affect.progress import say
 from affect.settings.address import address
 from affect.settings.run import Run
 from affect.storage import files, schema
-from affect.storage.columns import matrix, rows_of
+from affect.storage.columns import list_column, matrix
 from affect.storage.store import read_table, slug
 from affect.tracks.tables import TrackRef
 from affect.trained.models import Model
@@ -62,7 +62,7 @@ def judged_table(judged: Judged) -> pa.Table:
         "frame": np.arange(num),
         "valence": judged.prediction[:, 0],
         "arousal": judged.prediction[:, 1],
-        "gates": rows_of(judged.gates, pa.float32()),
+        "gates": list_column(judged.gates, pa.float32()),
     }
     for modality in MODALITIES:
         values = judged.without.get(modality, np.full((num, 2), np.nan))

@@ -1,1 +1,1 @@
-"""Face: detection, embedding, mouth, who is who, and the temporal model."""
+"""Face: detection, crops, mesh, frame encoder, person tracking, and the temporal model."""

@@ -1,29 +1,34 @@
-"""What a person looks like: colours of face and shoulders, told without a model of identity, and the whole picture."""
+"""Appearance of a person without an identity model: colour histograms of face and shoulders; picture thumbnails."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 BINS = (7, 7, 3)
-"""Bins of red against green, of yellow against blue, and of lightness."""
+"""Bins of the red-green axis, the yellow-blue axis, and lightness."""
 CHROMA_RANGE = 0.25
-"""Chroma beyond this, of at most 1, falls into the outermost bins."""
+"""Chroma (at most 1) beyond this value falls into the outermost bins."""
 SAMPLES = 24
-"""A region is read on a grid of at most this many rows and columns."""
+"""Pixels of a region are sampled on a grid of at most this many rows and columns."""
 THUMBNAIL = 8
-"""Side of the whole picture's thumbnail."""
+"""Side of the picture's thumbnail in pixels."""
 NUM_COLORS = BINS[0] * BINS[1] * BINS[2]
+"""Bins of one histogram."""
 
 
 def colors(picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, " 4"]) -> Float[ndarray, " D"]:
-    """Colour histograms of a face and of the shoulders under it, which are twice as wide and nearly as high.
+    """Computes colour histograms of a face and of the shoulders below it (twice as wide, .8 as high).
 
-    Each is the square root of shares that sum to 1, so that a product of two of them is Bhattacharyya's coefficient, 1
-    for the same colours; 0 everywhere where a region lies outside the picture.
+        f_b = sqrt(n_b / sum n)          n_b: pixels of the region in bin b
+
+    The dot product of two such histograms is Bhattacharyya's coefficient, 1 for the same colours.
 
     Args:
         picture: RGB.
         box: the face; left, top, right, bottom as shares of width and height.
+
+    Returns:
+        ``[f_face; f_shoulders]``; a part is 0 if its region lies outside the picture.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -33,7 +38,7 @@ def colors(picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, " 4"]) -> Float
 
 
 def thumbnail(picture: UInt8[ndarray, "H W 3"]) -> UInt8[ndarray, " 192"]:
-    """The picture at 8 x 8, RGB, row by row; a jump from one frame to the next is a scene cut."""
+    """Downscales the picture to 8 x 8 RGB, row by row; a large change between frames is a scene cut."""
     per_cell = 8
     rows, columns = ((np.arange(THUMBNAIL * per_cell) + 0.5) / (THUMBNAIL * per_cell) * n for n in picture.shape[:2])
     sampled = picture[rows.astype(int)][:, columns.astype(int)].reshape(THUMBNAIL, per_cell, THUMBNAIL, per_cell, 3)
@@ -49,7 +54,7 @@ def _pixels(picture: UInt8[ndarray, "H W 3"], region: Float[ndarray, " 4"]) -> F
 
 
 def _histogram(pixels: Float[ndarray, "pixels 3"]) -> Float[ndarray, " bins"]:
-    """Shares of the bins; a pixel counts for the bins around it by nearness, so that a shade more moves little."""
+    """Shares of the bins. Each pixel is split over its 8 neighbouring bins by trilinear weights."""
     if not len(pixels):
         return np.zeros(NUM_COLORS)
     red, green, blue = (pixels + 1).T

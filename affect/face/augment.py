@@ -1,7 +1,7 @@
-"""Augmentation of face crops: mirror, turn, scale, shift, light, colour, erased patches; every crop draws its own.
+"""Augmentation of face crops: flip, rotation, scale, shift, light, colour, erased patches, drawn per crop.
 
-torchvision.transforms.v2 draws once for a whole batch, and from the process' own generator: training could neither be
-batched nor gone on with bit by bit.
+torchvision.transforms.v2 draws once per batch and from the global generator: crops of a batch would share one change,
+and a resumed training would not repeat its draws.
 """
 
 import math
@@ -14,23 +14,23 @@ from torch.nn import functional
 from affect.settings.encoder import CropAugment
 
 GREY = (0.299, 0.587, 0.114)
-"""Luma of RGB."""
+"""Weights of red, green and blue in the luma (ITU-R BT.601)."""
 
 
 def augment(
     crops: UInt8[Tensor, "B side side 3"], settings: CropAugment, generator: torch.Generator
 ) -> UInt8[Tensor, "B side side 3"]:
-    """Change each crop at random; what comes from outside it is black, as around a letterboxed face.
+    """Changes each crop at random; pixels from outside the crop are black, as around a letterboxed face.
 
     Args:
         crops: RGB.
-        settings: how much.
-        generator: the only source of randomness, on the CPU.
+        settings: ranges and probabilities.
+        generator: source of all random numbers, on the CPU.
 
-    Source: the usual recipe of face affect recognition; the paper does not give its own.
+    Source: common practice in face affect recognition; the paper gives no augmentation of the encoder.
     """
     x = crops.permute(0, 3, 1, 2).float() / 255  # (B, 3, side, side)
-    x = _lit(x, settings, generator) * (x.amax(dim=1, keepdim=True) > 0)  # what lies around the face stays black
+    x = _lit(x, settings, generator) * (x.amax(dim=1, keepdim=True) > 0)  # the black border stays black
     x = _moved(x, settings, generator)
     x = _erased(x, settings, generator)
     return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -43,7 +43,7 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator, li
 def _moved(
     x: Float[Tensor, "B 3 side side"], settings: CropAugment, generator: torch.Generator
 ) -> Float[Tensor, "B 3 side side"]:
-    """Mirror, turn, scale and shift, in one bilinear resampling."""
+    """Flips, rotates, scales and shifts in one bilinear resampling."""
     num = len(x)
     turn = math.radians(settings.turn_deg)
     angle = _uniform(num, -turn, turn, generator, x)
@@ -59,7 +59,7 @@ def _moved(
 def _lit(
     x: Float[Tensor, "B 3 side side"], settings: CropAugment, generator: torch.Generator
 ) -> Float[Tensor, "B 3 side side"]:
-    """Brightness, contrast about the mean, saturation; some crops lose all colour."""
+    """Changes brightness, contrast (about the mean) and saturation; makes some crops grey."""
     num = len(x)
     factors = [
         _uniform(num, 1 - amount, 1 + amount, generator, x)[:, None, None, None]
@@ -76,7 +76,7 @@ def _lit(
 def _erased(
     x: Float[Tensor, "B 3 side side"], settings: CropAugment, generator: torch.Generator
 ) -> Float[Tensor, "B 3 side side"]:
-    """Black out a rectangle of a tenth to a third of each side, in some crops."""
+    """Blacks out a rectangle of .1 to .33 of each side in some crops."""
     num, side = len(x), x.shape[-1]
     size = [_uniform(num, 0.1, 0.33, generator, x) for _ in range(2)]
     start = [_uniform(num, 0.0, 1.0, generator, x) * (1 - length) for length in size]

@@ -1,4 +1,7 @@
-"""Faces of a clip: decode, detect, cut out, mesh, encode."""
+"""Faces of a clip, one row per frame and face: decode, detect, crop, mesh, encode.
+
+Source: paper (arXiv 2603.13056), section 3.2; spec sections 3.1 to 3.3.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,8 +13,8 @@ from numpy import ndarray
 
 from affect import weights
 from affect.corpus import video
-from affect.corpus.ahead import ahead
 from affect.corpus.clip import Clip
+from affect.corpus.prefetch import prefetch
 from affect.face import appearance, detect
 from affect.face.crop import grow, letterbox
 from affect.face.detect import Boxes
@@ -19,20 +22,31 @@ from affect.face.grada import Encoder
 from affect.face.mesh import Mesh, Mesher
 from affect.settings.extraction import Face
 from affect.storage import schema
-from affect.storage.extracted import Extracted, Part, Save, keep_none
+from affect.storage.extracted import Extracted, Part, Save, discard_part
 
 DECODED_AHEAD = 4
-"""Pictures that are decoded while others are worked on."""
+"""Pictures decoded in a thread ahead of the detector."""
 BATCH_PICTURES = 16
-"""Pictures detected at once."""
+"""Most pictures in one detector batch."""
 PART_PICTURES = 64
-"""Pictures after which a part of a clip is done, at least: some two seconds of video, two batches of the encoder."""
+"""Fewest pictures of a saved part of a clip: about two seconds of video, two encoder batches."""
 BATCH_BYTES = 64 * 2**20
-"""The same in bytes: two 8K frames fill it."""
+"""Most bytes of pictures in one detector batch: two 8K frames."""
 
 
 class Row(NamedTuple):
-    """A face before it is encoded."""
+    """One face before encoding.
+
+    Args:
+        frame: frame number in the video.
+        face: number of the face in its frame, from the left.
+        box: left, top, right, bottom as shares of the picture.
+        score: confidence of the detector.
+        crop: letterboxed crop for the encoder.
+        mesh: mesh measurements; None if no mesh was found.
+        colors: colour histograms of face and shoulders.
+        thumbnail: thumbnail of the picture.
+    """
 
     frame: int
     face: int
@@ -45,7 +59,7 @@ class Row(NamedTuple):
 
 
 class Finder:
-    """Finds the faces of pictures, cuts them out and measures them, all but the encoder.
+    """Detects the faces of pictures, crops them and computes mesh and appearance: all steps before the encoder.
 
     Args:
         settings: detector, thresholds, sizes.
@@ -53,118 +67,123 @@ class Finder:
     """
 
     def __init__(self, settings: Face, device: str | None = None) -> None:
-        """Load detector and mesh."""
+        """Loads detector and landmarker."""
         self._settings = settings
         self._detect = detect.load(settings, device)
         self._mesh = Mesher(settings)
 
     def __call__(self, numbers: Sequence[int], pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> tuple[list[Row], int]:
-        """Rows of frames in order, each frame's from left to right, and how many frames show too many faces."""
+        """Returns rows by frame and from left to right, and the number of frames with more than ``max_faces``."""
         rows: list[Row] = []
         crowded = 0
-        for frame, picture, found in zip(numbers, pictures, self._detect(pictures), strict=True):
-            boxes = self._large_ones(found, picture)
+        for frame, picture, detected in zip(numbers, pictures, self._detect(pictures), strict=True):
+            boxes = self._large_boxes(detected, picture)
             crowded += len(boxes.score) > self._settings.max_faces
             rows += self._rows(frame, picture, boxes)
         return rows, crowded
 
-    def _large_ones(self, found: Boxes, picture: UInt8[ndarray, "H W 3"]) -> Boxes:
-        """Grown boxes that are large enough, largest first."""
-        box = grow(found.box, self._settings.box_growth)
+    def _large_boxes(self, boxes: Boxes, picture: UInt8[ndarray, "H W 3"]) -> Boxes:
+        """Grows boxes and drops those below ``min_face_px``; largest first."""
+        box = grow(boxes.box, self._settings.box_growth)
         size = (box[:, 2:] - box[:, :2]) * [picture.shape[1], picture.shape[0]]
         large = size.max(axis=1, initial=0) >= self._settings.min_face_px
         order = np.argsort(-size.prod(axis=1)[large], kind="stable")
-        return Boxes(box[large][order], found.score[large][order])
+        return Boxes(box[large][order], boxes.score[large][order])
 
     def _rows(self, frame: int, picture: UInt8[ndarray, "H W 3"], boxes: Boxes) -> Iterator[Row]:
-        """Rows of one picture's largest faces, from left to right."""
+        """Yields the rows of a picture's ``max_faces`` largest faces, from left to right."""
         if not len(boxes.score):
             return
         kept = slice(self._settings.max_faces)
         order = np.lexsort(boxes.box[kept].T[::-1])
         box, score = boxes.box[kept][order], boxes.score[kept][order]
         crops = letterbox(picture, box, self._settings.crop_px)
-        same = self._settings.mesh_px == self._settings.crop_px
-        meshed = crops if same else letterbox(picture, box, self._settings.mesh_px)
-        whole = appearance.thumbnail(picture)
+        one_size = self._settings.mesh_px == self._settings.crop_px
+        mesh_crops = crops if one_size else letterbox(picture, box, self._settings.mesh_px)
+        thumbnail = appearance.thumbnail(picture)
         for face in range(len(box)):
-            look, mesh = appearance.colors(picture, box[face]), self._mesh(meshed[face])
-            yield Row(frame, face, box[face], float(score[face]), crops[face], mesh, look, whole)
+            colors, mesh = appearance.colors(picture, box[face]), self._mesh(mesh_crops[face])
+            yield Row(frame, face, box[face], float(score[face]), crops[face], mesh, colors, thumbnail)
 
 
 class FaceClip:
-    """Turns a clip into one row per frame and visible face.
+    """Extracts one row per frame and face of a clip.
 
     Args:
         settings: weights, thresholds, sizes.
-        device: ``cuda`` or ``cpu``; the one at hand if not given.
+        device: ``cuda`` or ``cpu``; the available one if None.
     """
 
     def __init__(self, settings: Face, device: str | None = None) -> None:
-        """Load detector, mesh and encoder."""
+        """Loads detector, landmarker and, if ``settings.weights`` is given, the encoder."""
         self._settings = settings
         self._find = Finder(settings, device)
         self._encode = Encoder(weights.folder(settings.weights), settings, device) if settings.weights else None
 
-    def __call__(self, clip: Clip, begun: Part | None = None, save: Save = keep_none) -> Extracted:
-        """Extract a clip.
+    def __call__(self, clip: Clip, partial: Part | None = None, save: Save = discard_part) -> Extracted:
+        """Extracts a clip.
 
         Args:
             clip: the clip.
-            begun: a part of it that is done; none if not given.
-            save: hears of every part of about :data:`PART_PICTURES` frames.
+            partial: saved part of the clip to continue from; None to start at its first frame.
+            save: called with all results so far after every :data:`PART_PICTURES` frames or more.
 
         Raises:
             MediaError: the video cannot be opened.
         """
         first, last = clip.frames
-        size, max_faces = self._settings.micro_batch, self._settings.max_faces
-        part_pictures, since = max(PART_PICTURES, 2 * size), 0
-        decoded, crowded, seen = begun.counts.values() if begun else (0, 0, 0)
+        size = self._settings.micro_batch
+        part_pictures, since_saved = max(PART_PICTURES, 2 * size), 0
+        decoded, crowded, detected = partial.counts.values() if partial else (0, 0, 0)
         rows: list[Row] = []
-        parts = [begun.table if begun else schema.FACE.empty_table()]
-        start = begun.last + 1 if begun else first
-        frames = ahead(video.decode(clip.uri, clip.probe, start, last), DECODED_AHEAD)
+        tables = [partial.table if partial else schema.FACE.empty_table()]
+        start = partial.last + 1 if partial else first
+        frames = prefetch(video.decode(clip.uri, clip.probe, start, last), DECODED_AHEAD)
         for numbers, pictures in _batches(frames):
-            found, too_many = self._find(numbers, pictures)
-            rows += found
-            decoded, crowded, seen = decoded + len(numbers), crowded + too_many, seen + len(found)
+            new_rows, num_crowded = self._find(numbers, pictures)
+            rows += new_rows
+            decoded, crowded, detected = decoded + len(numbers), crowded + num_crowded, detected + len(new_rows)
             while len(rows) >= size:
-                parts.append(self._table(clip, rows[:size]))
+                tables.append(self._table(clip, rows[:size]))
                 rows = rows[size:]
-            since += len(numbers)
-            if since >= part_pictures:  # no batch reaches past a part, so that going on from it gives the same numbers
+            since_saved += len(numbers)
+            # No encoder batch crosses the end of a part: a resumed clip has the same batches and the same numbers.
+            if since_saved >= part_pictures:
                 if rows:
-                    parts.append(self._table(clip, rows))
-                rows, since = [], 0
+                    tables.append(self._table(clip, rows))
+                rows, since_saved = [], 0
                 share = (numbers[-1] + 1 - first) / (last - first)
-                counts = {"decoded": decoded, "crowded": crowded, "seen": seen}
-                save(Part(pa.concat_tables(parts), numbers[-1], share, counts))
+                counts = {"decoded": decoded, "crowded": crowded, "seen": detected}
+                save(Part(pa.concat_tables(tables), numbers[-1], share, counts))
         if rows:
-            parts.append(self._table(clip, rows))
-        table = pa.concat_tables(parts)
-        if decoded == 0 and last > first:
+            tables.append(self._table(clip, rows))
+        return self._with_status(pa.concat_tables(tables), last - first, decoded, crowded, detected)
+
+    def _with_status(self, table: pa.Table, num_frames: int, decoded: int, crowded: int, detected: int) -> Extracted:
+        """Adds status and reason: failed if no frame was decoded, degraded if anything is missing."""
+        if decoded == 0 and num_frames > 0:
             return Extracted(table, "failed", "not one frame can be decoded")
         reasons = []
-        if decoded < last - first:
-            reasons.append(f"{last - first - decoded} of {last - first} frames cannot be decoded")
+        if decoded < num_frames:
+            reasons.append(f"{num_frames - decoded} of {num_frames} frames cannot be decoded")
         if crowded:
-            reasons.append(f"{crowded} frames show more than {max_faces} faces, the largest are kept")
-        if spoilt := seen - table.num_rows:
-            reasons.append(f"answers for {spoilt} of {seen} faces are not finite")
-        if seen == 0 and decoded:
+            reasons.append(f"{crowded} frames show more than {self._settings.max_faces} faces, the largest are kept")
+        if num_not_finite := detected - table.num_rows:
+            reasons.append(f"answers for {num_not_finite} of {detected} faces are not finite")
+        if detected == 0 and decoded:
             reasons.append("no face found")
         return Extracted(table, "degraded", ", ".join(reasons)) if reasons else Extracted(table)
 
     def _table(self, clip: Clip, rows: list[Row]) -> pa.Table:
-        answers: dict[str, Any] = {name: [None] * len(rows) for name in ("valence", "arousal", "expression")}
-        answers["embedding"] = [[]] * len(rows)
+        """Encodes rows; those with an output that is not finite are left out."""
+        outputs: dict[str, Any] = {name: [None] * len(rows) for name in ("valence", "arousal", "expression")}
+        outputs["embedding"] = [[]] * len(rows)
         if self._encode:
             embedding, expression, affect = self._encode(np.stack([row.crop for row in rows]))
-            finite = np.all([np.isfinite(answer).all(axis=1) for answer in (embedding, expression, affect)], axis=0)
-            rows = [row for row, kept in zip(rows, finite, strict=True) if kept]
-            answers = {"valence": affect[finite, 0], "arousal": affect[finite, 1]}
-            answers |= {"expression": list(expression[finite]), "embedding": list(embedding[finite])}
+            finite = np.all([np.isfinite(output).all(axis=1) for output in (embedding, expression, affect)], axis=0)
+            rows = [row for row, keep in zip(rows, finite, strict=True) if keep]
+            outputs = {"valence": affect[finite, 0], "arousal": affect[finite, 1]}
+            outputs |= {"expression": list(expression[finite]), "embedding": list(embedding[finite])}
         frames = [row.frame for row in rows]
         columns = {
             "frame": frames,
@@ -172,7 +191,7 @@ class FaceClip:
             "face": [row.face for row in rows],
             "box": [list(row.box) for row in rows],
             "score": [row.score for row in rows],
-            **answers,
+            **outputs,
             "lip_area": [row.mesh and row.mesh.lip_area for row in rows],
             "blendshapes": [row.mesh and list(row.mesh.blendshapes) for row in rows],
             "colors": [row.colors.astype(np.float16) for row in rows],
@@ -185,7 +204,7 @@ class FaceClip:
 def _batches(
     frames: Iterable[tuple[int, UInt8[ndarray, "H W 3"]]],
 ) -> Iterator[tuple[list[int], list[UInt8[ndarray, "H W 3"]]]]:
-    """Frame numbers and pictures, as many at once as memory bears."""
+    """Batches of frame numbers and pictures within :data:`BATCH_PICTURES` and :data:`BATCH_BYTES`."""
     numbers: list[int] = []
     pictures: list[ndarray] = []
     for number, picture in frames:

@@ -1,4 +1,7 @@
-"""From a picture and boxes to the encoder's crops."""
+"""Crops of faces for the encoder: boxes grown, cut out, letterboxed, normalised.
+
+Source: paper (arXiv 2603.13056), section 3.2; spec section 3.2.
+"""
 
 import numpy as np
 import torch
@@ -12,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def grow(box: Float[ndarray, "faces 4"], share: float) -> Float[ndarray, "faces 4"]:
-    """Grow boxes by a share of their width and height on each side, clipped to the picture."""
+    """Grows boxes on each side by a share of their width and height; clips them to the picture."""
     margin = share * (box[:, 2:] - box[:, :2])
     return np.concatenate([box[:, :2] - margin, box[:, 2:] + margin], axis=1).clip(0, 1)
 
@@ -20,21 +23,22 @@ def grow(box: Float[ndarray, "faces 4"], share: float) -> Float[ndarray, "faces 
 def letterbox(
     picture: UInt8[ndarray, "H W 3"], box: Float[ndarray, "faces 4"], side: int
 ) -> UInt8[ndarray, "faces side side 3"]:
-    """Cut boxes out, scale their longest side to ``side`` px bilinearly, centre each on a black square.
+    """Cuts boxes out, scales the longest side to ``side`` px bilinearly, and centres each on a black square.
 
     Args:
         picture: RGB.
         box: left, top, right, bottom as shares of width and height.
         side: side of the square in pixels.
 
-    Source: paper, section 3.2.
+    Returns:
+        RGB crops, one per box.
     """
     height, width = picture.shape[:2]
     squares = np.zeros((len(box), side, side, 3), dtype=np.uint8)
     low = np.minimum((box[:, :2] * [width, height]).astype(int), [width - 1, height - 1])
     high = np.maximum(low + 1, np.round(box[:, 2:] * [width, height]).astype(int))
     for square, (left, top), (right, bottom) in zip(squares, low, high, strict=True):
-        # the batch axis has to be there before the permutation: torch then sees channels last, and is twice as fast
+        # The batch axis comes before the permutation, so that torch sees channels last, which is twice as fast.
         crop = torch.from_numpy(picture[None, top:bottom, left:right].copy()).permute(0, 3, 1, 2)  # (1, 3, h, w)
         scale = side / max(crop.shape[2:])
         size = [max(1, round(length * scale)) for length in crop.shape[2:]]
@@ -45,9 +49,11 @@ def letterbox(
 
 
 def normalise(crops: UInt8[Tensor, "B side side 3"]) -> Float[Tensor, "B 3 side side"]:
-    """Scale to [0, 1], then ImageNet's mean and standard deviation; channels last in memory, which is faster."""
+    """Computes ``(crop / 255 - mean) / std`` with ImageNet's mean and std; the result is channels last in memory."""
     side = crops.shape[2]
     mean, std = (torch.tensor(values, device=crops.device).repeat(side) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    rows = crops.flatten(2).float()  # (B, side, side * 3): whole rows, in place, ten times as fast as pixel by pixel
+    rows = crops.flatten(
+        2
+    ).float()  # (B, side, side * 3): in place over whole rows, ten times as fast as over 3 channels
     torch.addcmul(-mean / std, rows, 1 / (255 * std), out=rows)
     return rows.unflatten(2, (side, 3)).permute(0, 3, 1, 2)

@@ -1,4 +1,7 @@
-"""Every face of a picture, without state: two detectors with one contract."""
+"""Face detection in single pictures: MediaPipe or YOLO behind one interface.
+
+Source: paper (arXiv 2603.13056), section 3.2; spec section 3.1.
+"""
 
 import os
 import zipfile
@@ -12,12 +15,12 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from affect import weights
-from affect.device import at_hand
+from affect.device import default_device
 from affect.settings.extraction import Face
 from affect.storage import files
 
 YOLO_SIDE_PX = 640
-"""Pictures are scaled to this longest side for YOLO, as its checkpoints were trained."""
+"""Longest side of YOLO's input in pixels; its checkpoints were trained at this size."""
 
 
 class Boxes(NamedTuple):
@@ -25,7 +28,7 @@ class Boxes(NamedTuple):
 
     Args:
         box: left, top, right, bottom as shares of the picture's width and height, within [0, 1].
-        score: the detector's confidence, in [0, 1].
+        score: confidence of the detector, in [0, 1].
     """
 
     box: Float[ndarray, "faces 4"]
@@ -33,30 +36,34 @@ class Boxes(NamedTuple):
 
 
 Detector = Callable[[Sequence[ndarray]], list[Boxes]]
-"""Finds the faces of RGB pictures (H, W, 3), each by itself."""
+"""Maps RGB pictures (H, W, 3) to their faces; pictures do not affect each other."""
 
 
 def load(settings: Face, device: str | None = None) -> Detector:
-    """Load the detector that the settings name, an Ultralytics model to a device: the one at hand if not given.
+    """Loads the detector that the settings name.
+
+    Args:
+        settings: detector, weights, class and minimal confidence.
+        device: ``cuda`` or ``cpu`` for YOLO; the available one if None. MediaPipe runs on the CPU.
 
     Raises:
-        WeightsError: its weights cannot be had, or Ultralytics is not installed.
-        ValueError: the checkpoint does not know the class.
+        WeightsError: the weights cannot be fetched or read, or Ultralytics is not installed.
+        ValueError: the checkpoint has no such class.
     """
     return Yolo(settings, device) if settings.detector == "yolo" else Mediapipe(settings)
 
 
 class Mediapipe:
-    """MediaPipe's short-range face detector, the one inside the face landmarker's file.
+    """MediaPipe's short-range face detector, read from the face landmarker's file.
 
-    It sees a picture at 128 x 128: a face narrower than about a tenth of it is missed.
+    Its input is 128 x 128 px: faces narrower than about a tenth of the picture are missed.
 
     Source: MediaPipe's Face Detector task (BlazeFace, arXiv 1907.05047).
-    Differs: the paper detects with YOLO. This one comes under Apache-2.0, within the file that measures the mouth.
+    Differs: the paper detects with YOLO (AGPL-3.0). This detector is Apache-2.0 and part of the landmarker's file.
     """
 
     def __init__(self, settings: Face) -> None:
-        """Load the model."""
+        """Loads the model."""
         from mediapipe.tasks.python import BaseOptions
         from mediapipe.tasks.python.vision import FaceDetector, FaceDetectorOptions
 
@@ -66,17 +73,17 @@ class Mediapipe:
         options = FaceDetectorOptions(
             base_options=BaseOptions(model_asset_buffer=model), min_detection_confidence=settings.min_confidence
         )
-        with silenced():
+        with stderr_silenced():
             self._detector = FaceDetector.create_from_options(options)
             self([np.zeros((64, 64, 3), dtype=np.uint8)])
 
     def __call__(self, pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[Boxes]:
-        """Find the faces of RGB pictures, each by itself."""
+        """Detects the faces of each RGB picture."""
         return [self._of(picture) for picture in pictures]
 
     def _of(self, picture: UInt8[ndarray, "H W 3"]) -> Boxes:
         height, width = picture.shape[:2]
-        found = self._detector.detect(image_of(picture)).detections
+        found = self._detector.detect(mediapipe_image(picture)).detections
         corners = [(d.bounding_box.origin_x, d.bounding_box.origin_y) for d in found]
         sizes = [(d.bounding_box.width, d.bounding_box.height) for d in found]
         low, size = np.reshape(corners, (-1, 2)), np.reshape(sizes, (-1, 2))
@@ -85,16 +92,16 @@ class Mediapipe:
 
 
 class Yolo:
-    """An Ultralytics model of the user's choice: YOLO, any version, any class that is or holds a face.
+    """Ultralytics YOLO with a checkpoint of the user's choice and one of its classes, such as ``face``.
 
-    Ultralytics and its checkpoints are AGPL-3.0, so it is an extra of its own (``pip install 'affect[yolo]'``).
+    Ultralytics and its checkpoints are AGPL-3.0, so they are an optional extra (``pip install 'affect[yolo]'``).
 
-    Source: paper, section 3.2; Ultralytics' documentation of ``predict``.
+    Source: paper (arXiv 2603.13056), section 3.2; spec section 3.1; Ultralytics' documentation of ``predict``.
     """
 
     def __init__(self, settings: Face, device: str | None = None) -> None:
-        """Load the checkpoint; a ``.pt`` file is unpickled by Ultralytics, so it has to be named by its path."""
-        path = weights.here(settings.yolo_weights)
+        """Loads the checkpoint. Ultralytics unpickles ``.pt`` files, so only an explicit local path is accepted."""
+        path = weights.local_path(settings.yolo_weights)
         if not path.is_file():
             raise weights.WeightsError(f"{path}: no such file; name an Ultralytics checkpoint (--face.yolo-weights)")
         folder = files.cache() / "ultralytics"
@@ -109,7 +116,7 @@ class Yolo:
             self._model = YOLO(path)
         except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise weights.WeightsError(f"{path} is no Ultralytics checkpoint: {error}") from error
-        self._device = device or at_hand()
+        self._device = device or default_device()
         self._confidence = settings.min_confidence
         names = self._model.names
         classes = [number for number, name in names.items() if name == settings.yolo_class]
@@ -118,12 +125,12 @@ class Yolo:
         self._classes = classes
 
     def __call__(self, pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[Boxes]:
-        """Find the faces of RGB pictures, those of one size in one batch: others would be padded to the largest."""
+        """Detects the faces of each RGB picture; one batch per run of equal sizes, so that nothing is padded."""
         return [boxes for _, same in groupby(pictures, key=np.shape) for boxes in self._of(list(same))]
 
     def _of(self, pictures: list[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
         found: Any = self._model.predict(
-            [picture[..., ::-1] for picture in pictures],  # it takes OpenCV's BGR
+            [picture[..., ::-1] for picture in pictures],  # Ultralytics expects BGR
             conf=self._confidence,
             classes=self._classes,
             imgsz=YOLO_SIDE_PX,
@@ -135,21 +142,21 @@ class Yolo:
         return [Boxes(b.xyxyn.astype(np.float64).clip(0.0, 1.0), b.conf.astype(np.float64)) for b in boxes]
 
 
-def image_of(picture: UInt8[ndarray, "H W 3"]) -> object:
-    """MediaPipe's image of an RGB picture."""
+def mediapipe_image(picture: UInt8[ndarray, "H W 3"]) -> object:
+    """Converts an RGB picture to a MediaPipe image."""
     import mediapipe
 
     return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture))
 
 
 def without_finalizer(task: type) -> None:
-    """Let the process' end free a MediaPipe task: its finalizer needs threads that are gone by then."""
+    """Disables a MediaPipe task's finalizer, which fails at exit: the threads that it needs have ended by then."""
     task.__del__ = lambda self: None  # type: ignore[attr-defined]
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
-    """Keep what MediaPipe's C++ part writes to stderr when it starts (its errors are raised) out of job logs."""
+def stderr_silenced() -> Iterator[None]:
+    """Hides stderr (file descriptor 2) while MediaPipe starts: its C++ code logs there. Its errors are exceptions."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

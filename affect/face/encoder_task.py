@@ -1,4 +1,4 @@
-"""How the frame encoder is fed: single pictures."""
+"""The frame encoder's task: single pictures in, expressions, valence and arousal out."""
 
 from typing import Any
 
@@ -19,34 +19,37 @@ from affect.learning.batches import Batch, Example, Outputs, Task, Window
 from affect.settings.encoder import EncoderRun
 
 NO_CLASS = -100
-"""Stands for an expression that a picture is not labelled with."""
+"""Class index of a picture without an expression label; the cross-entropy ignores it."""
 
 
 class GradaTask(Task):
-    """The frame encoder on single pictures: expressions, valence and arousal, whichever a picture is labelled with.
+    """Trains GRADA on single pictures, each labelled with an expression, with valence and arousal, or with both.
 
-    The prediction of a picture is ``[valence, arousal, expression logits]``, its target ``[valence, arousal,
-    expression]`` with NaN for what it has not.
+        loss = w_a L_affect + w_e L_expression
+
+    L_affect is the hybrid CCC loss over pictures with valence and arousal, L_expression the cross-entropy over pictures
+    with an expression. The output of a picture is ``[valence, arousal, expression logits]``, its target
+    ``[valence, arousal, expression]``, NaN where a label is missing. Each picture is a window of one point.
 
     Args:
-        run: the run.
+        run: settings of the encoder's training.
 
-    Source: paper, section 3.2.
+    Source: paper (arXiv 2603.13056), section 3.2; spec section 3.3.
     """
 
     def __init__(self, run: EncoderRun) -> None:
-        """Remember the settings."""
+        """Stores the settings."""
         self._run, self.settings = run, run.fit
 
     def build(self) -> Grada:
-        """Fresh weights, the trunk's from a file where one is named."""
+        """Builds the model with random weights; the trunk's are read from ``run.trunk`` if given."""
         model = Grada(self._run.shape)
         if self._run.trunk:
             load_trunk(model, weights.file(self._run.trunk))
         return model
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """The trunk at its own rate; embedding and heads at the other."""
+        """Two groups: embedding and heads at ``fit.learning_rate``, the trunk at ``trunk_learning_rate``."""
         assert isinstance(model, Grada)
         trunk = {id(p) for p in model.trunk.parameters()}
         return [
@@ -54,23 +57,23 @@ class GradaTask(Task):
             {"params": list(model.trunk.parameters()), "lr": self._run.trunk_learning_rate},
         ]
 
-    def copies(self, item: Images) -> float:
-        """The dataset's weight."""
+    def repeats(self, item: Images) -> float:
+        """Weight of the picture's dataset: how often its pictures are seen per epoch."""
         return self._run.dataset_weights.get(item.dataset, 1.0)
 
     def windows(self, item: Images) -> list[Window]:
-        """Every picture by itself."""
+        """One window per picture."""
         return [(i, i + 1) for i in range(len(item.uris))]
 
     def trains_on(self, item: Images, window: Window) -> bool:
-        """Every picture has a label."""
+        """True: every picture has a label."""
         return True
 
     def example(self, item: Images, window: Window) -> Example:
-        """One face, cut out and letterboxed.
+        """Reads one picture and letterboxes its face.
 
         Raises:
-            ImageError: the picture cannot be used.
+            ImageError: the picture cannot be decoded, or its box lies outside of it.
         """
         uri, sides = item.uris[window[0]], item.box[slice(*window)]
         picture = read_image(uri)
@@ -83,17 +86,17 @@ class GradaTask(Task):
         return Example({}, item.targets[slice(*window)], np.array([True]), {"crops": crop})
 
     def blank(self) -> Example:
-        """What stands for a picture that cannot be used: black, and not annotated."""
+        """Replaces a picture that cannot be used: a black crop, not annotated."""
         side = self._run.shape.crop_px
         crop = np.zeros((side, side, 3), dtype=np.uint8)
         return Example({}, np.full((1, 3), np.nan), np.array([False]), {"crops": crop})
 
     def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The usual changes of a face's picture."""
+        """Applies :func:`affect.face.augment.augment` to the crops."""
         return {"crops": augment_crops(inputs["crops"], self._run.augment, generator)}
 
     def forward(self, model: nn.Module, batch: Batch) -> Output:
-        """Each picture is a window of one point."""
+        """Encodes the crops; outputs have a window axis of length 1."""
         encoded = model(normalise(batch.inputs["crops"]))
         outputs = torch.cat([encoded.affect, encoded.expression], dim=1)
         return Output(outputs[:, None], encoded.embedding[:, None])
@@ -101,7 +104,7 @@ class GradaTask(Task):
     def losses(
         self, gold: Float[Tensor, "B T 3"], prediction: Float[Tensor, "B T outputs"], annotated: Bool[Tensor, "B T"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Loss of valence and arousal, and of expressions; 0 for what nothing in the batch is labelled with."""
+        """L_affect and L_expression; 0 for a label that no picture of the batch has."""
         has_affect = annotated & ~gold[..., 0].isnan()
         has_expression = annotated & ~gold[..., 2].isnan()
         affect = hybrid_loss(gold[..., :2], prediction[..., :2], has_affect, self.settings.loss)
@@ -113,10 +116,10 @@ class GradaTask(Task):
     def loss(
         self, gold: Float[Tensor, "B T 3"], prediction: Float[Tensor, "B T outputs"], annotated: Bool[Tensor, "B T"]
     ) -> Float[Tensor, ""]:
-        """Weighted sum of both tasks' losses, over the pictures that have the label."""
+        """Weighted sum of both losses."""
         affect, expression = self.losses(gold, prediction, annotated)
         return self._run.affect_weight * affect + self._run.expression_weight * expression
 
     def predict(self, item: Images, outputs: Outputs) -> Float[ndarray, "images 2"]:
-        """Valence and arousal of every picture."""
+        """Valence and arousal of each picture."""
         return np.concatenate(outputs.predictions)[:, :2]

@@ -1,8 +1,9 @@
-"""GRADA, the frame encoder: EfficientNet-B1 to a 256-wide tanh embedding with expression and VA heads.
+"""GRADA, the frame encoder: EfficientNet-B1, a 256-wide tanh embedding, and heads for expression, valence, arousal.
 
-    e = tanh(BatchNorm(W Dropout(trunk(picture)) + b))         expression = W_e e + b_e,   (v, a) = W_va e + b_va
+    e = tanh(BatchNorm(W Drop(trunk(crop)) + b));   expression = W_e e + b_e;   v, a = W_va e + b_va
 
-Source: paper, section 3.2 (the authors' weights are not public: any checkpoint of this shape can be loaded).
+Source: paper (arXiv 2603.13056), section 3.2; spec section 3.3. The authors' weights are not public: any checkpoint of
+this shape can be loaded.
 """
 
 import json
@@ -21,9 +22,9 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from affect.device import at_hand
+from affect.device import default_device
 from affect.face.crop import normalise
-from affect.layers import convolve_groups, fill
+from affect.layers import grouped_convolution, load_state
 from affect.settings.encoder import GradaShape
 from affect.settings.extraction import Face
 from affect.settings.names import EXPRESSIONS
@@ -31,7 +32,7 @@ from affect.storage import files
 
 
 class Encoded(NamedTuple):
-    """What GRADA says of B crops: embedding (B, 256), expression logits (B, 8), valence and arousal (B, 2)."""
+    """GRADA's outputs for B crops: embedding (B, 256), expression logits (B, 8), valence and arousal (B, 2)."""
 
     embedding: Tensor
     expression: Tensor
@@ -39,22 +40,22 @@ class Encoded(NamedTuple):
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """torch's own, in float32 on a CPU (see :func:`affect.layers.convolve_groups`)."""
+    """Depthwise convolution; in float32 on a CPU, see :func:`affect.layers.grouped_convolution`."""
 
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-        """Convolve each channel by itself."""
-        return convolve_groups(super().forward, input, self.weight.dtype)
+        """Convolves each channel by itself."""
+        return grouped_convolution(super().forward, input, self.weight.dtype)
 
 
 class Grada(nn.Module):
-    """The encoder.
+    """The encoder: EfficientNet trunk, embedding, and two linear heads.
 
     Args:
-        shape: its size.
+        shape: width and depth of the trunk, width of the embedding, dropout.
     """
 
     def __init__(self, shape: GradaShape) -> None:
-        """Build with random weights."""
+        """Builds the encoder with random weights."""
         super().__init__()
         from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
@@ -73,7 +74,7 @@ class Grada(nn.Module):
         trunk = EfficientNet(stages, dropout=shape.dropout)
         for module in trunk.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1:
-                module.__class__ = DepthwiseConv2d  # the names of the state stay
+                module.__class__ = DepthwiseConv2d  # keeps the names in the state dict
         self.trunk = nn.Sequential(trunk.features, trunk.avgpool, nn.Flatten())
         self.embedding = nn.Sequential(
             nn.Dropout(shape.dropout),
@@ -85,52 +86,53 @@ class Grada(nn.Module):
         self.affect = nn.Linear(shape.embedding, 2)
 
     def forward(self, crops: Float[Tensor, "B 3 side side"]) -> Encoded:
-        """Encode normalised crops."""
+        """Encodes crops that :func:`affect.face.crop.normalise` made."""
         embedding = self.embedding(self.trunk(crops))
         return Encoded(embedding, self.expression(embedding), self.affect(embedding))
 
 
 def save(model: Grada, folder: str | Path) -> None:
-    """Write ``model.safetensors`` and, last, ``config.json``."""
+    """Writes ``model.safetensors``, then ``config.json``."""
     tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     files.write(files.join(str(folder), "model.safetensors"), serialise(tensors))
     files.write(files.join(str(folder), "config.json"), json.dumps(asdict(model.shape), indent=2).encode())
 
 
 def load(folder: Path) -> Grada:
-    """Read a checkpoint, ready for inference.
+    """Reads a checkpoint that :func:`save` wrote; the model is in eval mode.
 
     Raises:
-        ValueError: the folder holds no checkpoint of this shape; names the first wrong tensor and both shapes.
+        ValueError: the folder holds no such checkpoint; names the first wrong tensor with both shapes.
     """
     try:
         model = Grada(GradaShape(**json.loads((folder / "config.json").read_text())))
-        fill(model, load_file(folder / "model.safetensors"))
+        load_state(model, load_file(folder / "model.safetensors"))
     except (OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no GRADA checkpoint: {error}") from error
     return model.eval()
 
 
 def load_trunk(model: Grada, path: Path) -> None:
-    """Start the trunk from an EfficientNet, such as one trained on ImageNet.
+    """Loads pretrained weights, such as ImageNet's, into the trunk.
 
     Args:
-        model: whose trunk is filled.
-        path: safetensors with torchvision's names, ``features.*``; its classifier is not read.
+        model: model whose trunk is overwritten.
+        path: safetensors file with torchvision's names, ``features.*``; the classifier is not read.
 
     Raises:
-        ValueError: the file holds no such network; names the first wrong tensor and both shapes.
+        ValueError: the file holds no such network; names the first wrong tensor with both shapes.
     """
     try:
         tensors = load_file(path)
-        own = {name.removeprefix("features."): value for name, value in tensors.items() if name.startswith("features.")}
-        fill(model.trunk[0], own)
+        prefix = "features."
+        features = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+        load_state(model.trunk[0], features)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{path} holds no EfficientNet of this size: {error}") from error
 
 
-def fold(model: Grada) -> Grada:
-    """Fold the trunk's batch normalisation into its convolutions, for inference: the same function, fewer steps."""
+def fold_batch_norm(model: Grada) -> Grada:
+    """Folds the trunk's batch normalisation into its convolutions, for inference; outputs stay the same."""
     from torchvision.ops.misc import Conv2dNormActivation
 
     for block in model.trunk.modules():
@@ -140,21 +142,24 @@ def fold(model: Grada) -> Grada:
 
 
 class Encoder:
-    """A loaded GRADA that turns uint8 crops into numbers, in micro-batches.
+    """Runs a GRADA checkpoint on uint8 crops in micro-batches: bfloat16 on a GPU, float32 on a CPU.
 
-    In bfloat16 on a GPU, in float32 on a CPU. Channels lie last in memory and batch normalisation is folded into
-    the convolutions; on a CPU both together halve the time.
+    Memory is channels last and batch normalisation is folded into the convolutions; on a CPU both together halve the
+    time.
 
     Args:
-        folder: the checkpoint.
+        folder: folder of the checkpoint.
         settings: crop size and micro-batch.
-        device: ``cuda`` or ``cpu``; the one at hand if not given.
+        device: ``cuda`` or ``cpu``; the available one if None.
+
+    Raises:
+        ValueError: the folder holds no checkpoint, or one for crops of another size.
     """
 
     def __init__(self, folder: Path, settings: Face, device: str | None = None) -> None:
-        """Load the weights."""
-        self._device = torch.device(device or at_hand())
-        model = fold(load(folder))
+        """Loads the weights."""
+        self._device = torch.device(device or default_device())
+        model = fold_batch_norm(load(folder))
         if model.shape.crop_px != settings.crop_px:
             raise ValueError(
                 f"{folder} encodes crops of {model.shape.crop_px} px, the setting crop_px {settings.crop_px}"
@@ -164,7 +169,7 @@ class Encoder:
 
     @torch.inference_mode()
     def __call__(self, crops: UInt8[ndarray, "n side side 3"]) -> tuple[ndarray, ndarray, ndarray]:
-        """Encode n >= 1 crops: embedding (n, 256), expression logits (n, 8), valence and arousal (n, 2)."""
+        """Encodes n >= 1 crops: embedding (n, 256), expression logits (n, 8), valence and arousal (n, 2)."""
         parts = []
         for batch in torch.from_numpy(crops).split(self._settings.micro_batch):
             pixels = normalise(batch.to(self._device, non_blocking=True))

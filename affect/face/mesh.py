@@ -1,6 +1,6 @@
-"""The face mesh of a crop: how far the lips are open, expression coefficients, and the face's proportions.
+"""Face mesh of a crop: inner-lip area, expression coefficients, and proportions of the face.
 
-Source: paper, section 3.4 (audio filter); indices of MediaPipe's face mesh.
+Source: paper (arXiv 2603.13056), section 3.4 (audio filter); spec section 5.2; point indices of MediaPipe's face mesh.
 """
 
 from itertools import combinations
@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from affect import weights
-from affect.face.detect import image_of, silenced, without_finalizer
+from affect.face.detect import mediapipe_image, stderr_silenced, without_finalizer
 from affect.settings.extraction import Face
 
 UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
@@ -19,16 +19,17 @@ UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
 LOWER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 """Inner edge of the lower lip, from corner to corner."""
 RIGID = (33, 133, 362, 263, 168, 1, 98, 327, 234, 454)
-"""Points that no expression moves: corners of the eyes, bridge, tip and wings of the nose, sides of the face."""
+"""Points that expressions hardly move: eye corners, bridge, tip and wings of the nose, sides of the face."""
 FIRST, SECOND = (list(ends) for ends in zip(*combinations(RIGID, 2), strict=True))
+"""Both ends of each of the 45 pairs of rigid points."""
 
 
 class Mesh(NamedTuple):
-    """What the mesh says of one crop.
+    """Measurements of one crop's mesh.
 
     Args:
         lip_area: inner-lip area in squared sides of the crop, >= 0.
-        blendshapes: 52 coefficients in [0, 1].
+        blendshapes: 52 expression coefficients in [0, 1].
         shape: proportions of the face, from :func:`proportions`.
     """
 
@@ -38,16 +39,16 @@ class Mesh(NamedTuple):
 
 
 class Mesher:
-    """MediaPipe's face landmarker on single crops, without state: 478 points each.
+    """Runs MediaPipe's face landmarker (478 points) on single crops, without state between them.
 
     Args:
-        settings: the model and its confidence.
+        settings: model file and minimal confidence.
 
     Source: MediaPipe's Face Landmarker task, image mode.
     """
 
     def __init__(self, settings: Face) -> None:
-        """Load the model."""
+        """Loads the model."""
         from mediapipe.tasks.python import BaseOptions
         from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
 
@@ -59,24 +60,26 @@ class Mesher:
             min_face_presence_confidence=settings.min_confidence,
             output_face_blendshapes=True,
         )
-        with silenced():
+        with stderr_silenced():
             self._landmarker = FaceLandmarker.create_from_options(options)
             self(np.zeros((64, 64, 3), dtype=np.uint8))
 
     def __call__(self, crop: UInt8[ndarray, "side side 3"]) -> Mesh | None:
-        """Mesh of a letterboxed RGB crop, or None if there is no face in it."""
-        found = self._landmarker.detect(image_of(crop))
-        if not found.face_landmarks:
+        """Measures a letterboxed RGB crop; None if no face is found in it."""
+        result = self._landmarker.detect(mediapipe_image(crop))
+        if not result.face_landmarks:
             return None
-        points = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]])
-        shapes = np.array([shape.score for shape in found.face_blendshapes[0]])
+        points = np.array([(p.x, p.y, p.z) for p in result.face_landmarks[0]])
+        shapes = np.array([shape.score for shape in result.face_blendshapes[0]])
         return Mesh(inner_lip_area(points[:, :2]), shapes, proportions(points))
 
 
 def inner_lip_area(points: Float[ndarray, "points 2"]) -> float:
     """Area between the inner lips as the sum of 20 triangles.
 
-    For i = 0 .. 9: ``(U_i, L_i, U_i+1)`` and ``(L_i+1, L_i, U_i+1)``, each ``|shoelace| / 2``.
+        area = sum over i = 0 .. 9 of |U_i L_i U_(i+1)| + |L_(i+1) L_i U_(i+1)|
+
+    U and L are the points of :data:`UPPER` and :data:`LOWER`; |a b c| is the area of a triangle (shoelace formula).
 
     Args:
         points: the mesh in 2-D coordinates normalised to the crop.
@@ -84,7 +87,8 @@ def inner_lip_area(points: Float[ndarray, "points 2"]) -> float:
     Returns:
         Area in squared sides of the crop, >= 0.
 
-    Differs: the authors' crops are aligned and 112 px; these coordinates are those of the letterboxed crop.
+    Source: paper (arXiv 2603.13056), section 3.4; spec section 5.2.
+    Differs: the authors' crops are aligned and 112 px; here the coordinates are those of the letterboxed crop.
     """
     upper, lower = points[list(UPPER)], points[list(LOWER)]
     first = _triangles(upper[:-1], lower[:-1], upper[1:])
@@ -93,7 +97,10 @@ def inner_lip_area(points: Float[ndarray, "points 2"]) -> float:
 
 
 def proportions(points: Float[ndarray, "points 3"]) -> Float[ndarray, " 45"]:
-    """Distances between rigid points, as logarithms over their mean: alike for one person at any size and place."""
+    """Log distances between rigid points, relative to their mean; independent of the face's size and place.
+
+    p_ij = log(|x_i - x_j| / mean over all pairs of |x_k - x_l|)
+    """
     distance = np.linalg.norm(points[FIRST] - points[SECOND], axis=1)
     return np.log(np.maximum(distance, 1e-6) / max(float(distance.mean()), 1e-6))
 

@@ -114,11 +114,11 @@ def grada_operations(folder: str) -> float:
 
     if not folder:
         return 0.0
-    path = weights.here(folder) / "config.json"
+    path = weights.local_path(folder) / "config.json"
     try:
         shape = GradaShape(**json.loads(path.read_text())) if path.exists() else GradaShape()
     except (ValueError, TypeError) as error:
-        raise weights.cannot_load(folder, error) from error
+        raise weights.load_error(folder, error) from error
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         Grada(shape).eval()(torch.empty(1, 3, shape.crop_px, shape.crop_px))
     return float(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""A picture of who is who: boxes, names and mouths drawn onto a frame."""
+"""Draws boxes, names and mouth states of people onto a frame."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,18 +11,18 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 COLORS = ("#2b7de9", "#d95f02", "#17926c", "#c2429b", "#8a7a00", "#6b7480")
-"""One per person, from left to right, then again from the first; they can be told apart on pictures and on paper."""
+"""One colour per person, from left to right, repeated after the last; distinguishable on screen and in print."""
 
 
-class Shown(NamedTuple):
+class PersonOverlay(NamedTuple):
     """One person at one frame.
 
     Args:
-        number: from 0, from the left; decides the colour.
-        name: as tracks and predictions have it.
+        number: 0-based number from the left; selects the colour.
+        name: name of the person in tracks and predictions.
         box: left, top, right, bottom as shares of the picture.
-        bridged: whether the box is interpolated, which is drawn in dashes.
-        mouth: what the rule of the audio filter says of it; None to show the name alone.
+        bridged: true if the box is interpolated; it is then drawn dashed.
+        mouth: mouth state by the audio filter; None to draw the name alone.
     """
 
     number: int
@@ -32,22 +32,22 @@ class Shown(NamedTuple):
     mouth: Literal["open", "closed", "not seen"] | None
 
 
-def size_of(width: int, height: int, max_width: int, max_height: int) -> tuple[int, int]:
-    """Size of the drawn picture: within limits, both sides even, as video encoders want them."""
+def overlay_size(width: int, height: int, max_width: int, max_height: int) -> tuple[int, int]:
+    """Width and height of the drawn picture: within limits, aspect kept, both even, as video encoders require."""
     scale = min(1.0, max_width / width, max_height / height)
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
-def draw(picture: UInt8[ndarray, "H W 3"], people: Sequence[Shown], caption: str) -> UInt8[ndarray, "h w 3"]:
-    """Draw people onto a copy of a picture.
+def draw(picture: UInt8[ndarray, "H W 3"], people: Sequence[PersonOverlay], caption: str) -> UInt8[ndarray, "h w 3"]:
+    """Draws people onto a copy of a picture.
 
     Args:
-        picture: RGB, of the size that :func:`size_of` gives.
-        people: who is in it.
-        caption: a line in the corner, such as the frame's number and time; none if empty.
+        picture: RGB, of the size that :func:`overlay_size` gives.
+        people: people to draw.
+        caption: text in the upper left corner, such as frame number and time; empty for none.
 
     Returns:
-        The picture with, per person, a box, a name, the box's middle as a hint file wants it, and the mouth.
+        The picture with a box, a name, the centre of the box (in a hint file's units) and the mouth state per person.
     """
     image = Image.fromarray(picture)
     canvas = ImageDraw.Draw(image)
@@ -94,7 +94,7 @@ def _label(
     *,
     above: bool,
 ) -> None:
-    """Text on a dark ground, moved so that it stays in the picture."""
+    """Draws text on a black rectangle, moved so that it stays inside the picture."""
     _, _, right, bottom = canvas.textbbox((0, 0), text, font=font)
     width, height = right + 6, bottom + 4
     x = min(max(0.0, at[0]), max(0.0, canvas.im.size[0] - width))

@@ -10,7 +10,7 @@ from numpy import ndarray
 from affect import timeline
 from affect.modality import Evidence
 from affect.storage import schema
-from affect.storage.columns import array, matrix, nullable, rows_of
+from affect.storage.columns import array, list_column, matrix, nullable
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def to_table(part: FacePart) -> pa.Table:
     columns = {
         "frame": np.arange(len(part.valid)),
         "valid": part.valid,
-        "embedding": rows_of(part.embedding, pa.float32()),
+        "embedding": list_column(part.embedding, pa.float32()),
         "lip_area": pa.array(part.lip_area, pa.float32(), from_pandas=True),
     }
     return pa.table(columns).cast(schema.TRACK["face"])

@@ -1,4 +1,7 @@
-"""How the face's temporal regressor is fed."""
+"""The face's task: windows of frames in, one Series per track out.
+
+Source: spec section 2 (windows and overlap mean) and section 3.5 (frames without a face).
+"""
 
 from jaxtyping import Float
 from numpy import ndarray
@@ -12,37 +15,37 @@ from affect.settings.models import FaceTransformer
 
 
 class FaceTask(TrackTask):
-    """The face's temporal regressor on windows of frames.
+    """Trains and runs the face Transformer on windows of T frames.
 
     Args:
-        settings: of the model.
+        settings: settings of the Transformer and its training.
         width: width of the face embedding.
     """
 
     def __init__(self, settings: FaceTransformer, width: int) -> None:
-        """Remember the settings."""
+        """Stores the settings."""
         self._model, self._width, self.settings = settings, width, settings.fit
 
     def build(self) -> FaceTransformerModel:
-        """Fresh weights."""
+        """Builds the model with random weights."""
         return FaceTransformerModel(self._model, self._width)
 
     def windows(self, track: Track) -> list[Window]:
-        """Windows of T frames; none if the face was never found."""
+        """Windows ``[start, end)`` of T frames; none if no frame of the track has a face."""
         if not _face(track).valid.any():
             return []
         return frame_windows(track.num_frames, self._model.window_frames, self._model.window_hop_frames)
 
     def example(self, track: Track, window: Window) -> Example:
-        """Embeddings, those of unseen frames filled from the nearest."""
+        """Face embeddings of a window; a frame without a face holds the nearest one's."""
         return frame_example(track, window, {"x": _face(track).embedding[slice(*window)]})
 
     def series(self, track: Track, outputs: Outputs) -> Series:
-        """Overlap mean."""
+        """Mean over overlapping windows, per frame; valid where the frame has a face."""
         return frame_series(track, outputs, _face(track).valid, self._model.hidden)
 
     def spread(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:
-        """Of windows of frames."""
+        """Half the range of the overlapping windows' predictions, per frame."""
         return frame_spread(track, outputs)
 
 

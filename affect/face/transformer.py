@@ -1,4 +1,4 @@
-"""The face's temporal model: a Transformer over the embeddings of a window's frames."""
+"""Temporal model of the face: a Transformer over the face embeddings of a window of frames."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -8,19 +8,22 @@ from affect.settings import models
 
 
 class FaceTransformer(nn.Module):
-    """Valence and arousal of each frame from the face embeddings around it.
+    """Predicts valence and arousal of each frame from the face embeddings of its window.
 
         x_0 = Drop(LN(W z + b));   x_n = Layer_n(x_(n-1), x_(n-1), P);   v, a = head(x_N)
 
-    z are the embeddings of a window's frames, P the positions, which every layer adds anew (0 at the window's first
-    frame), Layer the attention layer of :mod:`affect.layers` with one expert. There is no norm after the last layer.
+    where
+        z      face embeddings of the window, (T, D)
+        P      sinusoidal positions, 0 at the window's first frame, added again in every layer
+        Layer  :class:`affect.layers.AttentionLayer` with one expert
+        head   :class:`affect.layers.RegressionHead`; there is no norm between it and the last layer
 
-    Source: paper (arXiv 2603.13056), temporal model of the face.
-    Differs: 16 heads as the paper says; the authors' code has 8, which have the same parameters.
+    Source: paper (arXiv 2603.13056), section 3.2; spec section 3.4.
+    Differs: 16 heads, as in the paper; the authors' code has 8. The number of parameters is the same.
     """
 
     def __init__(self, settings: models.FaceTransformer, input_width: int) -> None:
-        """Start the weights.
+        """Initialises the weights.
 
         Args:
             settings: sizes and dropout.
@@ -33,11 +36,11 @@ class FaceTransformer(nn.Module):
         self.head = RegressionHead(width, width, dropout)
 
     def forward(self, x: Float[Tensor, "B T D"], padding: Bool[Tensor, "B T"]) -> Output:
-        """Predict every frame of a batch of windows.
+        """Predicts every frame of a batch of windows.
 
         Args:
             x: face embeddings.
-            padding: true for frames that only fill the window; nothing attends to them.
+            padding: true for padded frames; they are masked as keys.
 
         Returns:
             Prediction and embedding of each frame.

@@ -1,4 +1,4 @@
-"""First fusion: a directed cross-modal mixture of experts, one expert for every ordered pair of modalities."""
+"""DCMMOE: directed cross-modal mixture of experts, one expert for every ordered pair of modalities."""
 
 from itertools import permutations
 
@@ -11,7 +11,7 @@ from affect.settings.models import Dcmmoe
 
 
 class DCMMOE(nn.Module):
-    """Valence and arousal of each frame from all modalities, each of which asks each other one.
+    """Predicts valence and arousal of each frame; every modality attends to every other one.
 
         h^m     = Drop(LN(W^m x^m))
         Z^(q,k) = u_N,   u_0 = h^q,   u_n = Layer^(q,k)_n(u_(n-1), h^k, P)        for every ordered pair q != k
@@ -19,20 +19,26 @@ class DCMMOE(nn.Module):
         g       = W_g hbar + b_g
         z       = sum over (q,k) of softmax(g)_(q,k) Z^(q,k);     v, a = head(z)
 
-    x^m is a modality's embedding and prediction, P the positions, Layer the attention layer of :mod:`affect.layers`,
-    in which each of the E = M (M - 1) experts has weights of its own. All experts are one batched computation.
+    where
+        x^m    embedding and prediction of modality m, (T, D_m)
+        (q,k)  expert with query modality q and key modality k; E = M (M - 1) experts
+        Layer  :class:`affect.layers.AttentionLayer`, with weights per expert; all experts are one batched computation
+        P      sinusoidal positions
+        g      gate logits, one per expert, (T, E)
+        head   :class:`affect.layers.RegressionHead`
 
-    Source: paper (arXiv 2603.13056), directed cross-modal mixture of experts. The authors' code holds no such model.
-    Differs: the paper does not say what happens without evidence. Here invalid and padded frames are masked as keys;
-        expert (q,k) has weight 0 at a frame unless both q and k are valid there; hbar is the mean over what is valid;
-        with no expert left z = hbar, and with no modality z = 0, a frame for the caller to fill.
+    Source: paper (arXiv 2603.13056), the directed cross-modal mixture-of-experts fusion; spec section 6. The authors'
+        code does not contain this model.
+    Differs: the paper does not define missing modalities. Here invalid and padded frames are masked as keys; expert
+        (q,k) has weight 0 at a frame unless q and k are both valid there; hbar is the mean over valid modalities.
+        Without an expert z = hbar; without a valid modality z = 0, and the caller fills the frame.
     """
 
     query_of: Tensor
     key_of: Tensor
 
     def __init__(self, settings: Dcmmoe, input_widths: dict[str, int]) -> None:
-        """Start the weights.
+        """Initialises the weights.
 
         Args:
             settings: modalities, sizes and dropout.
@@ -41,7 +47,7 @@ class DCMMOE(nn.Module):
         super().__init__()
         width, dropout = settings.hidden, settings.dropout
         self.modalities = settings.modalities
-        # Expert e asks with modality query_of[e] and reads modality key_of[e].
+        # Expert e has queries from modality query_of[e], keys and values from modality key_of[e].
         query_of, key_of = zip(*permutations(range(len(self.modalities)), 2), strict=True)
         self.register_buffer("query_of", torch.tensor(query_of), persistent=False)
         self.register_buffer("key_of", torch.tensor(key_of), persistent=False)
@@ -59,20 +65,20 @@ class DCMMOE(nn.Module):
         valid: Bool[Tensor, "B M T"],
         padding: Bool[Tensor, "B T"],
     ) -> FusionOutput:
-        """Fuse a batch of windows.
+        """Fuses a batch of windows.
 
         Args:
             features: x^m of each modality; the widths differ.
-            valid: true where a modality has evidence, in the order of the settings' modalities.
-            padding: true for frames that only fill the window.
+            valid: true where a modality is valid, in the order of the settings' modalities.
+            padding: true for padded frames.
 
         Returns:
-            Prediction, embedding and the experts' weights of each frame, experts in the order of
-            ``itertools.permutations(modalities, 2)``, the query's modality first.
+            Prediction, embedding and expert weights of each frame. Experts are in the order of
+            ``itertools.permutations(modalities, 2)``, each a pair (query, key).
         """
         evidence = (valid & ~padding[:, None]).transpose(0, 1)  # (M, B, T)
         h = torch.stack([self.project[m](features[m]) for m in self.modalities])  # (M, B, T, H)
-        experts = self.ask(h, evidence)  # (E, B, T, H)
+        experts = self.run_experts(h, evidence)  # (E, B, T, H)
         num_valid = evidence.sum(dim=0)[..., None]  # (B, T, 1)
         hbar = (h * evidence[..., None]).sum(dim=0) / num_valid.clamp(min=1)  # (B, T, H)
         allowed = evidence[self.query_of] & evidence[self.key_of]  # (E, B, T)
@@ -82,15 +88,15 @@ class DCMMOE(nn.Module):
         prediction, embedding = self.head(z)
         return FusionOutput(prediction, embedding, gates)
 
-    def ask(self, h: Float[Tensor, "M B T H"], evidence: Bool[Tensor, "M B T"]) -> Float[Tensor, "E B T H"]:
-        """Run every expert: its query's stream, layer by layer, over its key's frames.
+    def run_experts(self, h: Float[Tensor, "M B T H"], evidence: Bool[Tensor, "M B T"]) -> Float[Tensor, "E B T H"]:
+        """Runs every expert: cross-attention layers from its query modality to its key modality.
 
         Args:
-            h: projected modalities.
-            evidence: true where a frame may be a key.
+            h: projected modalities h^m.
+            evidence: true at valid frames that are not padding.
 
         Returns:
-            Z of every expert.
+            Z^(q,k) of every expert.
         """
         u, context, masked = h[self.query_of], h[self.key_of], ~evidence[self.key_of]
         positions = sinusoids(h.shape[2], like=h)  # (T, H)

@@ -1,1 +1,1 @@
-"""Training: batches, the fit loop, checkpoints, several processes."""
+"""Training: batches, the fit loop, checkpoints, distribution over processes."""

@@ -1,4 +1,4 @@
-"""How models are fed: windows of items as padded batches, made ahead of the model without Python per frame."""
+"""Tasks and batches: windows of items as padded tensors, prepared in a thread ahead of the model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -11,25 +11,27 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from affect.concordance import hybrid_loss
-from affect.corpus.ahead import ahead
+from affect.corpus.prefetch import prefetch
 from affect.layers import FusionOutput, Output
 from affect.settings.training import Fit
 
 BATCHES_AHEAD = 4
-"""Batches that wait for the model at most."""
+"""Most batches that are prepared ahead of the model."""
 
 Window = tuple[int, int]
+"""Points ``[start, end)`` of an item."""
 Arrays = ndarray | tuple[ndarray, ...]
+"""An array, or several that are concatenated along their last axis."""
 
 
 class Example(NamedTuple):
-    """One window as it lies in memory; a batch pads it.
+    """One window, not padded yet.
 
     Args:
-        inputs: arrays by name whose first axis is the window's points; those of a tuple are laid side by side.
-        gold: what the task's loss wants per point, valence and arousal first; NaN where a point has none.
-        annotated: which points count.
-        whole: arrays by name without an axis of points, of one shape in every window.
+        inputs: arrays by name; the first axis is the window's points.
+        gold: targets of the task's loss per point, valence and arousal first; NaN where a point has none.
+        annotated: true for points that count in the loss.
+        whole: arrays by name without an axis of points, of the same shape in every window.
     """
 
     inputs: dict[str, Arrays]
@@ -39,11 +41,11 @@ class Example(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What one process does of a batch.
+    """The part of a batch that one process computes.
 
     Args:
-        samples: items with one window each.
-        length: points of the batch's longest window.
+        samples: pairs of an item and one of its windows.
+        length: points of the longest window of the whole batch.
     """
 
     samples: list[tuple[Any, Window]]
@@ -55,7 +57,7 @@ class Batch(NamedTuple):
 
     Args:
         inputs: tensors by name.
-        padding: true for points that only fill a window.
+        padding: true for points past the end of a window.
         gold: as in :class:`Example`.
         annotated: as in :class:`Example`.
     """
@@ -66,26 +68,26 @@ class Batch(NamedTuple):
     annotated: Bool[Tensor, "B T"]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device."""
+        """Copies the batch to a device."""
         inputs = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
         padding, gold, annotated = (value.to(device, non_blocking=True) for value in self[1:])
         return Batch(inputs, padding, gold, annotated)
 
-    def like(self, model: nn.Module) -> "Batch":
-        """The same with numbers as wide as the model's."""
+    def cast_like(self, model: nn.Module) -> "Batch":
+        """Converts floating-point inputs and targets to the model's dtype."""
         kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         inputs = {n: value.to(kind) if value.is_floating_point() else value for n, value in self.inputs.items()}
         return self._replace(inputs=inputs, gold=self.gold.to(kind))
 
 
 class Outputs(NamedTuple):
-    """Outputs of an item's windows, paddings included.
+    """Outputs of an item's windows, padding included.
 
     Args:
         windows: the windows.
         predictions: one (T, 2) per window.
         embeddings: one (T, H) per window.
-        gates: one (T, E) per window of a fusion; none of other models.
+        gates: one (T, E) per window of a fusion; empty for other models.
     """
 
     windows: list[Window]
@@ -95,43 +97,43 @@ class Outputs(NamedTuple):
 
 
 class Task(ABC):
-    """How one model is fed, and how its outputs become frames.
+    """Builds a model, its inputs, targets and loss, and joins its outputs to frames.
 
-    It learns from items, such as tracks: anything with a ``name`` and ``gold`` values per frame, NaN where there is
-    none.
+    Items are what it learns from, such as tracks: any object with a ``name`` and ``gold`` values per frame, NaN where a
+    frame is not annotated.
     """
 
     settings: Fit
-    """How the model is trained."""
+    """Settings of the training."""
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """Make the model with fresh weights."""
+        """Builds the model with untrained weights."""
 
     @abstractmethod
     def windows(self, item: Any) -> list[Window]:  # noqa: ANN401 -- each task has its own kind of item
-        """List the windows ``[start, end)`` that together cover an item; none if there is no evidence at all."""
+        """Lists the windows ``[start, end)`` that together cover an item; none if it has no valid input."""
 
     @abstractmethod
     def trains_on(self, item: Any, window: Window) -> bool:  # noqa: ANN401
-        """Say whether a window is trained on."""
+        """True if a window is used in training."""
 
     @abstractmethod
     def example(self, item: Any, window: Window) -> Example:  # noqa: ANN401
-        """Cut a window's arrays out, without a copy where none is needed."""
+        """Cuts out a window's arrays, as views where possible."""
 
     @abstractmethod
     def predict(self, item: Any, outputs: Outputs) -> Float[ndarray, "frames 2"]:  # noqa: ANN401
-        """Join the windows' outputs to valence and arousal of every frame."""
+        """Joins the windows' outputs to valence and arousal of every frame."""
 
-    def census(self, items: Sequence[Any]) -> str:
-        """Count what stands between items and learning from them, for the error where nothing is left."""
+    def describe_samples(self, items: Sequence[Any]) -> str:
+        """Counts items, windows and annotated windows, for the error message when none is left."""
         windows = [(item, window) for item in items for window in self.windows(item)]
         annotated = sum(self.trains_on(*sample) for sample in windows)
         return f"{len(items)} items have {len(windows)} windows, {annotated} of them annotated"
 
-    def copies(self, item: Any) -> float:  # noqa: ANN401
-        """How often an item's windows are seen in an epoch, on average."""
+    def repeats(self, item: Any) -> float:  # noqa: ANN401
+        """Mean number of times that an item's windows are seen in an epoch."""
         return 1.0
 
     def loss(
@@ -140,30 +142,30 @@ class Task(ABC):
         prediction: Float[Tensor, "B T outputs"],
         annotated: Bool[Tensor, "B T"],
     ) -> Float[Tensor, ""]:
-        """Loss of a whole batch: the hybrid CCC loss; any constant if nothing in it is annotated."""
+        """Loss of a whole batch, by default the hybrid CCC loss; a constant if no point is annotated."""
         return hybrid_loss(gold, prediction, annotated, self.settings.loss)
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """AdamW's parameter groups: all parameters at one learning rate."""
+        """AdamW's parameter groups; by default all parameters at one learning rate."""
         return [{"params": list(model.parameters()), "lr": self.settings.learning_rate}]
 
     def augment(self, inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Inputs of a training batch with noise: none."""
+        """Augments the inputs of a training batch; by default returns them unchanged."""
         return inputs
 
     def forward(self, model: nn.Module, batch: Batch) -> Output | FusionOutput:
-        """Run the model on a batch: inputs by the names of its arguments."""
+        """Calls the model with the inputs as keyword arguments."""
         return model(**batch.inputs)
 
 
 Loader = Callable[[Task, Sequence[Share], torch.device], Iterator[Batch]]
-"""Makes the examples of shares and collates each share into a batch, in order."""
+"""Makes the examples of shares and collates each share into a batch, in the order of the shares."""
 
 
 def load_here(task: Task, shares: Sequence[Share], device: torch.device) -> Iterator[Batch]:
-    """Make batches in a thread of this process, some ahead of the model."""
+    """Makes batches in a thread of this process, up to :data:`BATCHES_AHEAD` ahead of the model."""
     made = (_make(task, share, pinned=device.type == "cuda") for share in shares)
-    for batch in ahead(made, BATCHES_AHEAD):
+    for batch in prefetch(made, BATCHES_AHEAD):
         yield batch.to(device)
 
 
@@ -176,11 +178,11 @@ def _make(task: Task, share: Share, *, pinned: bool) -> Batch:
 
 
 def collate(examples: Sequence[Example], length: int) -> Batch:
-    """Lay examples into padded tensors: every number is copied once, and becomes a float32 if it is a float.
+    """Copies examples into padded tensors; floating-point numbers become float32.
 
     Args:
-        examples: one or more.
-        length: T, points of each window of the batch.
+        examples: one example or more.
+        length: T, points that each window is padded to.
     """
     inputs = {n: _padded([e.inputs[n] for e in examples], length) for n in examples[0].inputs}
     whole = {n: _padded([e.whole[n] for e in examples]) for n in examples[0].whole}
@@ -191,7 +193,7 @@ def collate(examples: Sequence[Example], length: int) -> Batch:
 
 
 def _padded(values: Sequence[Arrays], length: int | None = None) -> Tensor:
-    """Stack arrays, or tuples of arrays side by side, with zeros up to ``length`` along their first axis."""
+    """Stacks arrays, tuples concatenated along the last axis, padded with zeros to ``length`` along the first."""
     rows = [value if isinstance(value, tuple) else (value,) for value in values]
     first = rows[0][0]
     shape = list(first.shape)
@@ -215,7 +217,7 @@ def _padded(values: Sequence[Arrays], length: int | None = None) -> Tensor:
 
 
 def autocast(settings: Fit, device: torch.device) -> torch.autocast:
-    """What a model's arithmetic runs in; losses are always float32 or wider."""
+    """Autocast context of ``settings.precision`` for a model's forward pass; losses are float32 or wider."""
     half = settings.precision in ("bfloat16", "float16") or (settings.precision == "auto" and device.type == "cuda")
     kind = torch.float16 if settings.precision == "float16" else torch.bfloat16
     return torch.autocast(device.type, kind, enabled=half)
@@ -224,20 +226,22 @@ def autocast(settings: Fit, device: torch.device) -> torch.autocast:
 def run_all(
     task: Task, model: nn.Module, items: Sequence[Any], device: torch.device, loader: Loader = load_here
 ) -> Iterator[Outputs]:
-    """Run a model over the windows of items, one item's outputs after the other's."""
+    """Runs a model in eval mode over the windows of items and yields each item's outputs."""
     model.eval()
     size = task.settings.batch_size
     windows = [task.windows(item) for item in items]
     shares = [
-        Share([(item, window) for window in own[i : i + size]], max(end - start for start, end in own[i : i + size]))
-        for item, own in zip(items, windows, strict=True)
-        for i in range(0, len(own), size)
+        Share(
+            [(item, window) for window in item_windows[i : i + size]], max(b - a for a, b in item_windows[i : i + size])
+        )
+        for item, item_windows in zip(items, windows, strict=True)
+        for i in range(0, len(item_windows), size)
     ]
     batches = loader(task, shares, device)
-    for own in windows:
-        outputs = Outputs(own, [], [], [])
-        for _ in range(0, len(own), size):
-            batch = next(batches).like(model)
+    for item_windows in windows:
+        outputs = Outputs(item_windows, [], [], [])
+        for _ in range(0, len(item_windows), size):
+            batch = next(batches).cast_like(model)
             with torch.inference_mode(), autocast(task.settings, device):
                 output = task.forward(model, batch)
             outputs.predictions.extend(_numbers(output.prediction))
@@ -248,10 +252,10 @@ def run_all(
 
 
 def _numbers(value: Tensor) -> ndarray:
-    """As numpy has them, which knows no bfloat16, in float32 or wider."""
+    """Converts to numpy in float32 or wider; numpy has no bfloat16."""
     return (value.float() if value.dtype.itemsize < 4 else value).cpu().numpy()
 
 
 def run(task: Task, model: nn.Module, item: Any, device: torch.device) -> Outputs:  # noqa: ANN401
-    """Run a model over one item's windows."""
+    """Runs a model over one item's windows."""
     return next(run_all(task, model, [item], device))

@@ -1,6 +1,7 @@
-"""Models on disk: finished weights, and a training that can go on: all that its steps change, as one safetensors file.
+"""Weights and training checkpoints as safetensors.
 
-Draws of dropout, noise and order are no part of it: they follow from seed, epoch, step and process (:func:`seed_of`).
+A checkpoint holds everything that training steps change. Random states are not stored: every draw is seeded from the
+run's seed, epoch, step and process (:func:`seed_of`).
 """
 
 import json
@@ -11,35 +12,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from affect.layers import fill
+from affect.layers import load_state
 
 _NOTE = "affect"
 ORDER, STEP = 1, 2
-"""What numbers are drawn for, in :func:`seed_of`."""
+"""Purposes of :func:`seed_of`: order of an epoch's samples; dropout and augmentation of a step."""
 
 
 def seed_of(purpose: int, *parts: int) -> int:
-    """A seed that has nothing to do with its neighbours', 63 bits.
+    """Derives an independent 63-bit seed for each purpose and tuple of numbers.
 
     Args:
         purpose: ``ORDER`` or ``STEP``.
-        parts: the run's seed, and what it is counted by.
+        parts: the run's seed, then counters such as epoch, step and process.
+
+    Source: numpy's ``SeedSequence``.
     """
     return int(np.random.SeedSequence([purpose, *parts]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def encode(tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> bytes:
-    """Tensors and a note of JSON values as safetensors."""
+    """Serialises tensors and a note of JSON values as safetensors."""
     from safetensors.torch import save
 
     return save({name: value.contiguous().cpu() for name, value in tensors.items()}, {_NOTE: json.dumps(note)})
 
 
 def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The reverse of :func:`encode`.
+    """Reads what :func:`encode` wrote: tensors and note.
 
     Raises:
-        ValueError: that is not what made it.
+        ValueError: the content is not a checkpoint.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -52,30 +55,30 @@ def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"no checkpoint ({error})") from error
 
 
-def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under longer names."""
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Prepends ``prefix.`` to the names of tensors."""
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
 
 
-def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The reverse of :func:`named`, for what has the prefix."""
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Selects the tensors named ``prefix.*`` and removes the prefix."""
     return {n.removeprefix(f"{prefix}."): value for n, value in tensors.items() if n.startswith(f"{prefix}.")}
 
 
-def changing(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes of a model: its state without frozen parameters."""
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """State of a model without its frozen parameters."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments of every parameter, by its number."""
+    """State tensors of the optimiser, named ``<parameter number>.<name>``."""
     state = optimizer.state_dict()["state"]
     return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rates: list[float]) -> None:
-    """Put moments and the groups' learning rates back."""
+    """Restores state tensors and the learning rates of the parameter groups."""
     whole = optimizer.state_dict()
     for key, value in tensors.items():
         number, name = key.split(".")
@@ -86,17 +89,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def save_weights(model: nn.Module) -> bytes:
-    """A model's weights as safetensors."""
+    """Serialises a model's weights as safetensors."""
     from safetensors.torch import save
 
     return save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
 
 
 def load_weights(model: nn.Module, content: bytes) -> nn.Module:
-    """Read weights that :func:`save_weights` wrote into a model of the same shape, ready for inference.
+    """Loads weights that :func:`save_weights` wrote into a model of the same shape; returns it in eval mode.
 
     Raises:
-        ValueError: they are of another model; names the first wrong tensor and both shapes.
+        ValueError: the weights are another model's; names the first wrong tensor with both shapes.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -105,5 +108,5 @@ def load_weights(model: nn.Module, content: bytes) -> nn.Module:
         tensors = load(content)
     except SafetensorError as error:
         raise ValueError(f"no safetensors ({error})") from error
-    fill(model, tensors)
+    load_state(model, tensors)
     return model.eval()

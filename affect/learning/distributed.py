@@ -1,4 +1,4 @@
-"""What the processes of one training share: who is who, gathered tensors, batch normalisation over the whole batch."""
+"""Collective operations of a training with several processes, and batch normalisation over the whole batch."""
 
 from typing import Any, TypeVar
 
@@ -11,18 +11,18 @@ Part = TypeVar("Part")
 
 
 def world() -> tuple[int, int]:
-    """This process' number and how many there are."""
+    """Returns the rank of this process and the number of processes; (0, 1) outside of torch.distributed."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def wait_for_all() -> None:
-    """Go on when every process is here."""
+    """Blocks until every process has called it."""
     if world()[1] > 1:
         dist.barrier()
 
 
 def gather(value: Tensor) -> Tensor:
-    """Every process' tensor, of one shape, along the first axis; without gradient."""
+    """Concatenates every process' tensor along the first axis, without gradient. Shapes are equal."""
     _, processes = world()
     if processes == 1:
         return value
@@ -32,33 +32,33 @@ def gather(value: Tensor) -> Tensor:
 
 
 def gather_with_gradient(value: Tensor) -> Tensor:
-    """Every process' tensor along the first axis; the gradient of what comes of it reaches the process it is from."""
+    """Concatenates every process' tensor along the first axis; gradients flow back to each tensor's process."""
     return torch.cat(dist.nn.functional.all_gather(value)) if world()[1] > 1 else value
 
 
-def gather_lists(own: list[Part]) -> list[Part]:
-    """Every process' list, one after the other."""
+def gather_lists(values: list[Part]) -> list[Part]:
+    """Concatenates every process' list, in the order of ranks."""
     _, processes = world()
     if processes == 1:
-        return own
+        return values
     gathered: list[Any] = [None] * processes
-    dist.all_gather_object(gathered, own)
+    dist.all_gather_object(gathered, values)
     return [part for parts in gathered for part in parts]
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the shares of all processes together, on a CPU, where torch has none.
+    """Batch normalisation over the shares of all processes, for CPUs.
 
-        y = (x - mean) / sqrt(var + eps) * weight + bias,   mean and var over everyone's points
+        y = (x - mean) / sqrt(var + eps) * weight + bias          mean and var over the points of all processes
 
-    Source: torch.nn.SyncBatchNorm, which refuses tensors on a CPU.
+    Source: torch.nn.SyncBatchNorm, which supports GPUs only.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Take any number of axes."""
+        """Accepts any number of axes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, ...) over every axis but the second."""
+        """Normalises (B, C, ...) over every axis but the second."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
@@ -77,12 +77,12 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def _sum_over_processes(value: Tensor) -> Tensor:
-    """Sum with its gradient."""
+    """All-reduces a sum, with gradient."""
     return dist.nn.functional.all_reduce(value)
 
 
-def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let batch normalisation see the whole batch and not a process' share of it; names of the state stay."""
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Converts batch normalisation to statistics over the whole batch; names in the state dict stay."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():

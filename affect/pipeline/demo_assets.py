@@ -16,7 +16,7 @@ from affect.corpus.images import read_manifest
 from affect.corpus.videos import File, find
 from affect.face.clip import Finder
 from affect.face.mesh import FIRST
-from affect.face.tracks import Faces, choose, persons
+from affect.face.tracks import Faces, person_named, persons
 from affect.pipeline.encoder import train_encoder
 from affect.progress import say
 from affect.settings import recipes
@@ -109,7 +109,7 @@ def _cut_track(
         shape=np.stack([row.mesh.shape if row.mesh else np.full(len(FIRST), np.nan) for row in found]),
         thumbnail=np.stack([row.thumbnail for row in found]),
     )
-    person = choose(persons(faces, Tracking()), faces, affwild2.person_of(name, stem, names, known))
+    person = person_named(persons(faces, Tracking()), faces, affwild2.person_of(name, stem, names, known))
     assert person is not None
     (folder / name).mkdir(parents=True, exist_ok=True)
     rows = []

@@ -22,7 +22,7 @@ from affect.face import grada
 from affect.face.encoder_task import GradaTask
 from affect.learning import batches, distributed
 from affect.learning.batches import Batch, Loader, Share, Task, collate
-from affect.learning.fit import Keeper, fit, keep_freed_memory
+from affect.learning.fit import CheckpointFile, fit, keep_freed_memory
 from affect.learning.observer import Observer
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.stream import in_batches, in_order, to_batch, to_row
@@ -145,7 +145,7 @@ def _train(job: dict[str, Any]) -> None:
     task, device = GradaTask(run), device_of(run.workers)
     rank, _ = distributed.world()
     loader = ImageLoader(run.workers.loader_cpus)
-    keeper = Keeper(files.join(job["folder"], "checkpoint.safetensors"), run.workers.checkpoint_steps)
+    checkpoint_file = CheckpointFile(files.join(job["folder"], "checkpoint.safetensors"), run.workers.checkpoint_steps)
     with Observer("grada", job["folder"], run.fit.max_epochs, rank) as observer:
         fitted = fit(
             task,
@@ -155,7 +155,7 @@ def _train(job: dict[str, Any]) -> None:
             on_epoch=observer.epoch,
             on_step=observer.step,
             loader=loader,
-            keeper=keeper,
+            checkpoint_file=checkpoint_file,
         )
     if rank:
         return
@@ -175,7 +175,7 @@ def _train(job: dict[str, Any]) -> None:
     files.write(files.join(job["folder"], "history.json"), json.dumps(history, indent=1).encode())
     files.write(files.join(job["folder"], "report.json"), json.dumps(report, indent=1).encode())
     grada.save(fitted.model, job["folder"])
-    files.delete(keeper.uri)
+    files.delete(checkpoint_file.uri)
 
 
 def judge(task: GradaTask, model: nn.Module, items: Sequence[Images], device: torch.device, loader: Loader) -> Judged:

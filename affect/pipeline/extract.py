@@ -30,7 +30,7 @@ from affect.pipeline.extract_actor import Tally
 from affect.pipeline.probe import probe_videos
 from affect.plan.addresses import wanted_features
 from affect.plan.clips import Unit, Video, limit_s, missing_units, num_clips, unit_seconds
-from affect.progress import LOOK_EVERY_S, Meter, say
+from affect.progress import POLL_EVERY_S, Meter, say
 from affect.settings.run import Run
 from affect.storage import speed
 from affect.storage.attempts import MAX_ATTEMPTS, Attempts
@@ -136,7 +136,7 @@ def _extract(
     tally: Any = ray.remote(num_cpus=0, max_restarts=-1)(Tally).options(name=name).remote()
     total = sum(row["length_s"] for row in rows)
     try:
-        with Meter("extract", total, "s of video", parts=lengths, look=lambda: _ask(tally.read) or {}) as meter:
+        with Meter("extract", total, "s of video", parts=lengths, poll=lambda: _ask(tally.read) or {}) as meter:
             for row in graph.extract(rows, kinds, run, (store, where, attempts, name)):
                 for kind in kinds:
                     if kind in row["missing"].split(","):
@@ -151,7 +151,7 @@ def _extract(
             attempts.close()
     busy = max(seconds / actors(KINDS[kind].stage(run), len(units)) for kind, seconds in work.items())
     for kind in kinds:
-        speed.note(store.uri, kind, where[kind], lengths[kind], work[kind], time.monotonic() - start - busy)
+        speed.record(store.uri, kind, where[kind], lengths[kind], work[kind], time.monotonic() - start - busy)
 
 
 def _row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _set_patience(run: Run, rows: Sequence[dict[str, Any]], kinds: Sequence[str]
 def _ask(method: Any) -> Any:  # noqa: ANN401 -- an actor's
     """Answer of the tally; None while it does not answer."""
     try:
-        return ray.get(method.remote(), timeout=LOOK_EVERY_S)
+        return ray.get(method.remote(), timeout=POLL_EVERY_S)
     except RayError:
         return None
 

@@ -20,14 +20,13 @@ from affect.pipeline.report import at_once
 from affect.pipeline.streams import MODEL_BYTES, check_inference
 from affect.plan.addresses import feature_addresses, wanted_features
 from affect.plan.clips import Video, load_probe, missing_units, unit_seconds
-from affect.progress import say
+from affect.progress import format_duration, say
 from affect.settings.address import address
 from affect.settings.extraction import Pool
 from affect.settings.run import Run
 from affect.storage import files, speed
-from affect.storage.state import Head
+from affect.storage.state import ProbeSummary
 from affect.storage.store import Store
-from affect.timeline import duration
 from affect.trained.models import Model, load_model
 from affect.trained.runs import read_run, run_name
 
@@ -67,7 +66,7 @@ class Forecast:
         for warning in self.warnings:
             say(f"plan: WARNING: {warning}")
         took = {None: "; how long it takes is not known yet", 0.0: ", and nothing is to do"}
-        say(f"plan: nothing was done{took.get(self.seconds, f'; in all about {duration(self.seconds or 0.0)}')}")
+        say(f"plan: nothing was done{took.get(self.seconds, f'; in all about {format_duration(self.seconds or 0.0)}')}")
         return EXIT_OK
 
 
@@ -105,7 +104,7 @@ def extraction(
     length = sum(entry.head.duration_s for entry in usable if entry.head)
     bad = f", {len(probed) - len(usable)} that cannot be used" if len(usable) < len(probed) else ""
     size = sum(entry.bytes for entry in usable) / GIB
-    found.lines.append(f"plan: {len(probed)} videos{bad}, {duration(length)}, {size:.2f} GiB")
+    found.lines.append(f"plan: {len(probed)} videos{bad}, {format_duration(length)}, {size:.2f} GiB")
     counts = ", ".join(f"{n} {status}" for status, n in sorted(Counter(o.status for o in existing).items()))
     if counts:
         found.lines.append(f"plan: in {store.uri} already: {counts}")
@@ -118,7 +117,7 @@ def extraction(
         own = [unit for unit in units if kind in unit.missing]
         to_do = sum(unit_seconds(probed[unit.video], unit, run) for unit in own)
         pool: Pool = KINDS[kind].stage(run)
-        known = speed.measured(store.uri, kind, where[kind])
+        known = speed.read(store.uri, kind, where[kind])
         rate, source = _rate(kind, run, probed, store, known)
         num = actors(pool, len(units))
         start_s = max(start_s, known.start_s if known else ASSUMED_START_S)
@@ -127,16 +126,17 @@ def extraction(
         gpu_hours += to_do * rate * pool.num_gpus / 3600
         written += to_do * _bytes(store, kind, where[kind], known)
         found.lines.append(
-            f"plan: {kind}: {len(own)} clips, {duration(to_do)} of video, {rate:.2f} s of work per second of video "
-            f"({source}), {num} actors: {duration(to_do * rate / num)}"
+            f"plan: {kind}: {len(own)} clips, {format_duration(to_do)} of video, {rate:.2f} s of work per second of "
+            f"video ({source}), {num} actors: {format_duration(to_do * rate / num)}"
         )
         if pool.num_gpus == 0 and rate > SLOW_S:
             found.warnings.append(
                 f"{kind} takes {rate:.0f} s of work per second of video on a CPU: use GPUs (--{kind}.num-gpus 1)"
             )
     found.lines.append(
-        f"plan: extraction takes about {duration(start_s + busy)}: {duration(start_s)} to start and end, then as long "
-        f"as the slowest stage; {cpu_hours:.2f} CPU-hours, {gpu_hours:.2f} GPU-hours, {written / GIB:.2f} GiB written"
+        f"plan: extraction takes about {format_duration(start_s + busy)}: {format_duration(start_s)} to start and end, "
+        f"then as long as the slowest stage; {cpu_hours:.2f} CPU-hours, {gpu_hours:.2f} GPU-hours, "
+        f"{written / GIB:.2f} GiB written"
     )
     found.add(start_s + busy)
     _warn(found, run, kinds, store, written)
@@ -201,7 +201,7 @@ def training(
     """
     runs = files.absolute(runs)
     heads = {entry.stem: entry.head for entry in probed if entry.head}
-    usable: dict[Split, list[Head]] = {split: [] for split in labels}
+    usable: dict[Split, list[ProbeSummary]] = {split: [] for split in labels}
     stems, missing = {entry.stem for entry in probed}, []
     for split, tracks in labels.items():
         for name, gold in tracks.items():
@@ -232,7 +232,7 @@ def training(
             continue
         times = 1 + rotations + (folds if folds and not run.reads(system) else 0)
         fit = run.settings_of(system).fit
-        known = speed.measured(runs, *speed.speed_of(run, system))
+        known = speed.read(runs, *speed.training_key(run, system))
         amount = total * times
         if known is None:
             found.lines.append(f"plan: {system}: {times} x at most {fit.max_epochs} epochs, not timed yet")
@@ -241,8 +241,8 @@ def training(
         epochs = min(fit.max_epochs, known.amount / known.runs / amount)
         likely, most = (amount * n * known.work_s / known.amount for n in (epochs, fit.max_epochs))
         found.lines.append(
-            f"plan: {system}: {times} x at most {fit.max_epochs} epochs, {duration(likely)} for {epochs:.0f} as "
-            f"before, {duration(most)} at most"
+            f"plan: {system}: {times} x at most {fit.max_epochs} epochs, {format_duration(likely)} for {epochs:.0f} as "
+            f"before, {format_duration(most)} at most"
         )
         found.add(likely)
     return found
@@ -283,7 +283,7 @@ def prediction(
     length = sum(entry.head.duration_s for entry in probed if entry.head)
     all_models = address({system: model.address for system, model in models.items()})
     for what, mark in [("predict", all_models), *([("report", "films")] if report else [])]:
-        known = speed.measured(store.uri, what, mark)
+        known = speed.read(store.uri, what, mark)
         num = actors(run.inference, len(probed), MODEL_BYTES) if what == "predict" else at_once(len(probed))
         if known:
             rate, start_s, source = known.work_s / known.amount, known.start_s, f"measured in {known.runs} runs"
@@ -292,6 +292,6 @@ def prediction(
             guess = estimate.prediction(run, models, fps) if what == "predict" else estimate.REPORT
             rate, start_s, source = guess.work_s, ASSUMED_START_S, f"ESTIMATED: {guess.words}"
         took = start_s + length * rate / num
-        found.lines.append(f"plan: {NAMES[what]}: {duration(took)} if none is there yet ({source})")
+        found.lines.append(f"plan: {NAMES[what]}: {format_duration(took)} if none is there yet ({source})")
         found.add(took)
     return found

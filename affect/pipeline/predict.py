@@ -78,7 +78,7 @@ def predict(
     length, work_s = (sum(row.pop(name) for row in rows) for name in ("new_s", "took_s"))
     start_s = max(0.0, time.monotonic() - start - work_s / actors(run.inference, len(by_stem), MODEL_BYTES))
     mark = address({system: model.address for system, model in models.items()})
-    speed.note(store.uri, "predict", mark, length, work_s, start_s)
+    speed.record(store.uri, "predict", mark, length, work_s, start_s)
     rows.sort(key=lambda row: row["video"])
     out, addresses = files.absolute(out), {system: model.address for system, model in models.items()}
     others = [row for row in earlier_outcomes(out, addresses) if row["video"] not in by_stem]
@@ -117,6 +117,6 @@ def _made_with(models: Mapping[str, Model], store: Store) -> dict[str, str]:
     features = {m: mark for model in models.values() for m, mark in model.features.items()}
     facts |= {f"{m} features": f"{store.uri}/{m}/{mark}" for m, mark in features.items()}
     for m, mark in features.items():
-        if known := speed.measured(store.uri, m, mark):
+        if known := speed.read(store.uri, m, mark):
             facts[f"{m} extraction"] = f"{known.work_s / known.amount:.2f} s of an actor per second of video"
     return facts

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from affect.corpus.hints import Points
 from affect.corpus.track import Series
-from affect.face.tracks import names
+from affect.face.tracks import person_names
 from affect.fusion.task import FusionTask
 from affect.learning import batches
 from affect.learning.task import TrackTask
@@ -158,7 +158,7 @@ class PredictActor:
         Without faces nobody knows who is seen: then it is whom the behaviour was asked about.
         """
         asked = [prompt for prompt in video.prompts if prompt != "neutral"]
-        seen = names(features.persons) if "face" in self._run.extracted else asked or ["main"]
+        seen = person_names(features.persons) if "face" in self._run.extracted else asked or ["main"]
         if self._whom == "main":
             seen = ["main"] if seen else []
         elif self._whom != "all":

@@ -42,7 +42,7 @@ def probe_videos(
         done = graph.probe(new, store)
         unread = {row["key"]: State(Outcome("failed", row["error"], 0), None) for row in done if row["error"]}
         known = states.of("videos", keys)
-    states.keep()
+    states.save()
     videos = []
     for file, key in zip(chosen, keys, strict=True):
         state, asked = unread.get(key) or known[key], prompts.get(file.stem, ("neutral",))

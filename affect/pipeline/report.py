@@ -52,7 +52,7 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
             made_s, work_s = made_s + row["made_s"], work_s + row["took_s"]
             meter.advance(1.0)
     start_s = max(0.0, time.monotonic() - start - work_s / at_once(len(rows)))
-    speed.note(store.uri, "report", "films", made_s, work_s, start_s)
+    speed.record(store.uri, "report", "films", made_s, work_s, start_s)
 
 
 def at_once(num_films: int) -> int:

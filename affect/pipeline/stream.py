@@ -14,7 +14,7 @@ import torch
 
 from affect.corpus.track import Track
 from affect.learning.batches import Batch, Share, Task, collate
-from affect.storage.rows import open_many_files
+from affect.storage.rows import raise_open_file_limit
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef, load_track
 from affect.trained.trunk import with_trunk
@@ -90,5 +90,5 @@ def _make(row: dict[str, Any], task: Task, modality: str, uri: str, trunk: str) 
 @lru_cache(maxsize=1024)
 def _opened(uri: str, ref: TrackRef, modality: str, trunk: str) -> Track:
     """A track, whose files stay open in this process."""
-    open_many_files()
+    raise_open_file_limit()
     return with_trunk(load_track(Store(uri), ref, (modality,)), ref, Store(uri), trunk)

@@ -22,7 +22,7 @@ from affect.corpus.track import Track
 from affect.learning import distributed
 from affect.learning.batches import Loader, load_here
 from affect.learning.checkpoint import save_weights
-from affect.learning.fit import Fitted, Keeper, fit, keep_freed_memory
+from affect.learning.fit import CheckpointFile, Fitted, fit, keep_freed_memory
 from affect.learning.observer import Observer
 from affect.learning.task import TrackTask
 from affect.modalities import MODALITIES, SYSTEMS
@@ -37,9 +37,9 @@ from affect.report.training import training_report
 from affect.settings.address import address
 from affect.settings.run import Run
 from affect.storage import files, schema
-from affect.storage.rows import open_many_files
-from affect.storage.speed import note as note_speed
-from affect.storage.speed import speed_of
+from affect.storage.rows import raise_open_file_limit
+from affect.storage.speed import record as record_speed
+from affect.storage.speed import training_key
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef, load_track
 from affect.trained.embedded import embedded_key, put_embedded, with_embeddings
@@ -269,7 +269,7 @@ def _timed(trainings: list[Training]) -> None:
     _train_all(trainings)
     if new:
         amount = sum(_seen(training) for training in new)
-        note_speed(new[0].runs, *speed_of(new[0].run, new[0].system), amount, time.monotonic() - start, 0.0)
+        record_speed(new[0].runs, *training_key(new[0].run, new[0].system), amount, time.monotonic() - start, 0.0)
 
 
 def _seen(training: Training) -> float:
@@ -331,7 +331,7 @@ def _train(training: Training) -> None:
     task, tracks, widths = prepared(training)
     split = {s: [tracks[ref.name] for ref in training.refs if ref.split == s] for s in ("train", "development")}
     device = device_of(run.workers)
-    keeper = Keeper(training.checkpoint, run.workers.checkpoint_steps)
+    checkpoint_file = CheckpointFile(training.checkpoint, run.workers.checkpoint_steps)
     with Observer(training.label, training.uri, task.settings.max_epochs, rank) as observer:
         fitted = fit(
             task,
@@ -341,7 +341,7 @@ def _train(training: Training) -> None:
             on_epoch=observer.epoch,
             on_step=observer.step,
             loader=training.loader,
-            keeper=keeper,
+            checkpoint_file=checkpoint_file,
         )
     if system in MODALITIES:
         for ref in training.embeds[rank::processes]:
@@ -351,12 +351,12 @@ def _train(training: Training) -> None:
     if rank == 0:
         mean = np.nanmean(np.concatenate([track.gold for track in split["train"]]), axis=0)
         _save(training, task, fitted, widths, mean.tolist())
-        files.delete(keeper.uri)
+        files.delete(checkpoint_file.uri)
 
 
 def prepared(training: Training) -> tuple[TrackTask, dict[str, Track], dict[str, int]]:
     """What a training needs in each of its processes: its task, its tracks by name, and widths of what it reads."""
-    open_many_files()
+    raise_open_file_limit()
     keep_freed_memory()
     tracks = {ref.name: _load(training, ref) for ref in training.refs}
     widths = _widths(training, list(tracks.values()))

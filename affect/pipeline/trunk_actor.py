@@ -13,7 +13,7 @@ from affect.learning import batches
 from affect.pipeline.cluster import device
 from affect.settings.models import Wavlm
 from affect.storage import schema
-from affect.storage.columns import rows_of
+from affect.storage.columns import list_column
 from affect.storage.extracted import Extracted
 from affect.storage.store import Store
 
@@ -66,6 +66,6 @@ class TrunkActor:
 
 
 def _row(number: int, wave: np.ndarray, states: np.ndarray) -> pa.RecordBatch:
-    each = rows_of(states, pa.float16())
+    each = list_column(states, pa.float16())
     whole = pa.ListArray.from_arrays(np.array([0, len(states)], dtype=np.int32), each)
     return pa.record_batch([pa.array([number], pa.int32()), pa.array([len(wave)], pa.int32()), whole], schema.TRUNK)

@@ -37,7 +37,7 @@ from affect.corpus.hints import Points
 from affect.corpus.videos import Places
 from affect.evaluation.evaluate import Evaluation
 from affect.learning.batches import load_here
-from affect.learning.fit import Epoch, Keeper, epochs
+from affect.learning.fit import CheckpointFile, Epoch, epochs
 from affect.modalities import MODALITIES
 from affect.pipeline.cluster import WORKERS_ADVICE, at_most, check_room, shares_of
 from affect.pipeline.evaluate import score_models
@@ -345,7 +345,9 @@ def _train_parts(work: Mapping[str, Any], report: Callable[[dict[str, Any]], Non
             [tracks[name] for name in select],
             device=device_of(training.run.workers),
             loader=training.loader,
-            keeper=Keeper(files.join(work["folder"], f"{number}.safetensors"), training.run.workers.checkpoint_steps),
+            checkpoint_file=CheckpointFile(
+                files.join(work["folder"], f"{number}.safetensors"), training.run.workers.checkpoint_steps
+            ),
         )
         for number, (learn, select) in enumerate(work["parts"])
     ]

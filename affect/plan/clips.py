@@ -15,7 +15,7 @@ from affect.settings.address import address
 from affect.settings.extraction import Stage
 from affect.settings.run import Run
 from affect.storage import schema
-from affect.storage.state import Head, States
+from affect.storage.state import ProbeSummary, States
 from affect.storage.store import Outcome, Store, probe_key, unit_key
 from affect.timeline import TIME_TOLERANCE_S
 
@@ -50,7 +50,7 @@ class Video:
     path: str
     bytes: int
     probe_key: str
-    head: Head | None
+    head: ProbeSummary | None
     reason: str
     prompts: tuple[str, ...] = ("neutral",)
 
@@ -138,7 +138,7 @@ def missing_units(
                     missing.setdefault((index, number), []).append(kind)
                 else:
                     outcomes.append(outcome)
-    states.keep()
+    states.save()
     units = [Unit(index, number, tuple(kinds)) for (index, number), kinds in missing.items()]
     units.sort(key=lambda unit: -unit_seconds(videos[unit.video], unit, run))
     return units[-SHORT_FIRST:] + units[:-SHORT_FIRST], outcomes

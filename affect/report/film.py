@@ -12,7 +12,7 @@ from affect.corpus import audio, video
 from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
 from affect.corpus.track import FULL_SCALE
 from affect.corpus.video import MediaError, Probe
-from affect.face.overlay import Shown, draw, size_of
+from affect.face.overlay import PersonOverlay, draw, overlay_size
 from affect.face.tracks import Person
 
 SOUND_PIECE_S = 60.0
@@ -60,7 +60,7 @@ def film(
         MediaError: the video cannot be opened.
         OSError: the film cannot be written.
     """
-    width, height = size_of(probe.width, probe.height, *largest)
+    width, height = overlay_size(probe.width, probe.height, *largest)
     order = np.arange(len(probe.time_s))
     ticks = np.maximum.accumulate(np.round(probe.time_s * TICKS).astype(np.int64) - order) + order  # no two alike
     frames = video.decode(uri, probe, 0, len(probe.time_s), width=width, height=height)
@@ -83,7 +83,7 @@ def _drawn(
         while decoded is not None and decoded[0] <= frame:
             picture, decoded = decoded[1], next(frames, None)
         shown = [
-            Shown(number, name, person.box[at[frame]], bool(person.bridged[at[frame]]), _state(mouth, frame))
+            PersonOverlay(number, name, person.box[at[frame]], bool(person.bridged[at[frame]]), _state(mouth, frame))
             for number, ((name, person, mouth), at) in enumerate(zip(people, places, strict=True))
             if frame in at
         ]

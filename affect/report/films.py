@@ -8,9 +8,9 @@ from typing import Any
 
 from av.error import FFmpegError
 
-from affect.corpus.film import note_of
+from affect.corpus.film import read_note
 from affect.corpus.hints import Points
-from affect.face.tracks import at, choose
+from affect.face.tracks import person_at, person_named
 from affect.plan.clips import Video, load_probe
 from affect.report.film import Cast, film
 from affect.report.pages import by_track
@@ -60,13 +60,13 @@ def make_film(
         path = Path(folder) / "film.mp4"
         if files.exists(target):
             path.write_bytes(files.read(target))
-            if note_of(path) == mark:
+            if read_note(path) == mark:
                 return "", 0.0
         cast = []
         if "face" in where and people:
             faces, persons = _seen(entry, run, where, store)
             for track, name in people:
-                person = at(persons, hints[track]) if track in hints else choose(persons, faces, name)
+                person = person_at(persons, hints[track]) if track in hints else person_named(persons, faces, name)
                 if person is not None:
                     cast.append(Cast(name, person))
         probe = load_probe(store, entry.probe_key)

@@ -12,9 +12,9 @@ from numpy import ndarray
 
 from affect.face.overlay import COLORS
 from affect.modalities import MODALITIES
+from affect.progress import format_duration
 from affect.report.figures import drawn, svg, template, text
 from affect.report.series import DIMENSIONS, Moment, column, person_data, shows_person, thinned
-from affect.timeline import duration
 
 SPARK_POINTS = 60
 """Points of the small curves of an index."""
@@ -136,13 +136,13 @@ def index_page(
         figures: name, SVG and caption.
         caveat: what has to be said first.
     """
-    shown = [{**row, "length": duration(row["duration_s"]), "spark": _sparks(row["spark"])} for row in rows]
+    shown = [{**row, "length": format_duration(row["duration_s"]), "spark": _sparks(row["spark"])} for row in rows]
     frames = sum(row["frames"] for row in rows)
     covered = sum(row["coverage"] * row["frames"] for row in rows)
     total: dict[str, Any] = {
         "people": sum(row["people"] for row in rows),
         "frames": frames,
-        "length": duration(sum(row["duration_s"] for row in rows)),
+        "length": format_duration(sum(row["duration_s"] for row in rows)),
         "coverage": f"{100 * covered / frames:.0f} %" if frames else "none",
         **{status: sum(row["status"] == status for row in rows) for status in ("ok", "degraded", "failed")},
     }

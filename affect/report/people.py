@@ -13,9 +13,9 @@ from numpy import ndarray
 
 from affect import timeline
 from affect.audio.part import waveforms_of
-from affect.audio.speaking import mouth_open, unheard, verdicts, with_sound
+from affect.audio.speaking import mouth_open, silence_reason, verdicts, with_silence_reason
 from affect.corpus.video import MediaError, Probe
-from affect.face.tracks import Faces, Person, names
+from affect.face.tracks import Faces, Person, person_names
 from affect.plan.clips import Video, keys_of, load_probe
 from affect.report.film import Cast
 from affect.report.film import film as film_people
@@ -73,14 +73,14 @@ def film_of_people(
     lips = [_lips(seen, person) for person in seen.people]
     everyone = np.concatenate([np.empty(0), *lips])
     opened = [_mouth(lip_area, everyone, run) for lip_area in lips]
-    named = zip(names(seen.people), lips, strict=True)
+    named = zip(person_names(seen.people), lips, strict=True)
     segments = [_segments(entry, seen, name, lip_area, everyone, run) for name, lip_area in named]
-    parts = zip(seen.people, names(seen.people), lips, opened, segments, strict=True)
+    parts = zip(seen.people, person_names(seen.people), lips, opened, segments, strict=True)
     people = [_summary(entry, seen, *of_person) for of_person in parts]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         try:
-            cast = [Cast(*each) for each in zip(names(seen.people), seen.people, opened, strict=True)]
+            cast = [Cast(*each) for each in zip(person_names(seen.people), seen.people, opened, strict=True)]
             film_people(path, entry.uri, seen.probe, cast, largest=LARGEST, captions=True)
         except (MediaError, OSError) as error:
             return _row(entry, reason=str(error))
@@ -120,7 +120,10 @@ def _segments(
     judged = verdicts(lip_area, clock.fps, ranges, run.wavlm.speaking, everyone=everyone)
     if seen.audio is not None:
         waveforms = waveforms_of(seen.audio, len(ranges))
-        judged = [with_sound(v, unheard(w, run.wavlm.speaking)) for v, w in zip(judged, waveforms, strict=True)]
+        judged = [
+            with_silence_reason(v, silence_reason(w, run.wavlm.speaking))
+            for v, w in zip(judged, waveforms, strict=True)
+        ]
     return [
         {"video": entry.stem, "person": name, "segment": number, "start_s": start_s, "end_s": end_s} | verdict._asdict()
         for number, ((start_s, end_s), verdict) in enumerate(zip(ranges_s, judged, strict=True))

@@ -1,1 +1,1 @@
-"""Bytes at rest: files and buckets, the feature store, tables and their schemas."""
+"""Storage: files and buckets, the feature store, tables and their schemas. It needs neither Ray nor torch."""

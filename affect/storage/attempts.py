@@ -1,7 +1,7 @@
-"""Work under way: attempts at clips, and parts of clips that are done.
+"""State of running work: how often each clip was attempted, and the finished part of each clip.
 
-STORE/_attempts/<start>-<job>/      clips under way
-STORE/_parts/<key:24>.parquet       as far as they are done
+STORE/_attempts/<start>-<job>/      one file per clip in work: its number of attempts
+STORE/_parts/<key:24>.parquet       rows of the finished part of a clip
 """
 
 import hashlib
@@ -19,52 +19,49 @@ from affect.storage.extracted import Extracted, Part
 from affect.storage.store import Store
 
 ATTEMPTS, PARTS = "_attempts", "_parts"
-
-
 MAX_ATTEMPTS = 3
-
-
+"""Attempts at a clip within one run; then it is stored as failed."""
 MAX_RUN_S = 86_400
-"""Seconds after which markers of another run are left behind: it ended, or counts anew, which harms nothing."""
+"""Age in seconds at which the attempts of another run are deleted. A run that still goes on counts from zero again."""
 
 
 class Attempts:
-    """Counts a unit's attempts within one run, so that a clip that kills its process cannot do it for ever.
+    """Counts attempts at each unit of work within one run: a clip that kills its process is not retried forever.
 
     Args:
-        store: where the markers lie.
-        run: names the run and when it began; a new run starts at zero.
+        store: store that holds the counts.
+        run: start time and identifier of the run; each run counts from zero.
     """
 
     def __init__(self, store: Store, run: str) -> None:
-        """Remember the place."""
+        """Stores the folder; nothing is read or created."""
         self._folder = files.join(store.uri, ATTEMPTS, run)
 
     @staticmethod
     def new(store: Store) -> "Attempts":
-        """Those of a run that begins now; what runs that were killed more than a day ago left behind is deleted."""
+        """Starts a run with no attempts; deletes the counts of runs that began more than MAX_RUN_S ago."""
         now = int(time.time())
         names = {name.partition("/")[0] for name, _, _ in files.walk(files.join(store.uri, ATTEMPTS))}
         for name in names:
             start = name.partition("-")[0]
             if not start.isdecimal() or now - int(start) > MAX_RUN_S:
-                with suppress(OSError):  # another job sweeps too
+                with suppress(OSError):  # another job deletes it at the same time
                     files.delete_folder(files.join(store.uri, ATTEMPTS, name))
         return Attempts(store, f"{now:010d}-{uuid.uuid4().hex[:12]}")
 
     def begin(self, key: str) -> int:
-        """Count one more attempt; returns how many there were before."""
+        """Counts one more attempt at a unit; returns the number of earlier ones."""
         marker = self._marker(key)
         before = int(files.read(marker)) if files.exists(marker) else 0
         files.write(marker, str(before + 1).encode())
         return before
 
     def end(self, key: str) -> None:
-        """Forget the unit's attempts."""
+        """Deletes the count of a unit."""
         files.delete(self._marker(key))
 
     def close(self) -> None:
-        """Forget the run."""
+        """Deletes all counts of the run."""
         files.delete_folder(self._folder)
 
     def _marker(self, key: str) -> str:
@@ -72,48 +69,48 @@ class Attempts:
 
 
 class Parts:
-    """Parts of clips under way: a job that is stopped loses the work of seconds.
+    """Finished parts of clips in work, so that a job that is stopped loses only seconds of work.
 
     Args:
-        store: where they lie.
+        store: store that holds the parts.
     """
 
     def __init__(self, store: Store) -> None:
-        """List what earlier runs left, so that other units cost no call."""
+        """Lists the parts of earlier runs once, so that units without a part cost no request."""
         self._store = store
-        self._there = {f"{PARTS}/{name}" for name, _, _ in files.walk(files.join(store.uri, PARTS))}
+        self._present = {f"{PARTS}/{name}" for name, _, _ in files.walk(files.join(store.uri, PARTS))}
 
     def load(self, key: str, rows: pa.Schema, *, attempted: bool) -> Part | None:
-        """As far as a unit is done; None if nothing was kept, or nothing that can be read.
+        """Reads the finished part of a unit; None if there is none or it cannot be read.
 
         Args:
-            key: of the unit.
-            rows: its schema.
-            attempted: whether this run has begun the unit before.
+            key: key of the unit's object.
+            rows: schema of the unit's table.
+            attempted: whether this run has attempted the unit before.
         """
-        if not attempted and self._of(key) not in self._there:
+        if not attempted and self._key_of(key) not in self._present:
             return None
         try:
-            found = self._store.get(self._of(key))
+            found = self._store.get(self._key_of(key))
             part = Part(found.table.cast(rows), **json.loads(found.reason))
-            self._there.add(self._of(key))
+            self._present.add(self._key_of(key))
             return part
         except (OSError, ValueError, TypeError):
             return None
 
     def keep(self, key: str, part: Part) -> None:
-        """Keep a part in the place of an earlier one; a store that takes none says so when the unit is written."""
+        """Stores a part over the earlier one. Write errors are ignored here: the unit's own write raises them."""
         note = {"last": part.last, "share": part.share, "counts": part.counts}
         with suppress(OSError):
-            self._store.put(self._of(key), Extracted(part.table, "ok", json.dumps(note)))
-            self._there.add(self._of(key))
+            self._store.put(self._key_of(key), Extracted(part.table, "ok", json.dumps(note)))
+            self._present.add(self._key_of(key))
 
     def end(self, key: str) -> None:
-        """Forget a unit's part, if there is one."""
-        if self._of(key) in self._there:
+        """Deletes the part of a unit, if there is one."""
+        if self._key_of(key) in self._present:
             with suppress(OSError):
-                files.delete(self._store.uri_of(self._of(key)))
-            self._there.discard(self._of(key))
+                files.delete(self._store.uri_of(self._key_of(key)))
+            self._present.discard(self._key_of(key))
 
-    def _of(self, key: str) -> str:
+    def _key_of(self, key: str) -> str:
         return f"{PARTS}/{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"

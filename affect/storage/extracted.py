@@ -1,4 +1,4 @@
-"""Rows extracted of a clip with how the extraction ended."""
+"""Records of extraction: the finished part of a clip, and the result of a clip with its status."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -9,13 +9,13 @@ Status = Literal["ok", "degraded", "failed"]
 
 
 class Part(NamedTuple):
-    """A clip whose extraction is under way, as far as it is done: who goes on from it ends with the same rows.
+    """Finished part of a clip in work; continuing from it gives the same rows as one uninterrupted extraction.
 
     Args:
-        table: rows of the modality's schema.
-        last: the last frame, or segment, that is done.
-        share: of the clip that is done, in [0, 1].
-        counts: what the clip's reason is made of, as the modality counts it; plain JSON.
+        table: rows so far, with the modality's schema.
+        last: last finished frame, or segment.
+        share: finished share of the clip, in [0, 1].
+        counts: the modality's counts for the clip's reason, e.g. of damaged frames; plain JSON.
     """
 
     table: pa.Table
@@ -25,20 +25,20 @@ class Part(NamedTuple):
 
 
 Save = Callable[[Part], None]
-"""Hears of every part; it decides which to keep."""
+"""Callback that receives every finished part; it decides which ones to store."""
 
 
-def keep_none(part: Part) -> None:
-    """Keep no part."""
+def discard_part(part: Part) -> None:
+    """Stores no part."""
 
 
 class Extracted(NamedTuple):
-    """What a modality made of a clip.
+    """Result of extracting one modality from one clip.
 
     Args:
-        table: rows of the modality's schema, perhaps none.
-        status: ``ok``, ``degraded`` (less than there should be) or ``failed`` (nothing usable).
-        reason: why not ``ok``, or what else has to be known of it; mostly empty.
+        table: rows with the modality's schema; may be empty.
+        status: ``ok``, ``degraded`` (rows are missing) or ``failed`` (no usable rows).
+        reason: why the status is not ``ok``, or a remark on an ``ok`` one; mostly empty.
     """
 
     table: pa.Table

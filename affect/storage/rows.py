@@ -1,4 +1,4 @@
-"""Objects of the store that are read row by row: mapped from a disk, by range from a bucket."""
+"""Tables read row by row: memory-mapped on a disk, by byte range in a bucket."""
 
 import resource
 from collections.abc import Callable, Sequence
@@ -11,16 +11,16 @@ from affect.storage import files
 
 
 class Rows(Sequence[Any]):
-    """Rows of one object, each read when it is asked for; nothing else of it is ever in memory.
+    """Rows of one object; each row is read on access and not kept in memory.
 
     Args:
-        uri: an Arrow file with a record batch per row, as :meth:`affect.storage.store.Store.put` writes those whose
-            key ends in ``.rows.arrow``.
-        decode: makes of a row's batch what is returned.
+        uri: an Arrow file with one record batch per row, as :meth:`affect.storage.store.Store.put` writes for keys
+            that end in ``.rows.arrow``.
+        decode: converts a row's record batch to the returned value.
     """
 
     def __init__(self, uri: str, decode: Callable[[pa.RecordBatch], Any]) -> None:
-        """Nothing is opened before the first row is asked for."""
+        """Stores the place; the file is opened at the first access."""
         self._uri, self._decode = uri, decode
         self._reader: pa.ipc.RecordBatchFileReader | None = None
 
@@ -28,12 +28,12 @@ class Rows(Sequence[Any]):
         """Number of rows."""
         return self._opened().num_record_batches
 
-    def __getitem__(self, number: Any) -> Any:  # noqa: ANN401 -- Sequence wants slices, too, which nobody asks for
-        """Read a row."""
+    def __getitem__(self, number: Any) -> Any:  # noqa: ANN401 -- Sequence also has slices, which are not supported
+        """Reads and decodes one row."""
         return self._decode(self._opened().get_batch(range(len(self))[number]))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel without the open file."""
+        """Pickles without the open file."""
         return {**self.__dict__, "_reader": None}
 
     def _opened(self) -> "pa.ipc.RecordBatchFileReader":
@@ -51,7 +51,7 @@ class Rows(Sequence[Any]):
 
 
 def encode_rows(table: pa.Table) -> bytes:
-    """A table as an uncompressed Arrow file with a record batch per row; the same table gives the same bytes."""
+    """Encodes a table as an uncompressed Arrow file with one record batch per row; equal tables give equal bytes."""
     buffer = pa.BufferOutputStream()
     with pa.ipc.new_file(buffer, table.schema) as writer:
         for row in table.to_batches(max_chunksize=1):
@@ -59,7 +59,7 @@ def encode_rows(table: pa.Table) -> bytes:
     return buffer.getvalue().to_pybytes()
 
 
-def open_many_files() -> None:
-    """Let this process keep as many files open as the system allows: every mapped table is one."""
+def raise_open_file_limit() -> None:
+    """Raises this process' limit of open files to the system's maximum: every mapped table is an open file."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,8 +1,8 @@
-"""Every table that the program writes: columns, types, units, nulls.
+"""Schemas of every table that the program writes: columns, types, units, nulls.
 
-Tables are Parquet, or Arrow files where training maps them into memory. Those of the feature store carry ``status`` and
-``reason`` in their file metadata (see :mod:`affect.pipeline.store`), so that a unit that failed is an object with a
-reason and no rows.
+Tables are Parquet, or Arrow files where training maps them into memory. Tables of the feature store have ``status`` and
+``reason`` in their file metadata (see :mod:`affect.storage.store`), so a failed unit is an object with a reason and
+without rows.
 """
 
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 SIDES = ("left", "top", "right", "bottom")
-"""Of a face's box, as shares of the picture's width and height."""
+"""Sides of a face's box, as shares of the picture's width and height."""
 VERSION = 4
-"""Part of every address: a change of meaning makes old objects invisible instead of wrong."""
+"""Version of the tables, part of every address: after a change of meaning, old objects are not found."""
 PROBE_VERSION = 2
-"""The same of probes, part of their keys."""
+"""Version of probes, part of their keys."""
 MODEL_VERSION = 2
-"""The same of trained models and of what they say, part of their addresses."""
+"""Version of trained models and of their outputs, part of their addresses."""
 
 _FLOATS = pa.list_(pa.float32())
 _HALVES = pa.list_(pa.float16())
@@ -25,25 +25,25 @@ VIDEO = pa.schema(
     [
         ("path", pa.string()),  # relative to the folder or bucket of videos
         ("bytes", pa.int64()),
-        ("fingerprint", pa.string()),  # of path, size, first and last MiB
-        ("content", pa.string()),  # of size, first and last MiB: one video under any name
-        ("width", pa.int32()),  # of the picture as shown, rotation applied
+        ("fingerprint", pa.string()),  # hash of path, size, first and last MiB
+        ("content", pa.string()),  # hash of size, first and last MiB: independent of the name
+        ("width", pa.int32()),  # after rotation
         ("height", pa.int32()),
-        ("rotation", pa.int32()),  # degrees that a decoded frame is turned, counter-clockwise, to be upright
+        ("rotation", pa.int32()),  # degrees counter-clockwise that turn a decoded frame upright
         ("has_audio", pa.bool_()),
         ("start_s", pa.float64()),  # container time of the first frame
         ("duration_s", pa.float64()),
-        ("time_s", pa.list_(pa.float64())),  # presentation time of every frame, from the first one's
+        ("time_s", pa.list_(pa.float64())),  # presentation time of every frame, 0 for the first one
     ]
 )
-"""One row per video: what the probe found."""
+"""Probe of a video: one row."""
 
 FACE = pa.schema(
     [
         ("frame", pa.int32()),
         ("time_s", pa.float64()),
-        ("face", pa.int16()),  # number within the frame; who is who is decided over the whole video
-        ("box", _FLOATS),  # left, top, right, bottom as shares of the picture's width and height, grown
+        ("face", pa.int16()),  # number within the frame; identities are assigned over the whole video
+        ("box", _FLOATS),  # left, top, right, bottom as shares of width and height; grown by the margin
         ("score", pa.float32()),  # the detector's confidence
         ("embedding", _FLOATS),  # empty without an encoder
         ("valence", pa.float32()),  # null without an encoder, as the next two
@@ -51,9 +51,9 @@ FACE = pa.schema(
         ("expression", _FLOATS),  # logits in the order of affect.settings.names.EXPRESSIONS
         ("lip_area", pa.float32()),  # inner-lip area in squared sides of the letterboxed crop; null without a mesh
         ("blendshapes", _FLOATS),  # 52 coefficients in [0, 1]; null without a mesh
-        ("colors", _HALVES),  # square roots of the colour histograms of face and shoulders, one after the other
+        ("colors", _HALVES),  # square roots of the colour histograms of face and shoulders, concatenated
         ("shape", _FLOATS),  # logarithms of distances between rigid points of the mesh; null without a mesh
-        ("thumbnail", pa.list_(pa.uint8())),  # the whole picture at 8 x 8, RGB: where it jumps, there is a scene cut
+        ("thumbnail", pa.list_(pa.uint8())),  # the whole picture at 8 x 8, RGB: a jump is a scene cut
     ]
 )
 """One row per frame and face. A frame without a face has no row."""
@@ -65,13 +65,16 @@ BEHAVIOR = pa.schema(
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
         ("multimodal", _HALVES),  # state of the last token
-        ("vision", _HALVES),  # state at the last vision end
+        ("vision", _HALVES),  # state of the last vision-end token
         ("patches", pa.list_(_HALVES)),  # mean state of each temporal patch
-        ("shown_s", pa.list_(pa.float64())),  # times of the pictures, from the video's first; two make a temporal patch
-        ("micro_batch", pa.int32()),  # segments that were computed together
+        (
+            "shown_s",
+            pa.list_(pa.float64()),
+        ),  # times of the pictures, from the video's first frame; two per patch
+        ("micro_batch", pa.int32()),  # number of segments in the forward pass
     ]
 )
-"""One row per segment and prompt. A segment of which a state is not finite has none."""
+"""One row per segment and prompt, except segments with a state that is not finite."""
 
 DESCRIPTION = pa.schema(
     [
@@ -83,7 +86,7 @@ DESCRIPTION = pa.schema(
         ("text", pa.string()),
     ]
 )
-"""One row per segment and prompt: what the vision-language model writes about it."""
+"""One row per segment and prompt: the vision-language model's description."""
 
 AUDIO = pa.schema(
     [
@@ -118,48 +121,48 @@ TRACK = {
     "face": pa.schema(
         [
             ("frame", pa.int32()),
-            ("valid", pa.bool_()),  # the face was found in this very frame
-            ("embedding", _FLOATS),  # at a frame without a face the nearest one's; empty in a track without any
+            ("valid", pa.bool_()),  # the face was found in this frame
+            ("embedding", _FLOATS),  # of the nearest frame with a face; empty in a track without one
             ("lip_area", pa.float32()),  # null without a mesh
         ]
     ),
     "behavior": pa.schema(
         [
             ("segment", pa.int32()),
-            ("valid", pa.bool_()),  # whether there are states
+            ("valid", pa.bool_()),  # whether the segment has states
             ("multimodal", _HALVES),
             ("vision", _HALVES),
-            ("patches", _HALVES),  # states of the temporal patches, one after the other; none where not valid
-            ("patch_first_frame", pa.list_(pa.int32())),  # of each temporal patch
+            ("patches", _HALVES),  # states of the temporal patches, concatenated; empty where not valid
+            ("patch_first_frame", pa.list_(pa.int32())),  # first frame of each temporal patch
             ("patch_end_frame", pa.list_(pa.int32())),
         ]
     ),
     "audio": pa.schema(
         [
             ("segment", pa.int32()),
-            ("valid", pa.bool_()),  # whether there is sound: a waveform that is not silence
+            ("valid", pa.bool_()),  # whether there is a waveform that is not silence
             ("kept", pa.bool_()),  # the mouth filter's verdict
-            ("verdict", pa.string()),  # why not: no sound, silence with its level, or what the mouth does
+            ("verdict", pa.string()),  # why not kept: no sound, silence with its level, or the mouth
         ]
     ),
     "waveforms": pa.schema(
         [
             ("segment", pa.int32()),
-            ("waveform", pa.list_(pa.int16())),  # as in AUDIO; empty where there is none
+            ("waveform", pa.list_(pa.int16())),  # as in AUDIO; empty without sound
         ]
     ),
 }
-"""The parts of one person's track: time and labels, one row per frame and per segment, and each modality's features.
-Waveforms are the video's, and all its people share them."""
+"""Tables of one person's track: times and labels per frame, segments, and the features of each modality. The waveforms
+belong to the video; all its tracks share them."""
 
 TRUNK = pa.schema(
     [
         ("segment", pa.int32()),
-        ("num_samples", pa.int32()),  # of its waveform, true length
-        ("states", pa.list_(_HALVES)),  # after the last frozen layer, of a waveform padded to a full segment
+        ("num_samples", pa.int32()),  # true length of the waveform
+        ("states", pa.list_(_HALVES)),  # after the last frozen layer, for the waveform padded to a full segment
     ]
 )
-"""One row per segment of a video: what the frozen layers of the audio's model say, of all that is trained."""
+"""One row per segment of a video: output of the audio model's frozen layers, input of its trained ones."""
 
 EMBEDDED_FRAMES = pa.schema(
     [
@@ -167,10 +170,10 @@ EMBEDDED_FRAMES = pa.schema(
         ("embedding", _FLOATS),
         ("valence", pa.float32()),
         ("arousal", pa.float32()),
-        ("valid", pa.bool_()),  # whether the modality saw the person here
+        ("valid", pa.bool_()),  # whether the modality has evidence at this frame
     ]
 )
-"""What a trained unimodal model says of every frame of a track: what DCMMOE reads."""
+"""Outputs of a trained unimodal model for every frame of a track: input of DCMMOE."""
 
 EMBEDDED_BLOCKS = pa.schema(
     [
@@ -179,10 +182,10 @@ EMBEDDED_BLOCKS = pa.schema(
         ("embedding", _FLOATS),
         ("valence", pa.float32()),
         ("arousal", pa.float32()),
-        ("valid", pa.bool_()),  # the block has frames and its segment was kept
+        ("valid", pa.bool_()),  # whether the block has frames and its segment was kept
     ]
 )
-"""What a trained audio model says of every block of a track's segments: RAAV's audio tokens."""
+"""Outputs of a trained audio model for every block of a track's segments: RAAV's audio tokens."""
 
 
 def judged(modalities: Iterable[str]) -> pa.Schema:
@@ -206,20 +209,20 @@ def judged(modalities: Iterable[str]) -> pa.Schema:
 SCORES = pa.schema(
     [
         ("system", pa.string()),
-        ("without", pa.string()),  # modality that was taken away when it predicted; empty: none
+        ("without", pa.string()),  # modality whose evidence was removed; empty: none
         ("videos", pa.int32()),
         *((f"{name}{end}", pa.float64()) for name in ("valence", "arousal", "mean") for end in ("", "_low", "_high")),
         ("frames", pa.int64()),
     ]
 )
-"""One row per system: CCC with its 95 % interval over videos; NaN where the labels are constant or videos too few."""
+"""One row per system: CCC with its 95 % interval over videos; NaN for constant labels or too few videos."""
 
 PER_VIDEO = pa.schema(
     [
         ("system", pa.string()),
         ("video", pa.string()),
-        ("frames", pa.int64()),  # annotated
-        *((name, pa.float64()) for name in ("valence", "arousal", "mean")),  # NaN where the labels are constant
+        ("frames", pa.int64()),  # annotated frames
+        *((name, pa.float64()) for name in ("valence", "arousal", "mean")),  # NaN for constant labels
     ]
 )
 """CCC of a system on a video."""
@@ -229,11 +232,11 @@ GATES = pa.schema(
         ("system", pa.string()),
         ("track", pa.string()),
         ("second", pa.int32()),
-        ("source", pa.string()),  # what the gate weighs: a modality, or one that asks another
+        ("source", pa.string()),  # weighted source: a modality, or a pair of query and key modality
         ("weight", pa.float32()),  # mean over the second
     ]
 )
-"""Whom a fusion trusts when."""
+"""Gate weights of a fusion, per source and second."""
 
 
 def predictions(modalities: Iterable[str], systems: Iterable[str]) -> pa.Schema:
@@ -271,31 +274,31 @@ OUTCOMES = pa.schema(
         ("video", pa.string()),
         ("status", pa.string()),  # ok, degraded or failed
         ("people", pa.int32()),
-        ("frames", pa.int32()),  # of all people together
-        ("duration_s", pa.float64()),  # of the video; 0 if it cannot be used
+        ("frames", pa.int32()),  # sum over all people
+        ("duration_s", pa.float64()),  # length of the video; 0 if it cannot be used
         ("reason", pa.string()),
     ]
 )
-"""One row per video that was to be predicted."""
+"""One row per video of a prediction job."""
 
 PEOPLE = pa.schema(
     [
         ("video", pa.string()),
         ("person", pa.string()),  # main, left, right or a number from the left
-        ("frames", pa.int32()),  # of the video
+        ("frames", pa.int32()),  # frames of the video
         ("seen", pa.int32()),  # frames in which the face was found
-        ("bridged", pa.int32()),  # frames between such, a short time apart
+        ("bridged", pa.int32()),  # frames in short gaps between those
         ("first_s", pa.float64()),
         ("last_s", pa.float64()),
-        ("x", pa.float64()),  # mean middle of the box, as shares of the picture
+        ("x", pa.float64()),  # mean centre of the box, as shares of the picture
         ("y", pa.float64()),
-        ("lip_area", pa.float64()),  # mean inner-lip area in squared sides of the crop; NaN without any mesh
-        ("open_s", pa.float64()),  # seconds of open mouth by the audio filter's rule, before smoothing
+        ("lip_area", pa.float64()),  # mean inner-lip area in squared sides of the crop; NaN without a mesh
+        ("open_s", pa.float64()),  # seconds of open mouth by the mouth filter, before smoothing
         ("segments", pa.int32()),
-        ("kept", pa.int32()),  # segments whose sound the audio filter keeps
+        ("kept", pa.int32()),  # segments that the mouth filter keeps
     ]
 )
-"""One row per person of the videos that were drawn."""
+"""One row per person of the videos with an overlay film."""
 
 MOUTHS = pa.schema(
     [
@@ -307,7 +310,7 @@ MOUTHS = pa.schema(
         ("open_s", pa.float64()),  # seconds of open mouth, smoothed
         ("coverage", pa.float64()),  # share of the segment's frames with a mesh
         ("kept", pa.bool_()),
-        ("reason", pa.string()),  # why not
+        ("reason", pa.string()),  # why it is not kept
     ]
 )
-"""One row per segment and person of these: what the audio filter says."""
+"""Verdict of the mouth filter: one row per segment and person of the videos with an overlay film."""

@@ -1,6 +1,6 @@
-"""A table as the bytes of an object, with a note of which a part is length and checksum of what it holds.
+"""Encoding of tables as Parquet or Arrow files with a note: JSON metadata that holds the data's length and checksum.
 
-The same table and note give the same bytes. Parquet has the note in its footer, Arrow files in their schema.
+Equal tables and notes give equal bytes. The note is in the footer of a Parquet file and in the schema of an Arrow file.
 """
 
 import hashlib
@@ -17,44 +17,50 @@ from affect.storage import schema
 from affect.storage.rows import encode_rows
 
 NOTE = b"affect"
-"""What the note is called in a file's metadata."""
-NOT_AS_WRITTEN = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What reading something else than what was written may raise, besides Arrow's own errors."""
+"""Key of the note in a file's metadata."""
+DECODE_ERRORS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of decoding damaged bytes or a foreign file, besides Arrow's own errors."""
 
 
 def to_parquet(table: pa.Table, note: dict[str, Any]) -> bytes:
-    """A table as Parquet, compressed; the checksum is of all that is before the footer."""
+    """Encodes a table as compressed Parquet; the checksum covers all bytes before the footer."""
     buffer = io.BytesIO()
     repeating = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    # numbers of models hardly repeat: a dictionary of them takes twice the time and more room
+    # floats rarely repeat: dictionary encoding of them takes twice the time and more space
     with pq.ParquetWriter(
         buffer, table.schema, compression="zstd", use_dictionary=repeating, store_schema=True
     ) as writer:
         writer.write_table(table)
-        note = note | _seal([buffer.getbuffer()]) | _name(table, note)
+        note = note | _data_checksum([buffer.getbuffer()]) | _header_checksum(table, note)
         writer.add_key_value_metadata({NOTE: json.dumps(note).encode()})
     return buffer.getvalue()
 
 
 def from_parquet(content: pa.Buffer) -> tuple[pa.Table, dict[str, Any]]:
-    """Read it and its note.
+    """Decodes a Parquet file written by :func:`to_parquet`: table and note.
 
     Raises:
-        ValueError: it is not what was written.
+        ValueError: length or checksum differ from the note; or another of :data:`DECODE_ERRORS`.
     """
     file = pq.ParquetFile(content)
     note = read_note(file.metadata.metadata)
     footer = 8 + int.from_bytes(content.slice(content.size - 8, 4), "little")
-    _compare(note, _seal([content.slice(0, content.size - footer)]))
+    _compare(note, _data_checksum([content.slice(0, content.size - footer)]))
     table = file.read()
-    _compare(note, _name(table, note))
+    _compare(note, _header_checksum(table, note))
     return table, note
 
 
 def to_arrow(table: pa.Table, note: dict[str, Any], *, by_row: bool) -> bytes:
-    """A table as an uncompressed Arrow file of one batch, or of one per row; the checksum is of the batches."""
+    """Encodes a table as an uncompressed Arrow file; the checksum covers its record batches.
+
+    Args:
+        table: the table.
+        note: further entries of the note; plain JSON.
+        by_row: whether each row is a record batch; otherwise there is one batch.
+    """
     table = table.combine_chunks()
-    noted = json.dumps(note | _seal(_parts(table, by_row=by_row)) | _name(table, note)).encode()
+    noted = json.dumps(note | _data_checksum(_parts(table, by_row=by_row)) | _header_checksum(table, note)).encode()
     table = table.replace_schema_metadata({NOTE: noted})
     if by_row:
         return encode_rows(table)
@@ -65,27 +71,31 @@ def to_arrow(table: pa.Table, note: dict[str, Any], *, by_row: bool) -> bytes:
 
 
 def from_arrow(source: Any) -> tuple[pa.Table, dict[str, Any]]:  # noqa: ANN401 -- pyarrow has no common type
-    """Read it, or map it into memory, and its note; the checksum is not looked at."""
+    """Decodes an Arrow file written by :func:`to_arrow`: table and note. The checksum is not compared.
+
+    Args:
+        source: a buffer, or a memory map, into which the table's columns then point.
+    """
     table = pa.ipc.open_file(source).read_all()
     return table, read_note(table.schema.metadata)
 
 
 def check_arrow(table: pa.Table) -> None:
-    """Compare a table that was read from an Arrow file with the note in its schema.
+    """Compares a table read from an Arrow file with the checksum in its schema.
 
     Raises:
-        ValueError: they are not what was written.
+        ValueError: they differ.
     """
-    table.validate(full=True)  # what points out of its buffer may not be touched
+    table.validate(full=True)  # offsets outside of the buffers would crash the process
     note = read_note(table.schema.metadata)
-    _compare(note, _seal(_parts(table, by_row=False)) | _name(table, note))
+    _compare(note, _data_checksum(_parts(table, by_row=False)) | _header_checksum(table, note))
 
 
 def read_note(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """The note in a file's metadata.
+    """Reads the note in a file's metadata.
 
     Raises:
-        ValueError, or another of :data:`NOT_AS_WRITTEN`: it is none of ours.
+        ValueError: the file has no valid note; or another of :data:`DECODE_ERRORS`.
     """
     note = json.loads(metadata[NOTE])
     if note.get("status", "ok") not in ("ok", "degraded", "failed") or not isinstance(note.get("reason", ""), str):
@@ -97,7 +107,7 @@ def _parts(table: pa.Table, *, by_row: bool) -> Iterable[pa.Buffer]:
     return (b.serialize() for b in table.to_batches(max_chunksize=1 if by_row else None) if b.num_rows)
 
 
-def _seal(parts: Iterable[Any]) -> dict[str, Any]:
+def _data_checksum(parts: Iterable[Any]) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     for part in parts:
         digest.update(part)
@@ -105,14 +115,14 @@ def _seal(parts: Iterable[Any]) -> dict[str, Any]:
     return {"schema": schema.VERSION, "bytes": size, "sha256": digest.hexdigest()}
 
 
-def _name(table: pa.Table, note: dict[str, Any]) -> dict[str, Any]:
-    """Checksum of how a unit ended and of what its columns are called."""
-    told = json.dumps([note.get("status"), note.get("reason"), table.schema.names])
-    return {"told": hashlib.sha256(told.encode()).hexdigest()}
+def _header_checksum(table: pa.Table, note: dict[str, Any]) -> dict[str, Any]:
+    """Checksum of status, reason and column names; its key "told" is part of the file format."""
+    header = json.dumps([note.get("status"), note.get("reason"), table.schema.names])
+    return {"told": hashlib.sha256(header.encode()).hexdigest()}
 
 
 def _compare(note: dict[str, Any], found: dict[str, Any]) -> None:
-    """Compare with what was noted; earlier versions noted nothing."""
+    """Compares checksums with those of the note; files of earlier versions have none."""
     for name in {"bytes", "sha256", "told"} & found.keys():
         if note.get(name, found[name]) != found[name]:
             raise ValueError(f"{name} {found[name]}, and {note[name]} were written")

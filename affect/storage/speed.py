@@ -1,6 +1,6 @@
-"""How fast work went, kept beside its results, so that plans can be made of it.
+"""Measured speed of extraction, training, prediction and reports, summed over runs, for the estimates of plans.
 
-STORE/_speed/<what>-<address>.json, RUNS/_speed/...      added up over runs; nothing that is computed depends on it
+STORE/_speed/<what>-<address>.json, RUNS/_speed/...      no result depends on these files
 """
 
 import json
@@ -13,13 +13,13 @@ from affect.storage import files
 
 @dataclass(frozen=True)
 class Speed:
-    """Work that was measured.
+    """Measured work, summed over runs.
 
     Args:
-        amount: what was done: seconds of video, or frames times epochs.
-        work_s: seconds that it took, of all actors together; of a training, from its start to its end.
-        start_s: mean time until work began and after it ended.
-        runs: how many runs this is of.
+        amount: finished work: seconds of video, or frames times epochs.
+        work_s: working time in seconds, summed over all actors; of a training, from its start to its end.
+        start_s: mean seconds of a run before its work began and after it ended.
+        runs: number of runs.
     """
 
     amount: float
@@ -28,27 +28,33 @@ class Speed:
     runs: int
 
 
-def measured(root: str, what: str, address: str) -> Speed | None:
-    """What is known; None before the first run."""
+def read(root: str, what: str, address: str) -> Speed | None:
+    """Reads the measured speed of a kind of work; None before its first run.
+
+    Args:
+        root: the store, or the folder of trained models.
+        what: kind of work, e.g. ``face`` or ``train-dcmmoe``.
+        address: address of the settings that the speed depends on.
+    """
     path = _path(root, what, address)
     try:
         return Speed(**json.loads(files.read(path)))
     except (FileNotFoundError, ValueError, TypeError):
-        return None  # a note that cannot be read is measured anew
+        return None  # an unreadable file is measured anew
 
 
-def note(root: str, what: str, address: str, amount: float, work_s: float, start_s: float) -> None:
-    """Add a run to what is known."""
+def record(root: str, what: str, address: str, amount: float, work_s: float, start_s: float) -> None:
+    """Adds a run to the measured speed; arguments as in :func:`read` and :class:`Speed`."""
     if amount <= 0:
         return
-    known = measured(root, what, address) or Speed(0.0, 0.0, 0.0, 0)
+    known = read(root, what, address) or Speed(0.0, 0.0, 0.0, 0)
     runs = known.runs + 1
     start = (known.start_s * known.runs + start_s) / runs
     added = Speed(known.amount + amount, known.work_s + work_s, start, runs)
     files.write(_path(root, what, address), json.dumps(asdict(added)).encode())
 
 
-def speed_of(run: Run, system: str) -> tuple[str, str]:
+def training_key(run: Run, system: str) -> tuple[str, str]:
     """What a training's speed is kept under: the seed changes nothing of it."""
     settings = run.settings_of(system)
     plain = replace(settings, fit=replace(settings.fit, seed=0))

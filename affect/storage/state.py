@@ -1,8 +1,8 @@
-"""How every object of a store ended, by listing: what was read of an object once is noted beside its version.
+"""Cache of object statuses, keyed by ETag or modification time.
 
-    STORE/_state.parquet      a note per probe and clip; only a shortcut, nothing that is computed depends on it
+    STORE/_state.parquet      one row per probe and clip; a cache only, no result depends on it
 
-So a finished job of 10,000 videos is recognised by a listing and one read, on a disk and in a bucket.
+With it, a finished job of 10,000 videos is recognised by one listing and one read, on a disk and in a bucket.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from affect.storage import files, sealed
-from affect.storage.store import Outcome, Store, told
+from affect.storage.store import Outcome, Store, naming_object
 
 NUM_THREADS = 32
 _SCHEMA = pa.schema(
@@ -35,15 +35,15 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Head:
-    """What a probe says in short.
+class ProbeSummary:
+    """Fields of a video's probe that planning needs.
 
     Args:
-        fingerprint: of the video and its path.
-        content: of the video alone.
-        num_frames: its frames.
-        last_s: time of its last frame from its first one.
-        duration_s: length.
+        fingerprint: hash of the video's path, size and content.
+        content: hash of the video's size and content.
+        num_frames: frames of the video.
+        last_s: seconds from the first frame to the last one.
+        duration_s: length of the video in seconds.
     """
 
     fingerprint: str
@@ -55,19 +55,19 @@ class Head:
 
 @dataclass(frozen=True)
 class State:
-    """How an object ended, and if it is the probe of a usable video, what it says in short."""
+    """Outcome of an object, and the summary if the object is the probe of a usable video."""
 
     outcome: Outcome
-    head: Head | None
+    head: ProbeSummary | None
 
     @staticmethod
     def of(store: Store, key: str) -> "State":
-        """State of an object that is there; a damaged one failed, and the reason says so: others are not harmed."""
+        """Reads the state of a present object. A damaged object counts as failed, with the damage as its reason."""
         try:
             outcome, footer = store.footer(key)
             if not (key.startswith("videos/") and outcome.rows):
                 return State(outcome, None)
-            with told(store.uri_of(key)):
+            with naming_object(store.uri_of(key)):
                 group = footer.row_group(0)
                 parts = {(part := group.column(i)).path_in_schema.split(".")[0]: part for i in range(group.num_columns)}
                 names = ("fingerprint", "content", "time_s", "duration_s")
@@ -76,59 +76,59 @@ class State:
             return State(Outcome("failed", str(error), 0), None)
         num_frames = parts["time_s"].num_values
         times = largest["time_s"], largest["duration_s"]
-        return State(outcome, Head(largest["fingerprint"], largest["content"], num_frames, *times))
+        return State(outcome, ProbeSummary(largest["fingerprint"], largest["content"], num_frames, *times))
 
 
 class States:
-    """How objects of a store ended.
+    """Cached states of a store's objects.
 
     Args:
         store: the store.
     """
 
     def __init__(self, store: Store) -> None:
-        """Read what is noted."""
+        """Reads the cache."""
         self._store, self._uri = store, files.join(store.uri, "_state.parquet")
-        self._noted: dict[str, tuple[str, State]] = {}
+        self._cached: dict[str, tuple[str, State]] = {}
         self._changed = False
-        with suppress(OSError, pa.ArrowException, *sealed.NOT_AS_WRITTEN):  # a note that cannot be read is made anew
+        with suppress(OSError, pa.ArrowException, *sealed.DECODE_ERRORS):  # an unreadable cache is built anew
             table, _ = sealed.from_parquet(pa.py_buffer(files.read(self._uri)))
             columns = table.select(_SCHEMA.names).to_pydict().values()
             for key, version, status, reason, rows, *head in zip(*columns, strict=True):
-                state = State(Outcome(status, reason, rows), Head(*head) if head[0] is not None else None)
-                self._noted[key] = version, state
+                state = State(Outcome(status, reason, rows), ProbeSummary(*head) if head[0] is not None else None)
+                self._cached[key] = version, state
 
     def of(self, kind: str, wanted: Collection[str]) -> dict[str, State]:
-        """States of those wanted keys that are present.
+        """States of the wanted objects that are present.
 
         Args:
-            kind: the first part of the keys.
-            wanted: keys.
+            kind: first part of the keys: ``videos`` or a modality.
+            wanted: keys of objects.
         """
         listed = {f"{kind}/{name}": version for name, _, version in files.walk(files.join(self._store.uri, kind))}
-        for key in [key for key in self._noted if key.startswith(f"{kind}/") and key not in listed]:
-            del self._noted[key]
+        for key in [key for key in self._cached if key.startswith(f"{kind}/") and key not in listed]:
+            del self._cached[key]
         present = [key for key in wanted if key in listed]
-        new = [key for key in present if self._noted.get(key, ("", None))[0] != listed[key]]
+        new = [key for key in present if self._cached.get(key, ("", None))[0] != listed[key]]
         if new:
             self._changed = True
             for key, state in zip(new, self._read(new), strict=True):
-                self._noted[key] = listed[key], state
-        return {key: self._noted[key][1] for key in present}
+                self._cached[key] = listed[key], state
+        return {key: self._cached[key][1] for key in present}
 
     def _read(self, keys: Collection[str]) -> Iterable[State]:
-        if "://" not in self._store.uri:  # a disk answers at once
+        if "://" not in self._store.uri:  # threads do not speed up reads from a disk
             return [State.of(self._store, key) for key in keys]
         with ThreadPoolExecutor(NUM_THREADS) as threads:
             return list(threads.map(partial(State.of, self._store), keys))
 
-    def keep(self) -> None:
-        """Note what was read for the next time; a store that may not be written to is read anew."""
+    def save(self) -> None:
+        """Writes the cache, if it changed; a read-only store is left without one."""
         if not self._changed:
             return
         rows = [
             (key, version, *astuple(state.outcome), *(astuple(state.head) if state.head else (None,) * 5))
-            for key, (version, state) in sorted(self._noted.items())
+            for key, (version, state) in sorted(self._cached.items())
         ]
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
         with suppress(OSError):

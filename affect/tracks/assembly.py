@@ -9,7 +9,7 @@ from numpy import ndarray
 from affect import timeline
 from affect.corpus.hints import Points
 from affect.corpus.track import Segments, Track
-from affect.face.tracks import Person, at, choose
+from affect.face.tracks import Person, person_at, person_named
 from affect.modalities import MODALITIES
 from affect.modality import Evidence
 from affect.plan.clips import Video
@@ -73,8 +73,8 @@ def make_track(
 def person_of(features: Features, person: str, run: Run, hints: Points = ()) -> Person | None:
     """The person of a name, or of hints where faces are extracted; None if nobody is there."""
     if hints and "face" in run.extracted:
-        return at(features.persons, hints)
-    return choose(features.persons, features.faces, person)
+        return person_at(features.persons, hints)
+    return person_named(features.persons, features.faces, person)
 
 
 def face_boxes(features: Features, person: Person | None, num_frames: int) -> Float[ndarray, "frames 4"]:

@@ -98,7 +98,7 @@ def _clips(videos: Mapping[str, Video], run: Run, store: Store) -> dict[str, dic
         for stem, of_video in keys.items():
             if all(key in present for key in of_video):
                 found[stem][modality] = [(key, str(present[key].outcome)) for key in of_video]
-    states.keep()
+    states.save()
     return {stem: clips for stem, clips in found.items() if len(clips) == len(where)}
 
 

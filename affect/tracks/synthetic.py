@@ -13,11 +13,13 @@ NOISE: dict[str, float] = {"face": 0.3, "behavior": 0.45, "audio": 0.45}
 DROPOUT: dict[str, float] = {"face": 0.1, "behavior": 0.1, "audio": 0.4}
 """Share of a track that a modality does not see, in runs of about two seconds."""
 SPREAD = 0.4
+"""Standard deviation of the true curves."""
 BLOCKS = 4
+"""One-second blocks of a segment."""
 
 
 def curve(num_frames: int, fps: float, rng: np.random.Generator) -> Float[ndarray, "frames 2"]:
-    """Valence and arousal that wander: sums of sines with periods of 3 to 20 s and random phases."""
+    """Random valence and arousal curves: sums of sines with periods of 3 to 20 s and random phases."""
     period = np.exp(rng.uniform(np.log(3), np.log(20), (4, 2)))
     phase = rng.uniform(0, 2 * np.pi, (4, 2))
     time_s = np.arange(num_frames)[:, None, None] / fps
@@ -25,17 +27,17 @@ def curve(num_frames: int, fps: float, rng: np.random.Generator) -> Float[ndarra
 
 
 def make_track(name: str, num_frames: int, rng: np.random.Generator, *, fps: float = 30.0, width: int = 256) -> Track:
-    """A track of one person.
+    """Makes a track of one person with the outputs of unimodal models.
 
-    What a modality says of a frame is the truth plus a curve of noise of the same kind, so that no look at other frames
-    tells them apart, and only modalities together can.
+    A modality's noise has the same spectrum as the true curve. So other frames do not help to remove it, and only the
+    fusion of modalities can.
 
     Args:
-        name: of the track and its video.
-        num_frames: its length.
-        rng: source of everything.
+        name: name of the track and of its video.
+        num_frames: length of the track.
+        rng: random generator.
         fps: frames per second.
-        width: of the embeddings.
+        width: width of the embeddings.
     """
     gold = np.clip(curve(num_frames, fps, rng), -1, 1)
     clock = timeline.Timestamps(np.arange(num_frames) / fps)
@@ -66,13 +68,13 @@ def _series(
     seen = seen[timeline.nearest_valid(valid)] if valid.any() else np.zeros_like(seen)
     mixing = np.random.default_rng(list(NOISE).index(modality)).normal(
         size=(2, width)
-    )  # a modality's own, in all tracks
+    )  # equal for all tracks of a modality
     embedding = np.tanh(seen @ mixing + 0.1 * rng.normal(size=(len(gold), width)))
     return Series(embedding.astype(np.float32), seen.astype(np.float32), valid)
 
 
 def _runs(num_frames: int, share: float, fps: float, rng: np.random.Generator) -> Bool[ndarray, " frames"]:
-    """True but for a share of the frames, in runs of two seconds."""
+    """Mask that is False for a share of the frames, in runs of two seconds."""
     length = max(1, round(2 * fps))
     dropped = rng.random(num_frames // length + 1) < share
     return ~np.repeat(dropped, length)[:num_frames]

@@ -17,7 +17,7 @@ from affect.corpus.track import Segments, Track
 from affect.modalities import MODALITIES
 from affect.settings.address import address
 from affect.storage import schema
-from affect.storage.columns import array, matrix, nullable, rows_of
+from affect.storage.columns import array, list_column, matrix, nullable
 from affect.storage.store import Store
 
 BASE = ("frames", "segments")
@@ -76,7 +76,7 @@ def to_tables(track: Track) -> dict[str, pa.Table]:
             "first_frame": segments.ranges[:, 0],
             "end_frame": segments.ranges[:, 1],
             "full": segments.full,
-            "block_edges": rows_of(segments.block_edges, pa.int32()),
+            "block_edges": list_column(segments.block_edges, pa.int32()),
         },
     }
     tables = {name: pa.table(values).cast(schema.TRACK[name]) for name, values in columns.items()}

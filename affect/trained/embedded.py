@@ -17,7 +17,7 @@ from affect.learning.batches import Outputs
 from affect.learning.task import TrackTask
 from affect.modalities import MODALITIES
 from affect.storage import schema
-from affect.storage.columns import matrix, rows_of
+from affect.storage.columns import list_column, matrix
 from affect.storage.extracted import Extracted
 from affect.storage.store import Store, slug
 from affect.tracks.tables import TrackRef
@@ -39,7 +39,7 @@ def put_embedded(
         columns = {
             "segment": np.repeat(np.arange(num), per_segment),
             "block": np.tile(np.arange(per_segment), num),
-            "embedding": rows_of(blocks.embedding.reshape(-1, width), pa.float32()),
+            "embedding": list_column(blocks.embedding.reshape(-1, width), pa.float32()),
             "valence": blocks.prediction[..., 0].reshape(-1),
             "arousal": blocks.prediction[..., 1].reshape(-1),
             "valid": blocks.valid.reshape(-1),
@@ -48,7 +48,7 @@ def put_embedded(
         store.put(embedded_key(model, modality, ref, "blocks"), Extracted(table))
     columns = {
         "frame": np.arange(track.num_frames),
-        "embedding": rows_of(series.embedding, pa.float32()),
+        "embedding": list_column(series.embedding, pa.float32()),
         "valence": series.prediction[:, 0],
         "arousal": series.prediction[:, 1],
         "valid": series.valid,

@@ -86,7 +86,7 @@ class Model:
         """
         path = files.join(self.uri, "model.safetensors")
         try:
-            return load_weights(self.task().shell(self.backbone), files.read(path)).to(device)
+            return load_weights(self.task().build_empty(self.backbone), files.read(path)).to(device)
         except ValueError as error:
             raise ValueError(f"{path} does not hold the model of its model.json: {error}") from error
 

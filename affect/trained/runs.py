@@ -29,7 +29,7 @@ def note_run(run: Run, runs: str, name: str, store: str, models: Mapping[str, st
         models: addresses by system.
     """
     known = {**read_run(runs, name), **models}
-    lasting = {path: weights.anywhere(setting(run, path)) for path in run.files()}
+    lasting = {path: weights.absolute_name(setting(run, path)) for path in run.files()}
     note = {"systems": known, "store": store, "settings": dataclasses.asdict(with_settings(run, lasting))}
     files.write(files.join(runs, f"{name}.json"), json.dumps(note, indent=1).encode())
 

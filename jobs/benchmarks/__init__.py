@@ -1,1 +1,1 @@
-"""The parts of jobs/benchmark.py."""
+"""Benchmarks that jobs/benchmark.py runs by name."""

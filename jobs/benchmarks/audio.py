@@ -1,4 +1,4 @@
-"""Audio: WavLM at its true size with random weights, its training steps, the way of waveforms to them, decoding."""
+"""Speed of audio: WavLM-Large with random weights, its training steps and their waveforms, decoding."""
 
 import statistics
 import tempfile
@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.measure import fastest, rate, rates, say_ratio, stepper
 from torch import Tensor
+
+from .measure import fastest, rate, rates, say_ratio, stepper
 
 SEGMENT = 64_000
 BATCH = 8
@@ -19,7 +20,7 @@ TRACKS, SEGMENTS = 12, 100
 
 
 def _large(**settings: Any) -> Any:  # noqa: ANN401 -- transformers is imported late
-    """The audio model with a random WavLM-Large, 315 million parameters."""
+    """The audio model on a random WavLM-Large, 315 million parameters."""
     from affect.audio.wavlm import WavlmRegressor
     from affect.learning.fit import keep_freed_memory
     from affect.settings.models import Wavlm
@@ -46,7 +47,7 @@ def _voices(count: int, device: torch.device) -> Tensor:
 
 
 def wavlm() -> None:
-    """Segments in batches / one by one, in float32 and in bfloat16, and with transformers' own attention."""
+    """Segments in batches / one by one, in float32 and in bfloat16, and with the attention of transformers."""
     from affect.audio.wavlm import Attention
 
     device = fastest()
@@ -79,7 +80,7 @@ def wavlm() -> None:
 
 
 def finetune() -> None:
-    """A training step on stored states / on waveforms, and what the states cost."""
+    """Training steps on stored states / on waveforms, and the size of the states."""
     from affect.settings.models import Wavlm
 
     device = fastest()
@@ -103,7 +104,7 @@ def finetune() -> None:
 
 
 class _Timed:
-    """A loader that notes how long the model waits for each batch, and how long it then computes."""
+    """A loader that measures how long the model waits for each batch, and how long it then computes, in seconds."""
 
     def __init__(self, loader: Any) -> None:  # noqa: ANN401
         self._loader = loader
@@ -125,7 +126,7 @@ class _Timed:
 
 
 def waveforms() -> None:
-    """Share of its time that fine-tuning waits for Ray Data's waveforms, and how many Ray Data alone delivers."""
+    """Share of the time that fine-tuning waits for waveforms of Ray Data, and the rate of Ray Data alone."""
     from affect.audio.task import AudioTask
     from affect.learning.batches import Share
     from affect.pipeline.job import start_ray
@@ -135,7 +136,7 @@ def waveforms() -> None:
     from affect.tracks.tables import load_track
 
     start_ray()
-    torch.set_num_threads(1)  # the other core reads
+    torch.set_num_threads(1)  # the other core reads waveforms
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
@@ -150,7 +151,7 @@ def waveforms() -> None:
         def read() -> int:
             return sum(len(batch.gold) for batch in loader(task, shares, torch.device("cpu")))
 
-        print(f"waveforms: Ray Data alone delivers {rate(read, 2):.0f} segments a second, start and all")
+        print(f"waveforms: Ray Data alone delivers {rate(read, 2):.0f} segments a second, its start included")
         model = _large().to(device).train()
         timed = _Timed(loader)
         steps = 60 if device.type == "cuda" else 4
@@ -162,13 +163,13 @@ def waveforms() -> None:
         first, *waited = timed.waited
         share = sum(waited) / sum(waited + timed.computed[1:])
         print(
-            f"waveforms on {device}: {share:.2%} of the time after the first batch is spent waiting; the first one, "
-            f"with Ray Data's start, came after {first:.1f} s, a step takes {statistics.median(timed.computed):.2f} s"
+            f"waveforms on {device}: {share:.2%} of the time after the first batch is spent waiting; the first batch, "
+            f"with Ray Data's start, took {first:.1f} s, a step takes {statistics.median(timed.computed):.2f} s"
         )
 
 
 def _speaker(number: int, store: Any) -> Any:  # noqa: ANN401 -- a TrackRef
-    """A track of noise, all of it kept and annotated."""
+    """Writes a track of noise, all of it kept and annotated."""
     from affect.audio.part import AudioPart
     from affect.storage.extracted import Extracted
     from affect.tracks.synthetic import make_track
@@ -188,7 +189,11 @@ def _speaker(number: int, store: Any) -> Any:  # noqa: ANN401 -- a TrackRef
 
 
 def decode(minutes: int = 10) -> None:
-    """Seconds of sound a second from a video with stereo AAC at 44.1 kHz, clip by clip as extraction asks for it."""
+    """Seconds of sound per second from a video with stereo AAC at 44.1 kHz, clip by clip as in extraction.
+
+    Args:
+        minutes: length of the video.
+    """
     from affect.corpus import audio, video
 
     with tempfile.TemporaryDirectory() as folder:
@@ -205,7 +210,7 @@ def decode(minutes: int = 10) -> None:
 
 
 def _talk(path: Path, seconds: int, fps: int = 25, hz: int = 44_100) -> None:
-    """A video of noise that is heard and barely seen."""
+    """Writes a video of noise, with strongly compressed pictures."""
     import av
 
     rng = np.random.default_rng(0)

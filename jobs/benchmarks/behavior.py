@@ -1,4 +1,4 @@
-"""Behaviour: the states of segments, the scan, and the way of the pictures."""
+"""Speed of behaviour: states of segments, the selective scan, the pictures of segments."""
 
 import contextlib
 import tempfile
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.measure import fastest, rate, rates, resident_mib, say_ratio
 from torch import Tensor
 
+from .measure import fastest, rate, rates, resident_mib, say_ratio
+
 SEGMENTS = 52_887
-"""Of Aff-Wild2."""
+"""Number of segments of Aff-Wild2."""
 TRUE_TEXT = {
     "hidden_size": 2560,
     "intermediate_size": 9728,
@@ -49,7 +50,7 @@ SMALL_VISION = {
     "deepstack_visual_indexes": [1, 2, 3],
 }
 SHOWN = {"the demo's pictures": (96, 128), "360p": (352, 640), "720p": (640, 1152)}
-"""Height and width that pictures are shown at."""
+"""Height and width of the pictures that the model gets."""
 
 
 @contextlib.contextmanager
@@ -74,16 +75,21 @@ def _checkpoint(device: torch.device) -> Iterator[Path]:
 
 
 def _segments(count: int, height: int, width: int) -> list[Any]:
-    from affect.behavior.checkpoint import Shown
+    from affect.behavior.checkpoint import SegmentFrames
 
     rng = np.random.default_rng(0)
     return [
-        Shown(rng.integers(0, 256, (16, height, width, 3), dtype=np.uint8), np.arange(16) / 4) for _ in range(count)
+        SegmentFrames(rng.integers(0, 256, (16, height, width, 3), dtype=np.uint8), np.arange(16) / 4)
+        for _ in range(count)
     ]
 
 
 def qwen(count: int = 4) -> None:
-    """States of segments, against the authors' way of getting them."""
+    """States of segments, against the authors' way of computing them.
+
+    Args:
+        count: segments of a batch.
+    """
     from transformers import GenerationConfig
 
     from affect.behavior.checkpoint import Checkpoint
@@ -96,7 +102,7 @@ def qwen(count: int = 4) -> None:
         settings = Behavior(weights=str(folder))
         ours, theirs = (
             Qwen(settings, list(PROMPTS.values())),
-            Checkpoint(settings, list(PROMPTS.values()), max_written=100),
+            Checkpoint(settings, list(PROMPTS.values()), max_new_tokens=100),
         )
         how = GenerationConfig(do_sample=False, max_new_tokens=100, min_new_tokens=100, pad_token_id=0)
         for name, size in list(SHOWN.items())[: 3 if device.type == "cuda" else 2]:
@@ -132,7 +138,7 @@ def qwen(count: int = 4) -> None:
 
 
 def prefill() -> None:
-    """Tokens a second of the prefill at several micro-batches; on a GPU the share of what it can do, and its memory."""
+    """Tokens per second of the prefill by micro-batch, as a share of a large product's arithmetic, and its memory."""
     from affect.behavior.prompt import PROMPTS
     from affect.behavior.qwen import Qwen
     from affect.settings.extraction import Behavior
@@ -145,14 +151,14 @@ def prefill() -> None:
         flops = _flops_per_token(model._model)
         for name, size in list(SHOWN.items())[1:]:
             for micro_batch in (1, 2, 4, 8, 16) if cuda else (1, 2, 4):
-                asked = model.prepare(_segments(micro_batch, *size), [PROMPTS["neutral"]])
-                assert asked.inputs
-                tokens = int(asked.inputs["attention_mask"].sum())
+                prompted = model.prepare(_segments(micro_batch, *size), [PROMPTS["neutral"]])
+                assert prompted.inputs
+                tokens = int(prompted.inputs["attention_mask"].sum())
                 if cuda:
                     torch.cuda.reset_peak_memory_stats()
 
-                def run(asked: Any = asked, micro_batch: int = micro_batch) -> int:  # noqa: ANN401 -- a batch
-                    model.states(asked)
+                def run(prompted: Any = prompted, micro_batch: int = micro_batch) -> int:  # noqa: ANN401 -- a batch
+                    model.states(prompted)
                     return micro_batch
 
                 speed = rate(run, 2)
@@ -167,13 +173,13 @@ def prefill() -> None:
 
 
 def _flops_per_token(model: Any) -> float:  # noqa: ANN401 -- transformers' own class
-    """Twice the weights that a token meets: the language model's layers, and the encoder's four times."""
+    """Operations per token: twice the weights it passes, the language model's once, the vision encoder's four times."""
     layers = sum(p.numel() for p in model.language_model.layers.parameters())
     return 2.0 * (layers + 4 * sum(p.numel() for p in model.visual.blocks.parameters()))
 
 
 def _matmul_rate(device: torch.device) -> float:
-    """Operations a second of a large matrix product in the model's type."""
+    """Operations per second of a large matrix product in the model's type."""
     size, kind = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a = torch.randn(size, size, device=device, dtype=kind)
 
@@ -186,7 +192,7 @@ def _matmul_rate(device: torch.device) -> float:
 
 
 def scan() -> None:
-    """Forward and backward of the selective scan, against a loop in the way of transformers; on a GPU, the kernel."""
+    """Forward and backward of the selective scan (on a GPU its kernel) against a loop as in transformers."""
     from affect.behavior.mamba import selective_scan
     from affect.learning.fit import keep_freed_memory
 
@@ -211,7 +217,7 @@ def scan() -> None:
 
 
 def _scan_inputs(length: int, device: torch.device) -> list[Tensor]:
-    """Of eight windows at the multimodal recipe's width."""
+    """Inputs of eight windows at the width of the multimodal recipe."""
     generator = torch.Generator().manual_seed(length)
     x, noise = torch.randn(2, 8, length, 256, generator=generator)
     b, c = torch.randn(2, 8, length, 8, generator=generator)
@@ -221,7 +227,7 @@ def _scan_inputs(length: int, device: torch.device) -> list[Tensor]:
 
 
 def _indexed_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """The recurrence over tensors of (B, H, T, N) that are indexed at every step."""
+    """The recurrence over tensors (B, H, T, N) that are indexed at every step."""
     x, dt = x.mT, dt.mT
     decay = torch.exp(a[None, :, None] * dt[..., None])
     enters = dt[..., None] * b[:, None] * x[..., None]
@@ -233,10 +239,14 @@ def _indexed_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Ten
 
 
 def behavior(seconds: int = 16) -> None:
-    """The behaviour stage of a 720p film, decoding and all, against its model alone; and the way of its pictures."""
+    """The behaviour stage on a 720p film with decoding, against its model alone, and the decoding of its pictures.
+
+    Args:
+        seconds: length of the film.
+    """
     from affect.behavior.checkpoint import frame_size
     from affect.behavior.clip import BehaviorClip
-    from affect.behavior.frames import shown
+    from affect.behavior.frames import segment_frames
     from affect.behavior.prompt import PROMPTS
     from affect.corpus import video
     from affect.corpus.clip import Clip
@@ -253,18 +263,20 @@ def behavior(seconds: int = 16) -> None:
         clip = Clip(str(path), video.probe(str(path), path.name), 0.0, float(seconds), Grid())
         settings = Behavior(weights=str(folder), micro_batch=4)
         stage = BehaviorClip(settings)
-        prepared = [stage._model.prepare([pictures], [PROMPTS["neutral"]]) for _, pictures in shown(clip, settings)]
+        prepared = [
+            stage._model.prepare([pictures], [PROMPTS["neutral"]]) for _, pictures in segment_frames(clip, settings)
+        ]
 
         def whole() -> int:
             return stage(clip).table.num_rows
 
         def model_alone() -> int:
-            for asked in prepared:
-                stage._model.states(asked)
+            for prompted in prepared:
+                stage._model.states(prompted)
             return len(prepared)
 
         def pictures() -> int:
-            return sum(1 for _ in shown(clip, settings))
+            return sum(1 for _ in segment_frames(clip, settings))
 
         width, height = frame_size(clip.probe.width, clip.probe.height, settings)
 

@@ -1,6 +1,5 @@
-"""Extraction: the frame encoder, the face stage, the whole pipeline."""
+"""Speed and memory of extraction: the frame encoder, the face stage, the whole pipeline."""
 
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -8,17 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.measure import rate, resident_mib, say_ratio
 
-from affect.pipeline.extract import _row
-from affect.pipeline.extract_actor import ExtractActor, Tally
-from affect.pipeline.probe import probe_videos
-from affect.plan.addresses import wanted_features
-from affect.plan.clips import load_probe, make_clip, missing_units, num_clips
+from .demo import copy_videos, prepared_demo
+from .measure import rate, resident_mib, say_ratio
 
 
 def true_size_encoder(folder: Path) -> Path:
-    """A GRADA checkpoint of the true size with random weights."""
+    """Saves a GRADA checkpoint of the true size with random weights."""
     from affect.face import grada
     from affect.settings.encoder import GradaShape
 
@@ -55,7 +50,7 @@ def encoder() -> None:
 
 
 def preparation() -> None:
-    """Boxes of 720p pictures to normalised batches."""
+    """Face crops of 720p pictures, from boxes to normalised batches."""
     from PIL import Image
 
     from affect.face.crop import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalise
@@ -130,7 +125,12 @@ def face() -> None:
 
 
 def memory(minutes: int = 30, fps: int = 5) -> None:
-    """Resident memory after every few minutes of one long video."""
+    """Resident memory of the face stage along one long video.
+
+    Args:
+        minutes: length of the video.
+        fps: its frames per second.
+    """
     from affect.corpus import video
     from affect.corpus.clip import Clip
     from affect.corpus.film import TICKS, write_film
@@ -161,38 +161,35 @@ def _demo_weights() -> str:
 
 
 def _demo_video() -> Path:
-    """The first video of the demo, which is made if it is missing."""
-    from affect.pipeline import demo_assets as demo
-    from affect.pipeline.job import start_ray
+    """The first video of the demo; the demo is generated if it is missing."""
     from affect.settings import recipes
 
     places = recipes.demo_places()
     if not Path(places.videos).is_dir() or not Path(_demo_weights()).is_dir():
-        start_ray()
-        demo.prepare(recipes.demo(), places)
+        prepared_demo()
     return min(Path(places.videos).iterdir())
 
 
 def pipeline(copies: int = 2) -> None:
-    """The demo's labelled videos, several times under different names, through all three stages."""
+    """Copies of the demo's labelled videos through all three stages: Ray pipeline against plain loop.
+
+    Args:
+        copies: of each video.
+    """
     from affect.corpus.videos import find
     from affect.modalities import MODALITIES
-    from affect.pipeline import demo_assets as demo
     from affect.pipeline.extract import extract
     from affect.pipeline.job import start_ray
-    from affect.settings import recipes
-    from affect.storage.extracted import keep_none
+    from affect.pipeline.probe import probe_videos
+    from affect.plan.clips import load_probe, make_clip, num_clips
+    from affect.storage.extracted import discard_part
     from affect.storage.store import Store
 
     cores = start_ray().num_cpus
-    run, places = recipes.demo(), recipes.demo_places()
-    demo.prepare(run, places)
+    run, places = prepared_demo()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "videos").mkdir()
-        for copy in range(copies):
-            for path in sorted(Path(places.videos).iterdir()):
-                shutil.copy(path, root / "videos" / f"{path.stem}-{copy}{path.suffix}")
+        copy_videos(Path(places.videos).iterdir(), root / "videos", copies)
         store = Store(str(root / "store"))
         videos = probe_videos(find(str(root / "videos")), store, {})
         frames = sum(video.head.num_frames for video in videos if video.head)
@@ -208,23 +205,26 @@ def pipeline(copies: int = 2) -> None:
             for number in range(num_clips(video.head.last_s, run)):
                 for modality in MODALITIES:
                     clip = make_clip(video.uri, video.prompts, info, number, run)
-                    made = extractors[modality](clip, None, keep_none)
+                    made = extractors[modality](clip, None, discard_part)
                     plain.put(f"{modality}/{video.stem}/{number:05d}.parquet", made)
         loop = frames / (time.perf_counter() - start)  # models loaded beforehand
     say_ratio(f"pipeline on {cores:g} cores", "frames", through, "plain loop", loop)
 
 
 def protections() -> None:
-    """What the store and the protections take of an extraction's time: presence, markers, limits, checksums, fsync."""
+    """Share of an extraction's time that the store, attempt markers, time limits, checksums and fsync take."""
     import faulthandler
 
     import ray
 
     from affect.corpus.videos import find
-    from affect.settings import recipes
-
-    pass
+    from affect.pipeline.extract import _row
+    from affect.pipeline.extract_actor import ExtractActor, Tally
     from affect.pipeline.job import start_ray
+    from affect.pipeline.probe import probe_videos
+    from affect.plan.addresses import wanted_features
+    from affect.plan.clips import missing_units
+    from affect.settings import recipes
     from affect.storage.attempts import Attempts
     from affect.storage.store import Store
 

@@ -1,4 +1,4 @@
-"""How often 95 % intervals over videos hold the CCC of the population that the videos are drawn from."""
+"""Coverage of 95 % intervals of the CCC: how often they hold the CCC of the population that videos are drawn from."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from affect import concordance
 NUM_VIDEOS = (3, 5, 10, 23, 40, 73)
 REPLICATES, CHUNK, RESAMPLES = 2000, 100, 1000
 POPULATION = 2_000_000
-"""Videos that stand for all: their CCC is known to .001."""
+"""Number of videos that represent the population: their CCC is known to .001."""
 
 
 @dataclass(frozen=True)
 class Videos:
-    """How labels and the predictions of two equally good systems vary over videos; valence and arousal alike.
+    """Distribution over videos of labels and predictions of two equally good systems; valence and arousal alike.
 
     In video v labels have mean ``b s_v`` and standard deviation ``w s_v``, predictions are ``a_v + g_v x + e``.
 
@@ -25,15 +25,15 @@ class Videos:
         between: standard deviation of the videos' mean labels, b.
         within: median of the labels' standard deviation within a video, w.
         within_spread: standard deviation of its logarithm.
-        offset: standard deviation of a_v; half of its variance is common to both systems, as of all that follows.
+        offset: standard deviation of a_v; half of its variance is common to both systems, here and below.
         gain: mean of g_v.
         gain_spread: its standard deviation.
         noise: median over videos of the standard deviation of e.
         noise_spread: standard deviation of its logarithm.
-        lengths: standard deviation of the logarithm of the length; 1: one of 400 is over ten times as long as the mean.
-        freedom: of the t distribution that means, offsets and gains are drawn from; 0 for a normal one.
+        lengths: standard deviation of the logarithm of the length; 1: one video of 400 exceeds ten mean lengths.
+        freedom: degrees of freedom of the t distribution of means, offsets and gains; 0: normal.
         expressive: share of videos with s_v = 2, the others have .3; 0: all have 1.
-        harder: power of the length by which offsets and noise grow.
+        harder: exponent of the length by which offsets and noise grow.
     """
 
     name: str
@@ -76,12 +76,12 @@ def intervals() -> None:
     for kind in POPULATIONS:
         truth = population(kind, np.random.default_rng(0))
         for num in NUM_VIDEOS:
-            old, new = np.concatenate([_held(kind, num, truth, i) for i in range(REPLICATES // CHUNK)], axis=2)
+            old, new = np.concatenate([_coverage(kind, num, truth, i) for i in range(REPLICATES // CHUNK)], axis=2)
             cells = (f"{_cell(*old[..., i])} | {_cell(*new[..., i])}" for i in range(3))
             print(f"{kind.name:30} {truth:5.3f} {num:6}  " + "  ".join(cells), flush=True)
 
 
-def _held(kind: Videos, num: int, truth: float, seed: int) -> Float[ndarray, "methods 2 draws 3"]:
+def _coverage(kind: Videos, num: int, truth: float, seed: int) -> Float[ndarray, "methods 2 draws 3"]:
     """Whether each interval holds the truth, and its length: of valence, of the mean, of two systems' difference."""
     rng = np.random.default_rng((seed, num))
     sums = draw(kind, (CHUNK, num), rng)
@@ -107,13 +107,13 @@ def _cell(held: ndarray, length: ndarray) -> str:
 
 
 def population(kind: Videos, rng: np.random.Generator) -> float:
-    """CCC over all frames of very many videos; both systems and dimensions have the same."""
+    """CCC over all frames of POPULATION videos, the mean over systems and dimensions."""
     parts = (draw(kind, (POPULATION // 20,), rng).sum(axis=0) for _ in range(20))
     return float(_ccc(sum(parts, np.zeros((2, 2, 6)))).mean())
 
 
 def draw(kind: Videos, shape: tuple[int, ...], rng: np.random.Generator) -> Float[ndarray, "*shape 2 2 6"]:
-    """Sums of 1, x, y, x^2, y^2 and xy over the frames of each video, by system and dimension; any unit of length.
+    """Sums of 1, x, y, x^2, y^2 and xy over the frames of each video, by system and dimension; lengths in any unit.
 
     Frames are not drawn: videos are long, so that their moments are what the video's effects make them; noise and
     labels are correlated by chance, since both change slowly.

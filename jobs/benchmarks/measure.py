@@ -1,4 +1,4 @@
-"""Rates, ratios and memory."""
+"""Measurement of rates, ratios and memory."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from affect.settings.training import Loss
 
 
 def fastest() -> torch.device:
-    """A GPU, or both cores of a small machine."""
+    """The GPU, or the CPU with two threads."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     torch.set_num_threads(2)
@@ -19,12 +19,17 @@ def fastest() -> torch.device:
 
 
 def rate(work: Callable[[], int], repeats: int = 3) -> float:
-    """Things a second, the best of some repeats after a warm-up."""
+    """Units of work per second: the best of several repeats, after a warm-up.
+
+    Args:
+        work: does the work; returns the number of units.
+        repeats: number of measurements.
+    """
     return rates([work], repeats)[0]
 
 
 def rates(works: Sequence[Callable[[], int]], repeats: int = 3) -> list[float]:
-    """The same of several, by turns: what else the machine does meets all of them."""
+    """Rates of several works, measured by turns so that other load on the machine affects all of them."""
     best = [0.0] * len(works)
     for repeat in range(repeats + 1):
         for i, work in enumerate(works):
@@ -40,7 +45,15 @@ def rates(works: Sequence[Callable[[], int]], repeats: int = 3) -> list[float]:
 def stepper(
     predict: Callable[[], Tensor], parameters: Iterable[nn.Parameter], gold: Tensor, loss: Loss, *, half: bool
 ) -> Callable[[], int]:
-    """One training step, all points annotated: forward, CCC loss, backward, AdamW; counts one."""
+    """A training step with all points annotated: forward, CCC loss, backward, AdamW; returns 1.
+
+    Args:
+        predict: forward pass, predictions (..., 2).
+        parameters: trained by the step.
+        gold: (..., 2) in [-1, 1].
+        loss: settings.
+        half: whether the forward pass runs in bfloat16 autocast.
+    """
     from affect.concordance import hybrid_loss
 
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
@@ -59,11 +72,11 @@ def stepper(
 
 
 def say_ratio(name: str, unit: str, ours: float, other: str, theirs: float) -> None:
-    """Print both sides and their ratio."""
+    """Prints two rates and their ratio."""
     print(f"{name}: {ours:.3g} {unit} a second, {other} {theirs:.3g}, ratio {ours / theirs:.2f}", flush=True)
 
 
 def resident_mib(kind: str = "VmRSS") -> float:
-    """Memory of this process in MiB: ``VmRSS`` all of it, ``RssAnon`` without files that are mapped and shared."""
+    """Memory of this process in MiB, by its field in /proc: ``VmRSS`` all, ``RssAnon`` unmapped, ``VmHWM`` peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024

@@ -1,28 +1,25 @@
-"""What plans say against what it then takes, on the demo."""
+"""Estimated against measured time, on the demo."""
 
 import tempfile
 import time
 from dataclasses import replace
 
+from .demo import prepared_demo
+
 
 def plan() -> None:
-    """Forecasts of extraction, training and prediction, each made of an earlier run of another part of the work."""
+    """Estimates of extraction, training and prediction, each from an earlier run of another part of the work."""
     from affect.corpus import affwild2
-    from affect.pipeline import demo_assets as demo
     from affect.pipeline import forecast
     from affect.pipeline.assemble import assemble
     from affect.pipeline.extract import extract
-    from affect.pipeline.job import start_ray
     from affect.pipeline.predict import predict
     from affect.pipeline.report import films, pages
     from affect.pipeline.train import train
-    from affect.settings import recipes
     from affect.storage.store import Store
     from affect.trained.models import load_models
 
-    start_ray()
-    run, places = recipes.demo(), recipes.demo_places()
-    demo.prepare(run, places)
+    run, places = prepared_demo()
     labels = affwild2.read_splits(places.labels)
     tracks = affwild2.track_names(labels)
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +43,7 @@ def plan() -> None:
         train(other, refs, store, runs)
         _say("train", found.seconds, time.monotonic() - start)
         models, out = load_models(other, runs), f"{folder}/out"
-        for part, said in (("video1[3-4].mp4", False), ("video1[5-7].mp4", True)):
+        for part, measured in (("video1[3-4].mp4", False), ("video1[5-7].mp4", True)):
             where = f"{places.new_videos}/{part}"
             new = extract(other, where, store).videos
             found, probed = forecast.extraction(other, where, store, [])
@@ -56,10 +53,10 @@ def plan() -> None:
             films(other, new, store, out, {})
             took = time.monotonic() - start
             pages(out)
-            if said:
+            if measured:
                 _say("predict", found.seconds, took)
 
 
-def _say(what: str, planned: float | None, took: float) -> None:
+def _say(job: str, planned: float | None, took: float) -> None:
     assert planned is not None
-    print(f"plan: {what} was to take {planned:.1f} s and took {took:.1f} s, ratio {took / planned:.2f}", flush=True)
+    print(f"plan: {job} estimated {planned:.1f} s, took {took:.1f} s, ratio {took / planned:.2f}", flush=True)

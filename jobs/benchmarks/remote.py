@@ -1,7 +1,6 @@
-"""Buckets against disks, two nodes against one, and how soon a store of 10,000 videos is known in either place."""
+"""Buckets against disks, two nodes against one, and the time to read the state of a store of 10,000 videos."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,44 +9,34 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.bucket import Traffic, counted, environment, served
-
-from affect.pipeline.probe import probe_videos
-from affect.plan.addresses import feature_addresses
-from affect.plan.clips import missing_units, unit_keys
+from .demo import copy_videos, prepared_demo
+from .servers import BUCKET, Traffic, counted_bucket, environment, ray_cluster, s3_server
 
 NUM_VIDEOS, NUM_COPIES = 10_000, 1
-NAME = "affect"
 ROOT = Path(__file__).parent.parent.parent
 
 
 def status() -> None:
-    """Time until 10,000 videos of a minute are known, all of whose clips are there: on a disk and in a bucket."""
-    from affect.pipeline.demo_assets import prepare
-    from affect.pipeline.job import start_ray
-    from affect.settings import recipes
-
-    run, places = recipes.demo(), recipes.demo_places()
+    """Time to read the state of a store where 10,000 videos of a minute are complete: on a disk and in a bucket."""
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        with served(top / "weed", NAME) as direct, counted(direct) as (endpoint, traffic):
-            os.environ.update(environment(endpoint))
-            start_ray()
-            prepare(run, places)
+        with counted_bucket(top / "weed") as bucket:
+            os.environ.update(environment(bucket.endpoint))
+            prepared_demo()
             _make_store(top)
-            _time_status("on a disk", str(top / "videos"), str(top / "store"), traffic)
-            place = _upload(top)
-            traffic.clear()
-            _time_status("in a bucket", f"{place}/videos", f"{place}/store", traffic)
+            _time_status("on a disk", str(top / "videos"), str(top / "store"), bucket.traffic)
+            _upload(top, bucket.uri)
+            bucket.traffic.clear()
+            _time_status("in a bucket", f"{bucket.uri}/videos", f"{bucket.uri}/store", bucket.traffic)
 
 
 def _make_store(top: Path) -> None:
-    """Empty videos, and a store that one video's objects stand for all of."""
+    """Makes empty videos, and a store where the objects of one extracted video are linked for all of them."""
+    from affect.pipeline.extract import extract
+    from affect.plan.addresses import feature_addresses
+    from affect.plan.clips import unit_keys
     from affect.settings import recipes
     from affect.storage.extracted import Extracted
-
-    pass
-    from affect.pipeline.extract import extract
     from affect.storage.store import Store, probe_key
 
     run, places = recipes.demo(), recipes.demo_places()
@@ -70,14 +59,13 @@ def _make_store(top: Path) -> None:
             (top / "store" / key).hardlink_to(source)
 
 
-def _upload(top: Path) -> str:
-    """The same in a bucket; probes are named after what the bucket says of the videos."""
+def _upload(top: Path, place: str) -> None:
+    """Copies videos and store to a bucket; probes are named after the versions that the bucket lists."""
     import pyarrow.parquet as pq
 
     from affect.storage import files
     from affect.storage.store import probe_key
 
-    place = f"s3://{NAME}"
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda p: files.write(f"{place}/videos/{p.name}", b""), (top / "videos").iterdir()))
         versions = {name: version for name, _, version in files.walk(f"{place}/videos")}
@@ -90,15 +78,15 @@ def _upload(top: Path) -> str:
             files.write(f"{place}/store/{key}", path.read_bytes())
 
         list(threads.map(send, (p for p in (top / "store").rglob("*.parquet") if not p.name.startswith("_"))))
-    return place
 
 
 def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
-    from affect.corpus.videos import find
-    from affect.settings import recipes
-
-    pass
     from affect.console.status import status as say_status
+    from affect.corpus.videos import find
+    from affect.pipeline.probe import probe_videos
+    from affect.plan.addresses import feature_addresses
+    from affect.plan.clips import missing_units
+    from affect.settings import recipes
     from affect.storage.store import Store
 
     run = recipes.demo()
@@ -122,31 +110,24 @@ def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
 
 
 def bucket() -> None:
-    """Extraction from and to a bucket against the same on a disk, by turns; a server and the work share the cores."""
-    from affect.pipeline.demo_assets import prepare
+    """Extraction from and to a bucket against the same on a disk, by turns; the server shares the cores."""
     from affect.pipeline.extract import extract
-    from affect.pipeline.job import start_ray
-    from affect.settings import recipes
     from affect.storage import files
     from affect.storage.store import Store
 
-    run, places = recipes.demo(), recipes.demo_places()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        with served(top / "weed", NAME) as endpoint:
+        with s3_server(top / "weed", BUCKET) as endpoint:
             os.environ.update(environment(endpoint))
-            start_ray()
-            prepare(run, places)
-            (top / "videos").mkdir()
-            for path in Path(places.videos).iterdir():
-                for number in range(NUM_COPIES):
-                    shutil.copy(path, top / "videos" / f"{path.stem}-{number}{path.suffix}")
+            run, places = prepared_demo()
+            local = copy_videos(Path(places.videos).iterdir(), top / "videos", NUM_COPIES)
             best = {"disk": 0.0, "bucket": 0.0}
             for turn in range(3):
-                for path in (top / "videos").iterdir():
-                    files.write(f"s3://{NAME}/{turn}/videos/{path.name}", path.read_bytes())
-                sides = {"disk": (str(top / "videos"), str(top / f"store{turn}"))}
-                sides["bucket"] = (f"s3://{NAME}/{turn}/videos", f"s3://{NAME}/{turn}/store")
+                remote = f"s3://{BUCKET}/{turn}"
+                for path in local.iterdir():
+                    files.write(f"{remote}/videos/{path.name}", path.read_bytes())
+                sides = {"disk": (str(local), str(top / f"store{turn}"))}
+                sides["bucket"] = (f"{remote}/videos", f"{remote}/store")
                 for side, (videos, store) in sides.items():
                     start = time.perf_counter()
                     found = extract(run, videos, Store(store))
@@ -159,50 +140,32 @@ def bucket() -> None:
 
 
 def nodes() -> None:
-    """Extraction on two nodes of a core each against one such node, from the first clip that is done to the last."""
-    from ray.cluster_utils import Cluster
+    """Extraction on two nodes of one core each against one such node, from the first finished clip to the last."""
+    import ray
 
-    from affect.pipeline.demo_assets import prepare
-    from affect.settings import recipes
-
-    places = recipes.demo_places()
-    prepare(recipes.demo(), places)
+    _, places = prepared_demo()
+    ray.shutdown()  # the nodes are the only ones that work
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        (top / "videos").mkdir()
-        source = next(Path(places.new_videos).glob("*.mp4"))
-        for number in range(20):
-            shutil.copy(source, top / "videos" / f"copy{number:02d}.mp4")
+        videos = copy_videos([next(Path(places.new_videos).glob("*.mp4"))], top / "videos", 20)
         rates: dict[int, float] = {1: 0.0, 2: 0.0}
         for turn in range(2):
             for count in rates:
-                cluster = Cluster(
-                    initialize_head=True,
-                    head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False},
-                )
-                for _ in range(count):
-                    cluster.add_node(num_cpus=1)
                 store = top / f"store{turn}{count}"
-                pools = [
-                    w
-                    for kind, cpus in (("face", "0.4"), ("behavior", "0.3"), ("audio", "0.1"))
-                    for w in (
-                        f"--{kind}.num-cpus",
-                        cpus,
-                        f"--{kind}.min-actors",
-                        str(count),
-                        f"--{kind}.max-actors",
-                        str(count),
-                    )
-                ]
-                command = [sys.executable, "jobs/extract.py", "demo", "--videos", str(top / "videos")]
-                command += ["--store", str(store), "--grid.clip-s", "2.0", *pools]
-                try:
-                    environ = {**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)}
-                    subprocess.run(command, cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
-                finally:
-                    cluster.shutdown()
+                with ray_cluster(count) as cluster:
+                    _extract_on(cluster.address, count, videos, store)
                 done = sorted(p.stat().st_mtime for p in store.rglob("0*.parquet"))
                 rates[count] = max(rates[count], (len(done) - 1) / (done[-1] - done[0]))
                 print(f"{count} nodes: {len(done)} objects, {rates[count]:.2f} a second at best", flush=True)
     print(f"nodes: two / one {rates[2] / rates[1]:.2f}", flush=True)
+
+
+def _extract_on(address: str, num_actors: int, videos: Path, store: Path) -> None:
+    """Runs the extraction job on a cluster, with a number of actors per modality."""
+    command = [sys.executable, "jobs/extract.py", "demo", "--videos", str(videos), "--store", str(store)]
+    command += ["--grid.clip-s", "2.0"]
+    for kind, num_cpus in (("face", "0.4"), ("behavior", "0.3"), ("audio", "0.1")):
+        for flag, value in (("num-cpus", num_cpus), ("min-actors", num_actors), ("max-actors", num_actors)):
+            command += [f"--{kind}.{flag}", str(value)]
+    environ = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)

@@ -9,28 +9,29 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from benchmarks.measure import resident_mib
 
 from affect.corpus.clip import Clip
 from affect.corpus.video import Probe
 from affect.fusion.task import DcmmoeTask
 from affect.learning.batches import load_here
-from affect.learning.fit import _batches, _share
+from affect.learning.sampling import share_of, shuffled_batches
 from affect.modalities import MODALITIES
 from affect.pipeline import assemble as assembling
 from affect.pipeline.assemble import assemble
 from affect.plan.clips import Video, keys_of, make_clip, num_clips, probe_table
 from affect.settings.run import Run
 from affect.storage import schema
-from affect.storage.columns import rows_of
+from affect.storage.columns import list_column
 from affect.storage.extracted import Extracted
-from affect.storage.rows import open_many_files
-from affect.storage.state import Head
+from affect.storage.rows import raise_open_file_limit
+from affect.storage.state import ProbeSummary
 from affect.storage.store import Store
 from affect.tracks import refs as finding
 from affect.tracks.synthetic import curve
 from affect.tracks.tables import TrackRef, load_track
 from affect.trained.embedded import embedded_key, with_embeddings
+
+from .measure import resident_mib
 
 SIZES = {"train": (356, 1_682_057), "development": (76, 383_814)}
 FPS = 30.0
@@ -43,7 +44,7 @@ EMBEDDED = {m: f"random-{m}" for m in MODALITIES}
 
 @dataclass(frozen=True)
 class Part:
-    """One video and its label."""
+    """A video with its annotated track."""
 
     split: str
     name: str
@@ -52,7 +53,7 @@ class Part:
 
 
 def parts() -> list[Part]:
-    """Videos whose lengths add up to the corpus' frames, a few long and many short."""
+    """Videos whose lengths add up to the frames of the corpus, a few long and many short."""
     made = []
     for split, (count, frames) in SIZES.items():
         share = np.random.default_rng(len(split)).lognormal(0, 0.9, count)
@@ -63,15 +64,17 @@ def parts() -> list[Part]:
 
 
 def video_of(part: Part) -> tuple[Probe, Video]:
-    """As a probe would say."""
+    """Probe and entry of a video that does not exist."""
     time_s = np.arange(part.num_frames) / FPS
-    head = Head(f"{part.seed:012d}", f"{part.seed:012d}", part.num_frames, float(time_s[-1]), part.num_frames / FPS)
+    head = ProbeSummary(
+        f"{part.seed:012d}", f"{part.seed:012d}", part.num_frames, float(time_s[-1]), part.num_frames / FPS
+    )
     probe = Probe(part.name + ".mp4", 1, head.fingerprint, head.content, 640, 360, 0, True, 0.0, time_s)
     return probe, Video(part.name, f"/nowhere/{probe.path}", probe.path, 1, f"videos/{part.name}.parquet", head, "")
 
 
 def write_features(part: Part, store: Store) -> int:
-    """Write what an extraction would: every clip of every modality."""
+    """Writes the objects of an extraction: every clip of every modality; the number of frames."""
     rng, (probe, entry) = np.random.default_rng(part.seed), video_of(part)
     store.put(entry.probe_key, Extracted(probe_table(probe)))
     keys = {m: keys_of(entry, RUN, WHERE, m) for m in MODALITIES}
@@ -90,9 +93,9 @@ def _faces(clip: Clip, look: np.ndarray, rng: np.random.Generator) -> pa.Table:
     box = np.array([0.3, 0.2, 0.5, 0.6]) + 0.01 * np.sin(np.arange(num) / 30)[:, None]
     floats = {"box": box, "embedding": rng.normal(size=(num, EMBEDDING)), "expression": rng.normal(size=(num, 8))}
     floats |= {"blendshapes": rng.random((num, 52)), "shape": rng.normal(0, 0.01, (num, _shape_width()))}
-    columns = {name: rows_of(values.astype(np.float32), pa.float32()) for name, values in floats.items()}
-    columns |= {"colors": rows_of((look + rng.random((num, len(look))) * 0.01).astype(np.float16), pa.float16())}
-    columns |= {"thumbnail": rows_of(np.full((num, 192), 90, dtype=np.uint8), pa.uint8())}
+    columns = {name: list_column(values.astype(np.float32), pa.float32()) for name, values in floats.items()}
+    columns |= {"colors": list_column((look + rng.random((num, len(look))) * 0.01).astype(np.float16), pa.float16())}
+    columns |= {"thumbnail": list_column(np.full((num, 192), 90, dtype=np.uint8), pa.uint8())}
     lip = rng.random(num) * 0.01
     plain = {"frame": np.arange(first, end), "time_s": clip.probe.time_s[first:end], "face": np.zeros(num, dtype=int)}
     plain |= {"score": np.full(num, 0.9), "valence": lip, "arousal": lip, "lip_area": lip}
@@ -108,11 +111,11 @@ def _shape_width() -> int:
 def _behavior(clip: Clip, rng: np.random.Generator) -> pa.Table:
     number, start_s, end_s = np.array(clip.segments).reshape(-1, 3).T
     states = {n: rng.standard_normal((len(number), STATE), dtype=np.float32) for n in ("multimodal", "vision")}
-    columns = {name: rows_of(values.astype(np.float16), pa.float16()) for name, values in states.items()}
+    columns = {name: list_column(values.astype(np.float16), pa.float16()) for name, values in states.items()}
     halves = rng.standard_normal((PATCHES * len(number), STATE), dtype=np.float32)
     offsets = np.arange(0, len(halves) + 1, PATCHES, dtype=np.int32)
-    columns["patches"] = pa.ListArray.from_arrays(offsets, rows_of(halves, pa.float16()))
-    columns["shown_s"] = rows_of(np.linspace(start_s, end_s - 1 / FPS, 2 * PATCHES, axis=1), pa.float64())
+    columns["patches"] = pa.ListArray.from_arrays(offsets, list_column(halves, pa.float16()))
+    columns["shown_s"] = list_column(np.linspace(start_s, end_s - 1 / FPS, 2 * PATCHES, axis=1), pa.float64())
     plain = {"segment": number, "prompt": ["neutral"] * len(number), "start_s": start_s, "end_s": end_s}
     plain["micro_batch"] = np.full(len(number), 4)
     return pa.table({**plain, **columns}).select(schema.BEHAVIOR.names).cast(schema.BEHAVIOR)
@@ -127,13 +130,13 @@ def _audio(clip: Clip, rng: np.random.Generator) -> pa.Table:
 
 
 def write_embedded(ref: TrackRef, store: Store) -> int:
-    """Write what three unimodal models would say of a track."""
+    """Writes random embeddings and predictions of three unimodal models for a track; the number of frames."""
     track = load_track(store, ref, ())
     rng, num = np.random.default_rng(len(ref.name)), track.num_frames
     for modality in MODALITIES:
         columns = {
             "frame": np.arange(num),
-            "embedding": rows_of(rng.standard_normal((num, MODEL), dtype=np.float32), pa.float32()),
+            "embedding": list_column(rng.standard_normal((num, MODEL), dtype=np.float32), pa.float32()),
             "valence": rng.random(num),
             "arousal": rng.random(num),
             "valid": rng.random(num) < 0.9,
@@ -144,7 +147,7 @@ def write_embedded(ref: TrackRef, store: Store) -> int:
     blocks = {
         "segment": np.repeat(np.arange(num_blocks // 4), 4),
         "block": np.tile(np.arange(4), num_blocks // 4),
-        "embedding": rows_of(rng.standard_normal((num_blocks, MODEL), dtype=np.float32), pa.float32()),
+        "embedding": list_column(rng.standard_normal((num_blocks, MODEL), dtype=np.float32), pa.float32()),
         "valence": rng.random(num_blocks),
         "arousal": rng.random(num_blocks),
         "valid": rng.random(num_blocks) < 0.5,
@@ -163,14 +166,14 @@ def _seconds(start: float) -> float:
 
 
 def measure(folder: str, step_seconds: Callable[[], float]) -> None:
-    """Write the features, then measure what training does with them.
+    """Writes the features, then measures assembly and an epoch's data.
 
     Args:
-        folder: for about 25 GiB.
-        step_seconds: measures a training step.
+        folder: gets about 25 GiB.
+        step_seconds: measures a training step, in seconds.
     """
-    for module in (assembling, finding):
-        module.feature_addresses = lambda run: WHERE  # type: ignore[attr-defined] # nothing here has weights
+    for module in (assembling, finding):  # nothing here has weights
+        module.feature_addresses = lambda run: WHERE  # type: ignore[attr-defined]
     store, corpus = Store(folder), parts()
     frames = sum(part.num_frames for part in corpus)
     start = time.perf_counter()
@@ -183,15 +186,15 @@ def measure(folder: str, step_seconds: Callable[[], float]) -> None:
     print(f"corpus: assembled in {_seconds(start):.0f} s", flush=True)
     start = time.perf_counter()
     assemble(RUN, [video_of(part)[1] for part in corpus], labels, store)  # type: ignore[arg-type]
-    print(f"corpus: assembled again, everything there, in {_seconds(start):.1f} s", flush=True)
+    print(f"corpus: assembled again, all tables existing, in {_seconds(start):.1f} s", flush=True)
     embedded: object = ray.remote(num_cpus=1)(write_embedded)
     ray.get([embedded.remote(ref, store) for ref in refs])  # type: ignore[attr-defined]
     _epoch([ref for ref in refs if ref.split == "train"], store, step_seconds)
 
 
 def _epoch(refs: list[TrackRef], store: Store, step_seconds: Callable[[], float]) -> None:
-    """All training windows of an epoch through the loader, in the order of training."""
-    open_many_files()
+    """Loads all training windows of an epoch in the order of training, and compares the time with that of the steps."""
+    raise_open_file_limit()
     before, start = resident_mib("RssAnon"), time.perf_counter()
     tracks = [with_embeddings(load_track(store, ref, ()), ref, store, EMBEDDED) for ref in refs]
     print(f"corpus: {len(tracks)} tracks opened in {_seconds(start):.1f} s", flush=True)
@@ -199,17 +202,17 @@ def _epoch(refs: list[TrackRef], store: Store, step_seconds: Callable[[], float]
     windows: list[tuple[object, tuple[int, int]]] = [
         (t, w) for t in tracks for w in task.windows(t) if task.trains_on(t, w)
     ]
-    batches = list(_batches(windows, task.settings.batch_size, torch.Generator().manual_seed(0)))
+    batches = list(shuffled_batches(windows, task.settings.batch_size, torch.Generator().manual_seed(0)))
     seconds = {}
     for state in ("from a cold disk", "from memory"):
         if state == "from a cold disk":
             _forget(store)
         start = time.perf_counter()
-        steps = sum(1 for _ in load_here(task, [_share(batch, 0, 1) for batch in batches], torch.device("cpu")))
+        steps = sum(1 for _ in load_here(task, [share_of(batch, 0, 1) for batch in batches], torch.device("cpu")))
         seconds[state] = _seconds(start)
     print(
-        f"corpus: memory of a worker after it: {resident_mib('RssAnon'):.0f} MiB its own, {before:.0f} of them before, "
-        f"and {resident_mib('RssFile'):.0f} MiB of mapped files, which all workers of a node share",
+        f"corpus: memory of a worker after the epoch: {resident_mib('RssAnon'):.0f} MiB private ({before:.0f} before), "
+        f"and {resident_mib('RssFile'):.0f} MiB of mapped files, shared by all workers of a node",
         flush=True,
     )
     step_s = step_seconds()
@@ -222,7 +225,7 @@ def _epoch(refs: list[TrackRef], store: Store, step_seconds: Callable[[], float]
 
 
 def _forget(store: Store) -> None:
-    """Ask the system to drop the tables from memory."""
+    """Asks the operating system to drop the tables from its page cache."""
     for top, _, names in os.walk(f"{store.uri}/embedded"):
         for name in names:
             handle = os.open(os.path.join(top, name), os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Training: the fusions' steps, the way of the data, and a corpus of the real size."""
+"""Speed of training: steps of the fusions, their data, and a corpus of the real size."""
 
 import shutil
 import tempfile
@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.measure import fastest, rate, rates, say_ratio, stepper
 from torch import Tensor, nn
+
+from .measure import fastest, rate, rates, say_ratio, stepper
 
 BATCH, FRAMES, WIDTH = 8, 400, 258
 MODALITIES = ("face", "behavior", "audio")
@@ -46,7 +47,7 @@ def _raav_inputs(device: torch.device) -> dict[str, Any]:
 
 
 def _stepper(model: nn.Module, inputs: dict[str, Any], *, half: bool, compiled: bool) -> Callable[[], int]:
-    """One training step: forward, CCC loss, backward, AdamW; counts one."""
+    """A training step of a fusion on random labels; returns 1."""
     from affect.settings.training import Loss
 
     run: Any = torch.compile(model) if compiled else model
@@ -55,13 +56,13 @@ def _stepper(model: nn.Module, inputs: dict[str, Any], *, half: bool, compiled: 
 
 
 def _looped(model: nn.Module) -> nn.Module:
-    """The same DCMMOE with its experts one after the other, as six separate stacks would be."""
+    """Makes a DCMMOE compute its experts one after the other, as six separate stacks would."""
     from affect.fusion.dcmmoe import DCMMOE
     from affect.layers import sinusoids
 
     assert isinstance(model, DCMMOE)
 
-    def ask(h: Tensor, evidence: Tensor) -> Tensor:
+    def run_experts(h: Tensor, evidence: Tensor) -> Tensor:
         positions, done = sinusoids(h.shape[2], like=h), []
         for e in range(len(model.query_of)):
             u, k = h[model.query_of[e]][None], int(model.key_of[e])
@@ -71,12 +72,12 @@ def _looped(model: nn.Module) -> nn.Module:
             done.append(u)
         return torch.cat(done)
 
-    model.ask = ask  # type: ignore[method-assign]
+    model.run_experts = run_experts  # type: ignore[method-assign]
     return model
 
 
 def experts() -> None:
-    """DCMMOE at the paper's size: the experts as one batched computation, and one after the other."""
+    """DCMMOE at the paper's size: experts in one batched computation against one after the other."""
     from affect.fusion.dcmmoe import DCMMOE
     from affect.settings.models import Dcmmoe
 
@@ -110,7 +111,11 @@ def step() -> None:
 
 
 def loader(num_frames: int = 20_000) -> None:
-    """Windows of one long track into padded batches."""
+    """Windows of one long track into padded batches.
+
+    Args:
+        num_frames: length of the track.
+    """
     from affect.fusion.task import DcmmoeTask
     from affect.learning.batches import Share, collate
     from affect.settings.models import Dcmmoe
@@ -140,7 +145,7 @@ def loader(num_frames: int = 20_000) -> None:
 
 
 def _rows(track: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 -- a track
-    """What a loader of frames keeps: a dictionary of each."""
+    """A dictionary per frame, as a loader of frames keeps them."""
     for frame in range(track.num_frames):
         row: dict[str, Any] = {"gold": track.gold[frame], "annotated": bool(track.annotated[frame])}
         for name, series in track.series.items():
@@ -150,12 +155,12 @@ def _rows(track: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 -- a track
 
 
 def corpus() -> None:
-    """Random features of the corpus' real size: from clips to tracks, then an epoch of windows and some true steps."""
+    """Random features of a corpus of the real size: clips to tracks, then an epoch of windows and some steps."""
     from affect.pipeline.job import start_ray
 
     start_ray()
     with tempfile.TemporaryDirectory() as folder:
-        from benchmarks.scale import measure
+        from .scale import measure
 
         free = shutil.disk_usage(folder).free >> 30
         if free < 40:
@@ -164,7 +169,7 @@ def corpus() -> None:
 
 
 def _step_seconds() -> float:
-    """Seconds of a DCMMOE step at the paper's size."""
+    """Seconds of a DCMMOE training step at the paper's size."""
     from affect.fusion.dcmmoe import DCMMOE
     from affect.settings.models import Dcmmoe
 

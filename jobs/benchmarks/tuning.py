@@ -1,4 +1,4 @@
-"""Searches on the demo: what a trial costs beside its training, trials side by side, ASHA against the whole grid."""
+"""Searches on the demo: overhead of a trial, parallel trials, ASHA against the whole grid."""
 
 import itertools
 import multiprocessing
@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from affect.learning.fit import fit
-from affect.pipeline.probe import probe_videos
-from affect.settings.spaces import check
+from .demo import prepared_demo
 
 GRID: dict[str, tuple[Any, ...]] = {
     "raav.hidden": (64, 32, 16),
@@ -25,22 +23,20 @@ MIB = 2**20
 
 
 def tune() -> None:
-    """Overhead and speed of trials, memory of features, and ASHA with a third of the epochs."""
+    """Overhead and speed of trials, ASHA against the whole grid, and memory of features that processes share."""
     from affect.corpus import affwild2
     from affect.corpus.videos import find
-    from affect.pipeline import demo_assets as demo
+    from affect.learning.fit import fit
     from affect.pipeline.assemble import assemble
-    from affect.pipeline.job import start_ray
+    from affect.pipeline.probe import probe_videos
     from affect.pipeline.train import prepared
     from affect.pipeline.tune import prepare, search
-    from affect.settings import recipes
     from affect.settings.paths import with_settings
+    from affect.settings.spaces import check
     from affect.storage.store import Store
 
-    start_ray()
+    run, places = prepared_demo()
     torch.set_num_threads(1)
-    run, places = recipes.demo(), recipes.demo_places()
-    demo.prepare(run, places)
     run, store = replace(run, systems=("face", "behavior", "audio", "raav")), Store(places.store)
     videos = probe_videos(find(places.videos), store, {})
     refs = assemble(run, videos, affwild2.read_splits(places.labels), store)
@@ -61,7 +57,7 @@ def tune() -> None:
         few, many = seconds(job("few", 2, 2.0, 1)), seconds(job("many", 14, 2.0, 1))
         each = (many - few) / 12
         plain = _one_epoch(job("plain", 1, epochs=1))
-        print(f"tune: a trial takes {each - plain:.2f} s beside its training of {plain:.2f} s, after the first ones")
+        print(f"tune: overhead of a trial {each - plain:.2f} s, its training {plain:.2f} s, after the first trials")
         alone, together = seconds(job("alone", 24, 2.0, 9)), seconds(job("together", 24, 1.0, 9))
         print(f"tune: 24 trials one by one {alone:.1f} s, two at once {together:.1f} s, ratio {alone / together:.2f}")
 
@@ -82,13 +78,15 @@ def tune() -> None:
         for seed in range(3):
             found = search(replace(job(f"asha{seed}", len(scores)), seed=seed))
             spent = sum(trial.epochs for trial in found)
-            print(f"tune: the search's with seed {seed} is {found[0].score:.3f}, {spent / epochs:.0%} of the epochs")
+            print(
+                f"tune: the search with seed {seed} finds {found[0].score:.3f} with {spent / epochs:.0%} of the epochs"
+            )
     _memory()
 
 
 def _one_epoch(job: Any) -> float:  # noqa: ANN401 -- a Search
-    """Seconds of what a trial of one epoch computes."""
-    pass
+    """Seconds of the training of a trial of one epoch."""
+    from affect.learning.fit import fit
     from affect.pipeline.train import prepared
 
     best = float("inf")
@@ -102,10 +100,10 @@ def _one_epoch(job: Any) -> float:  # noqa: ANN401 -- a Search
 
 
 def _memory(num_tracks: int = 12, num_frames: int = 20_000, processes: int = 8) -> None:
-    """What processes that each read all features take together, in proportional set size."""
+    """Memory of processes that each read all features, together, in proportional set size."""
     import pyarrow as pa
 
-    from affect.storage.columns import rows_of
+    from affect.storage.columns import list_column
     from affect.storage.extracted import Extracted
     from affect.storage.store import Store
 
@@ -113,7 +111,7 @@ def _memory(num_tracks: int = 12, num_frames: int = 20_000, processes: int = 8) 
         store, rng = Store(folder), np.random.default_rng(0)
         for number in range(num_tracks):
             values = rng.standard_normal((num_frames, 774), dtype=np.float32)
-            store.put(f"{number}.arrow", Extracted(pa.table({"x": rows_of(values, pa.float32())})))
+            store.put(f"{number}.arrow", Extracted(pa.table({"x": list_column(values, pa.float32())})))
         size = sum(path.stat().st_size for path in Path(folder).iterdir()) / MIB
         context = multiprocessing.get_context("spawn")
         taken = {}
@@ -134,14 +132,14 @@ def _memory(num_tracks: int = 12, num_frames: int = 20_000, processes: int = 8) 
 
 
 def _read(folder: str, num_tracks: int, barrier: Any, queue: Any) -> None:  # noqa: ANN401
-    """Map every track and touch all of it; memory before and after, while the others hold theirs."""
+    """Maps and reads every track; puts the memory before and after into the queue, while the others hold theirs."""
     from affect.storage.columns import matrix
     from affect.storage.store import Store
 
     before = _pss_mib()
     barrier.wait()
-    held = [matrix(Store(folder).get(f"{number}.arrow").table["x"]) for number in range(num_tracks)]
-    total = sum(float(values.sum()) for values in held)
+    tracks = [matrix(Store(folder).get(f"{number}.arrow").table["x"]) for number in range(num_tracks)]
+    total = sum(float(values.sum()) for values in tracks)
     barrier.wait()
     queue.put((before, _pss_mib() + 0.0 * total))
     barrier.wait()

@@ -12,10 +12,10 @@ from affect.audio.speaking import (
     judge_table,
     level_dbfs,
     mouth_open,
+    silence_reason,
     smooth,
-    unheard,
     verdicts,
-    with_sound,
+    with_silence_reason,
 )
 from affect.settings.extraction import Grid
 from affect.settings.models import Speaking
@@ -345,8 +345,8 @@ def test_a_level_is_the_root_mean_square_in_decibels_of_full_scale():
     ],
 )
 def test_silence_is_sound_below_a_floor(wave: np.ndarray, why: str):
-    assert unheard(wave.astype(np.int16), Speaking()) == why
-    assert unheard(np.tile(np.array([0, 20], dtype=np.int16), 100), Speaking(min_level_dbfs=-80.0)) == ""
+    assert silence_reason(wave.astype(np.int16), Speaking()) == why
+    assert silence_reason(np.tile(np.array([0, 20], dtype=np.int16), 100), Speaking(min_level_dbfs=-80.0)) == ""
 
 
 def test_a_frame_has_the_reason_of_the_segment_that_comes_nearest_to_being_heard():
@@ -357,4 +357,6 @@ def test_a_frame_has_the_reason_of_the_segment_that_comes_nearest_to_being_heard
         *["no sound"] * 2, *["silence"] * 2, *[mouth] * 4, *["no sound"] * 3
     ]  # fmt: skip
     verdict = Verdict(True, "", 2.0, 1.0)
-    assert with_sound(verdict, "") == verdict and with_sound(verdict, "silence, -90 dBFS").kept is False
+    assert (
+        with_silence_reason(verdict, "") == verdict and with_silence_reason(verdict, "silence, -90 dBFS").kept is False
+    )

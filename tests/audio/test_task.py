@@ -55,6 +55,6 @@ def test_a_finished_model_is_built_from_its_sizes_without_any_weights(monkeypatc
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     sizes |= {"conv_dim": [32] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
     task = AudioTask(Wavlm(weights="/gone", hidden=12), 64_000)
-    model = task.shell(sizes)
+    model = task.build_empty(sizes)
     assert {n: v for n, v in model.sizes.items() if n in sizes} == sizes
     assert model.backbone.config.num_hidden_layers == 2

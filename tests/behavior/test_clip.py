@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from affect import timeline
-from affect.behavior.checkpoint import Shown, frame_size
+from affect.behavior.checkpoint import SegmentFrames, frame_size
 from affect.behavior.clip import BehaviorClip
 from affect.behavior.describe import DescriptionClip
-from affect.behavior.frames import Segment, shown
+from affect.behavior.frames import Segment, segment_frames
 from affect.behavior.prompt import PROMPTS
 from affect.behavior.qwen import States
 from affect.console import tiny
@@ -61,7 +61,7 @@ def clip_of(path: Path, prompts: tuple[str, ...] = ("neutral",), start_s: float 
 
 def test_each_segment_shows_its_own_frames_evenly_and_at_their_times(film: Path, settings: Behavior):
     clip = clip_of(film)
-    found = dict(shown(clip, settings))
+    found = dict(segment_frames(clip, settings))
     assert list(found) == [Segment(*segment) for segment in clip.segments]
     for segment, pictures in found.items():
         first, end = round(segment.start_s * FPS), round(segment.end_s * FPS)
@@ -84,7 +84,7 @@ def test_only_frames_that_a_segment_shows_are_made_into_pictures(
             yield frame, picture
 
     monkeypatch.setattr(video, "decode", counted)
-    list(shown(clip_of(film), settings))
+    list(segment_frames(clip_of(film), settings))
     assert given == sorted(set(given)) and len(given) <= 60  # of 230
 
 
@@ -201,7 +201,7 @@ def test_batches_are_made_while_the_model_computes(behavior: BehaviorClip, film:
     prepared = threading.Event()
     prepare, states = behavior._model.prepare_ahead, behavior._model.states
 
-    def preparing(pictures: tuple[Shown, ...], prompts: list[str]) -> Any:
+    def preparing(pictures: tuple[SegmentFrames, ...], prompts: list[str]) -> Any:
         order.append(threading.current_thread().name)
         if len(order) == 2:
             prepared.set()
@@ -236,7 +236,7 @@ def test_a_description_is_what_the_model_writes_alone_token_by_token(describer: 
     import torch
 
     checkpoint = describer._checkpoint
-    pairs = list(shown(clip_of(film), describer._behavior))
+    pairs = list(segment_frames(clip_of(film), describer._behavior))
     texts = describer(clip_of(film)).table["text"].to_pylist()
     for (_, pictures), text in [*zip(pairs, texts, strict=True)][-2:]:  # the last batch is padded
         inputs = checkpoint.inputs([pictures], [checkpoint.chat(PROMPTS["neutral"])])
@@ -248,7 +248,7 @@ def test_a_description_is_what_the_model_writes_alone_token_by_token(describer: 
                 for name, value in (("input_ids", token), ("attention_mask", 1), ("mm_token_type_ids", 0)):
                     last = torch.full((1, 1), int(value), dtype=inputs[name].dtype)
                     inputs[name] = torch.cat([inputs[name], last], dim=1)
-        stops = [i for i, t in enumerate(written) if t in describer._how.eos_token_id]
+        stops = [i for i, t in enumerate(written) if t in describer._generation.eos_token_id]
         plain = checkpoint.processor.tokenizer.decode(written[: stops[0]] if stops else written)
         for special in checkpoint.processor.tokenizer.all_special_tokens:
             plain = plain.replace(special, "")

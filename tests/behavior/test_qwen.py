@@ -11,7 +11,7 @@ import pytest
 import torch
 from _pytest.logging import LogCaptureFixture
 
-from affect.behavior.checkpoint import Shown, _metadata, check, frame_size
+from affect.behavior.checkpoint import SegmentFrames, _metadata, check, frame_size
 from affect.behavior.prompt import PROMPTS, Prompt
 from affect.behavior.qwen import Qwen, States
 from affect.console import tiny
@@ -48,22 +48,22 @@ def whole(folder: Path) -> Any:
     return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def shown(frames: int, seed: int = 0, width: int = 64, height: int = 64) -> Shown:
+def shown(frames: int, seed: int = 0, width: int = 64, height: int = 64) -> SegmentFrames:
     """Random pictures four times a second."""
     pictures = np.random.default_rng(seed).integers(0, 256, size=(frames, height, width, 3), dtype=np.uint8)
-    return Shown(pictures, np.arange(frames) / 4)
+    return SegmentFrames(pictures, np.arange(frames) / 4)
 
 
 SEGMENTS = [shown(16, 1), shown(4, 2, 96), shown(7, 3, 64, 128), shown(1, 4)]
 
 
-def one(qwen: Qwen, segment: Shown, prompt: Prompt = "neutral") -> States:
+def one(qwen: Qwen, segment: SegmentFrames, prompt: Prompt = "neutral") -> States:
     """States of one segment."""
     [[states]] = qwen([segment], [PROMPTS[prompt]])
     return states
 
 
-def inputs(qwen: Qwen, segment: Shown, prompt: Prompt = "neutral") -> dict[str, torch.Tensor]:
+def inputs(qwen: Qwen, segment: SegmentFrames, prompt: Prompt = "neutral") -> dict[str, torch.Tensor]:
     """What the library's processor makes of one segment."""
     checkpoint = qwen._checkpoint
     batch = checkpoint.processor(
@@ -78,7 +78,7 @@ def inputs(qwen: Qwen, segment: Shown, prompt: Prompt = "neutral") -> dict[str, 
     return dict(batch)
 
 
-def naive(qwen: Qwen, whole: Any, segment: Shown, prompt: Prompt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def naive(qwen: Qwen, whole: Any, segment: SegmentFrames, prompt: Prompt) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The three kinds of state from all hidden states of the full model, found token by token."""
     batch = inputs(qwen, segment, prompt)
     with torch.inference_mode():
@@ -131,7 +131,7 @@ def test_what_is_shown_is_what_the_model_reads(qwen: Qwen):
 
 
 def test_each_temporal_patch_has_its_time_and_one_pair_of_vision_tokens_and_none_surrounds_them(qwen: Qwen):
-    segment = Shown(shown(5).pictures, np.array([0.0, 0.4, 1.0, 2.04, 3.5]))
+    segment = SegmentFrames(shown(5).pictures, np.array([0.0, 0.4, 1.0, 2.04, 3.5]))
     text = qwen._checkpoint.processor.tokenizer.decode(inputs(qwen, segment, "left")["input_ids"][0])
     patch = "<|vision_start|>" + "<|video_pad|>" * 4 + "<|vision_end|>"
     video = "".join(f"<{mean:.1f} seconds>{patch}" for mean in (0.2, 1.52, 3.5))  # the last frame is doubled
@@ -180,7 +180,7 @@ def test_every_state_depends_on_the_pictures_and_a_patch_on_none_that_comes_late
     segment = shown(8)
     changed = segment.pictures.copy()
     changed[6:] = 255 - changed[6:]
-    before, after = one(qwen, segment), one(qwen, Shown(changed, segment.time_s))
+    before, after = one(qwen, segment), one(qwen, SegmentFrames(changed, segment.time_s))
     assert before.patches[:3] == pytest.approx(after.patches[:3], abs=1e-4)
     for a, b in ((before.patches[3], after.patches[3]), (before.vision, after.vision)):
         assert np.abs(a - b).max() > 0.02
@@ -223,7 +223,7 @@ def test_a_batch_that_a_gpu_cannot_even_prepare_ahead_is_prepared_in_halves_when
 ):
     inputs = qwen._checkpoint.inputs
 
-    def small_memory(shown: list[Shown], *args: Any, **options: Any) -> Any:
+    def small_memory(shown: list[SegmentFrames], *args: Any, **options: Any) -> Any:
         if len(shown) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return inputs(shown, *args, **options)
@@ -326,6 +326,6 @@ def test_a_tensor_of_another_shape_is_refused(folder: Path, tmp_path: Path):
 def test_a_segment_that_may_be_longer_than_the_model_reads_is_refused_before_anything_runs(folder: Path):
     said = refused(folder, max_frame_pixels=2_000_000)
     assert "8192 tokens at most" in said and "max_frame_pixels" in said
-    for prompts, max_written in ((["a very long prompt " * 500], 0), (TEXTS, 8000)):
+    for prompts, max_new_tokens in ((["a very long prompt " * 500], 0), (TEXTS, 8000)):
         with pytest.raises(WeightsError, match="a shorter prompt"):
-            check(Behavior(weights=str(folder)), prompts, max_written)
+            check(Behavior(weights=str(folder)), prompts, max_new_tokens)

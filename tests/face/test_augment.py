@@ -10,18 +10,8 @@ from torch import Tensor
 
 from affect.face.augment import GREY, augment
 from affect.settings.encoder import CropAugment
+from tests.pictures import NO_AUGMENT
 
-NONE = CropAugment(
-    mirror=0.0,
-    turn_deg=0.0,
-    scale=0.0,
-    shift=0.0,
-    brightness=0.0,
-    contrast=0.0,
-    saturation=0.0,
-    grey=0.0,
-    erase=0.0,
-)
 STRONG = CropAugment(turn_deg=30.0, scale=0.5, shift=0.5, brightness=0.9, contrast=0.9, saturation=0.9, erase=1.0)
 
 
@@ -71,7 +61,7 @@ amounts = st.builds(
 @given(side=st.integers(1, 40), num=st.integers(1, 4), seed=st.integers(0, 2**31))
 def test_amounts_of_nothing_change_nothing(side: int, num: int, seed: int):
     crops = noise(num, side, seed)
-    assert difference(changed(crops, NONE, seed), crops) <= 1
+    assert difference(changed(crops, NO_AUGMENT, seed), crops) <= 1
 
 
 @settings(deadline=None, max_examples=50)
@@ -90,12 +80,12 @@ def test_crops_stay_crops_the_input_stays_and_a_seed_gives_one_result(
 @given(side=st.integers(2, 40), seed=st.integers(0, 2**31))
 def test_a_sure_mirror_mirrors_every_crop(side: int, seed: int):
     crops = noise(3, side, seed)
-    assert difference(changed(crops, replace(NONE, mirror=1.0), seed), crops.flip(2)) <= 1
+    assert difference(changed(crops, replace(NO_AUGMENT, mirror=1.0), seed), crops.flip(2)) <= 1
 
 
 def test_half_of_the_crops_are_mirrored_and_the_others_stay():
     crops = noise(400, 4)
-    out = changed(crops, replace(NONE, mirror=0.5)).int()
+    out = changed(crops, replace(NO_AUGMENT, mirror=0.5)).int()
     same, flipped = ((out - other.int()).abs().amax(dim=(1, 2, 3)) <= 1 for other in (crops, crops.flip(2)))
     assert (same ^ flipped).all() and 150 < int(flipped.sum()) < 250
 
@@ -118,7 +108,7 @@ def test_another_seed_gives_another_result():
     ],
 )
 def test_every_crop_of_a_batch_draws_its_own(amount: dict[str, float]):
-    out = changed(noise(1, 24).expand(6, -1, -1, -1), replace(NONE, **amount))
+    out = changed(noise(1, 24).expand(6, -1, -1, -1), replace(NO_AUGMENT, **amount))
     assert len({tuple(crop.flatten().tolist()) for crop in out}) == 6
 
 
@@ -135,7 +125,7 @@ def test_a_turn_moves_a_corner_by_its_angle_and_not_the_centre():
     crops = plain(64, side, (0, 0, 0))
     crops[:, 48:53, 48:53] = 255
     crops[:, 48:53, 88:93] = torch.tensor([255, 0, 0], dtype=torch.uint8)
-    out = changed(crops, replace(NONE, turn_deg=degrees)).double()
+    out = changed(crops, replace(NO_AUGMENT, turn_deg=degrees)).double()
     place = torch.arange(side, dtype=torch.float64) - 50
     red, white = out[..., 0] - out[..., 1], out[..., 1]
     for mass, radius in ((white, 0.0), (red, 40.0)):
@@ -151,7 +141,7 @@ def test_a_crop_that_is_mirrored_and_turned_keeps_its_distances():
     crops = plain(64, side, (0, 0, 0))
     crops[:, 48:53, 88:93, 0] = 255
     crops[:, 88:93, 48:53, 1] = 255
-    out = changed(crops, replace(NONE, mirror=0.5, turn_deg=30.0)).double()
+    out = changed(crops, replace(NO_AUGMENT, mirror=0.5, turn_deg=30.0)).double()
     place = torch.arange(side, dtype=torch.float64) - 50
     centres = []
     for mass in (out[..., 0], out[..., 1]):
@@ -167,7 +157,7 @@ def test_a_crop_that_is_mirrored_and_turned_keeps_its_distances():
 def test_a_scale_keeps_the_size_of_a_square_within_its_share_and_its_centre():
     crops = plain(64, 100, (0, 0, 0))
     crops[:, 30:70, 30:70] = 255
-    out = changed(crops, replace(NONE, scale=0.2)).double()[..., 0] / 255
+    out = changed(crops, replace(NO_AUGMENT, scale=0.2)).double()[..., 0] / 255
     width = out.sum(dim=(1, 2)).sqrt() / 40
     assert 0.79 <= width.min() < 0.85 and 1.15 < width.max() <= 1.21
     assert (out - out.flip(1)).abs().max() <= 2 / 255 and (out - out.flip(2)).abs().max() <= 2 / 255
@@ -175,7 +165,7 @@ def test_a_scale_keeps_the_size_of_a_square_within_its_share_and_its_centre():
 
 def test_a_shift_moves_by_its_share_of_half_a_side_and_what_comes_in_is_black():
     crops = plain(64, 100, (255, 255, 255))
-    out = changed(crops, replace(NONE, shift=0.2)).double()[..., 0] / 255
+    out = changed(crops, replace(NO_AUGMENT, shift=0.2)).double()[..., 0] / 255
     lost_rows, lost_columns = (100 - out.amax(dim=axis).sum(dim=1) for axis in (2, 1))
     for lost in (lost_rows, lost_columns):
         assert 0 <= lost.min() < 3 and 7 < lost.max() <= 10.01  # of 50 px
@@ -186,7 +176,7 @@ def test_a_shift_moves_by_its_share_of_half_a_side_and_what_comes_in_is_black():
 def test_brightness_multiplies_all_channels_by_one_factor_within_its_amount(
     color: tuple[int, int, int], amount: float, seed: int
 ):
-    out = flat(changed(plain(8, 2, color), replace(NONE, brightness=amount), seed))
+    out = flat(changed(plain(8, 2, color), replace(NO_AUGMENT, brightness=amount), seed))
     shown = torch.tensor(color, dtype=torch.float64)
     brightest = int(shown.argmax())
     factor = out[:, brightest] / shown[brightest]
@@ -201,7 +191,7 @@ def test_brightness_multiplies_all_channels_by_one_factor_within_its_amount(
 @given(level=st.integers(0, 255), contrast=st.floats(0.0, 0.99), saturation=st.floats(0.0, 0.99), grey=st.floats(0, 1))
 def test_contrast_and_saturation_leave_a_grey_picture(level: int, contrast: float, saturation: float, grey: float):
     crops = plain(4, 3, (level,) * 3)
-    out = changed(crops, replace(NONE, contrast=contrast, saturation=saturation, grey=grey))
+    out = changed(crops, replace(NO_AUGMENT, contrast=contrast, saturation=saturation, grey=grey))
     assert difference(out, crops) <= 1
 
 
@@ -213,8 +203,8 @@ def test_contrast_keeps_the_mean_of_a_picture_and_saturation_its_luma(
     crops = plain(8, 2, color)
     before, luma = flat(crops), torch.tensor(GREY, dtype=torch.float64)
     for settings_, weight in (
-        (replace(NONE, contrast=amount), torch.full((3,), 1 / 3, dtype=torch.float64)),
-        (replace(NONE, saturation=amount), luma),
+        (replace(NO_AUGMENT, contrast=amount), torch.full((3,), 1 / 3, dtype=torch.float64)),
+        (replace(NO_AUGMENT, saturation=amount), luma),
     ):
         out = flat(changed(crops, settings_, seed))
         assert (out @ weight - before @ weight).abs().max() <= 0.51
@@ -227,10 +217,10 @@ def test_contrast_keeps_the_mean_of_a_picture_and_saturation_its_luma(
 def test_brightness_and_contrast_and_saturation_reach_both_ends_of_their_range():
     color = torch.tensor([60.0, 100.0, 140.0], dtype=torch.float64)
     crops = plain(200, 1, (60, 100, 140))
-    bright = flat(changed(crops, replace(NONE, brightness=0.5)))[:, 1] / color[1]
+    bright = flat(changed(crops, replace(NO_AUGMENT, brightness=0.5)))[:, 1] / color[1]
     contrast, saturation = (
         (out[:, 2] - out[:, 0]) / 80
-        for out in (flat(changed(crops, replace(NONE, **{name: 0.5}))) for name in ("contrast", "saturation"))
+        for out in (flat(changed(crops, replace(NO_AUGMENT, **{name: 0.5}))) for name in ("contrast", "saturation"))
     )
     for factor in (bright, contrast, saturation):
         assert 0.48 < factor.min() < 0.55 and 1.45 < factor.max() < 1.52
@@ -238,14 +228,14 @@ def test_brightness_and_contrast_and_saturation_reach_both_ends_of_their_range()
 
 def test_a_sure_loss_of_colour_leaves_the_luma():
     crops = noise(5, 12)
-    out = changed(crops, replace(NONE, grey=1.0))
+    out = changed(crops, replace(NO_AUGMENT, grey=1.0))
     expected = (crops.double() @ torch.tensor(GREY, dtype=torch.float64)).round()
     assert (out[..., :1] == out).all() and (out[..., 0].double() - expected).abs().max() <= 1
 
 
 def test_a_fifth_of_the_crops_loses_its_colour_and_the_others_keep_theirs():
     crops = plain(500, 1, (200, 100, 50))
-    out = flat(changed(crops, replace(NONE, grey=0.2)))
+    out = flat(changed(crops, replace(NO_AUGMENT, grey=0.2)))
     grey, kept = (out == out[:, :1]).all(dim=1), (out - flat(crops)).abs().amax(dim=1) <= 1
     assert (grey ^ kept).all() and 60 < int(grey.sum()) < 140
 
@@ -253,7 +243,7 @@ def test_a_fifth_of_the_crops_loses_its_colour_and_the_others_keep_theirs():
 @settings(deadline=None)
 @given(side=st.integers(10, 80), seed=st.integers(0, 2**31))
 def test_an_erased_patch_is_one_black_rectangle_of_a_tenth_to_a_third_of_each_side(side: int, seed: int):
-    out = changed(plain(6, side, (255, 200, 100)), replace(NONE, erase=1.0), seed)
+    out = changed(plain(6, side, (255, 200, 100)), replace(NO_AUGMENT, erase=1.0), seed)
     for crop in out:
         black = (crop == 0).all(dim=2)
         assert (black | (crop.int() - torch.tensor([255, 200, 100])).abs().le(1).all(dim=2)).all()
@@ -265,11 +255,11 @@ def test_an_erased_patch_is_one_black_rectangle_of_a_tenth_to_a_third_of_each_si
 
 
 def test_patches_are_erased_in_as_many_crops_as_asked_for():
-    out = changed(plain(800, 20, (255, 255, 255)), replace(NONE, erase=0.25))
+    out = changed(plain(800, 20, (255, 255, 255)), replace(NO_AUGMENT, erase=0.25))
     assert 150 < int((out == 0).all(dim=3).flatten(1).any(dim=1).sum()) < 250
 
 
 def test_patches_are_erased_all_over_the_crop():
-    black = (changed(plain(800, 20, (255, 255, 255)), replace(NONE, erase=1.0)) == 0).all(dim=3)
+    black = (changed(plain(800, 20, (255, 255, 255)), replace(NO_AUGMENT, erase=1.0)) == 0).all(dim=3)
     assert black.any(dim=0)[2:-2, 2:-2].all()
     assert black.any(dim=(0, 1)).all() and black.any(dim=(0, 2)).all()

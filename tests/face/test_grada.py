@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from affect.face import grada
 from affect.face.crop import normalise
 from affect.face.grada import Encoder, Grada, load_trunk
-from affect.layers import fill
+from affect.layers import load_state
 from affect.settings.encoder import GradaShape
 from affect.settings.extraction import Face
 
@@ -128,7 +128,7 @@ def ends(**changes: Tensor | None) -> dict[str, Tensor]:
 
 def test_a_module_is_filled_with_tensors_of_its_names_and_shapes():
     module = Ends()
-    fill(module, ends())
+    load_state(module, ends())
     assert all((value == 1).all() for value in module.state_dict().values())
     assert next(module.parameters()).requires_grad
 
@@ -150,7 +150,7 @@ def test_the_first_wrong_tensor_is_named_and_nothing_is_changed(changes: dict[st
     module = Ends()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with pytest.raises(ValueError) as raised:
-        fill(module, ends(**changes))
+        load_state(module, ends(**changes))
     assert str(raised.value) == message
     assert all((value == before[name]).all() for name, value in module.state_dict().items())
 

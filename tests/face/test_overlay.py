@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageColor
 
-from affect.face.overlay import COLORS, Shown, draw, size_of
+from affect.face.overlay import COLORS, PersonOverlay, draw, overlay_size
 
 BOX = np.array([0.25, 0.25, 0.75, 0.75])
 GREY = np.full((180, 320, 3), 90, dtype=np.uint8)
 
 
-def shown(*, number: int = 0, box: np.ndarray = BOX, bridged: bool = False) -> Shown:
+def shown(*, number: int = 0, box: np.ndarray = BOX, bridged: bool = False) -> PersonOverlay:
     """A person."""
-    return Shown(number, "left", box, bridged, "open")
+    return PersonOverlay(number, "left", box, bridged, "open")
 
 
-def drawn(person: Shown) -> np.ndarray:
+def drawn(person: PersonOverlay) -> np.ndarray:
     """Where the person's colour is."""
     picture = draw(GREY, [person], "")
     return (picture == ImageColor.getrgb(COLORS[person.number % len(COLORS)])).all(axis=2)
@@ -60,4 +60,4 @@ def test_any_box_in_any_picture_can_be_drawn(corners: tuple, number: int, height
     ],
 )
 def test_pictures_are_drawn_at_an_even_size_that_is_not_too_large(width: int, height: int, expected: tuple[int, int]):
-    assert size_of(width, height, 960, 960) == expected
+    assert overlay_size(width, height, 960, 960) == expected

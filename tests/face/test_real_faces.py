@@ -9,7 +9,7 @@ from numpy import ndarray
 from affect.audio.speaking import mouth_open
 from affect.corpus import video
 from affect.face.clip import FaceClip
-from affect.face.tracks import choose, persons
+from affect.face.tracks import person_named, persons
 from affect.settings.extraction import Tracking
 from affect.settings.models import Speaking
 from affect.tracks.features import faces_of
@@ -35,7 +35,7 @@ def test_two_people_of_whom_one_speaks_are_followed_and_their_lips_tell_who(face
     found = faces_of(extracted.table)
     people = persons(found, Tracking())
     assert (extracted.status, extracted.reason, len(times), len(people)) == ("ok", "", 105, 2)
-    bystander, speaker = (choose(people, found, name) for name in ("left", "right"))
+    bystander, speaker = (person_named(people, found, name) for name in ("left", "right"))
     assert bystander is not None and speaker is not None
     assert min(len(bystander.frame), len(speaker.frame)) >= 0.98 * len(times)
     both, left, right = np.intersect1d(bystander.frame, speaker.frame, return_indices=True)

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy import ndarray
 
-from affect.face.tracks import Faces, Person, at, choose, iou, persons, scenes
+from affect.face.tracks import Faces, Person, iou, person_at, person_named, persons, scenes
 from affect.settings.extraction import Tracking
 
 FPS = 32.0  # times of frames are exact in binary, so that a gap of one second is one second
@@ -83,8 +83,8 @@ def found(faces: Faces, tracking: Tracking | None = None) -> list[tuple[set[int]
 def test_nobody_is_nobody():
     faces = video()
     assert persons(faces, Tracking()) == []
-    assert all(choose([], faces, name) is None for name in ("main", "left", "right", "1"))
-    assert at([], [(0, 0.5, 0.5)]) is None
+    assert all(person_named([], faces, name) is None for name in ("main", "left", "right", "1"))
+    assert person_at([], [(0, 0.5, 0.5)]) is None
 
 
 @pytest.mark.parametrize("mesh", [True, False])
@@ -234,38 +234,38 @@ def test_a_person_is_certain_half_of_the_time(certain: int, people: int):
 def test_names_choose_by_side_by_visibility_and_by_number():
     faces = video(Part(0, range(40), 0.1), Part(1, range(100), 0.4), Part(2, range(90), 0.75))
     people = persons(faces, Tracking())
-    chosen = {name: choose(people, faces, name) for name in ("main", "left", "right", "1", "2", "3")}
+    chosen = {name: person_named(people, faces, name) for name in ("main", "left", "right", "1", "2", "3")}
     told = {name: person and looks(faces, person) for name, person in chosen.items()}
     # the sides are those of the two who are seen most
     assert told == {"main": {1}, "left": {1}, "right": {2}, "1": {0}, "2": {1}, "3": {2}}
-    assert choose(people, faces, "4") is None and choose(people, faces, "0") is None
+    assert person_named(people, faces, "4") is None and person_named(people, faces, "0") is None
 
 
 def test_one_person_alone_is_the_left_and_the_right_one():
     faces = video(Part(0, range(20)))
     [person] = people = persons(faces, Tracking())
-    assert all(choose(people, faces, name) is person for name in ("main", "left", "right", "1"))
+    assert all(person_named(people, faces, name) is person for name in ("main", "left", "right", "1"))
 
 
 def test_a_large_face_seen_half_the_time_may_be_the_main_one():
     faces = video(Part(0, range(100), 0.1), Part(1, range(50), 0.5, size=0.45))
-    main = choose(persons(faces, Tracking()), faces, "main")
+    main = person_named(persons(faces, Tracking()), faces, "main")
     assert main is not None and looks(faces, main) == {1}
 
 
 def test_a_point_means_the_person_it_lies_on_bridged_frames_included():
     faces = video(Part(0, [*range(40), *range(50, 100)], 0.1), Part(1, range(100), 0.6))
     people = left, right = persons(faces, Tracking())
-    assert at(people, [(45, 0.2, 0.3)]) is left and at(people, [(45, 0.7, 0.3)]) is right
-    assert at(people, [(0, 0.1, 0.2)]) is left  # the edge belongs to the box
+    assert person_at(people, [(45, 0.2, 0.3)]) is left and person_at(people, [(45, 0.7, 0.3)]) is right
+    assert person_at(people, [(0, 0.1, 0.2)]) is left  # the edge belongs to the box
 
 
 def test_most_points_decide_and_points_on_nobody_do_not_count():
     people = left, right = persons(video(Part(0, range(100), 0.1), Part(1, range(100), 0.6)), Tracking())
     on_left, on_right, beside = (3, 0.2, 0.3), (5, 0.7, 0.3), (6, 0.5, 0.9)
-    assert at(people, [on_right, on_left, on_left, beside, beside, beside]) is left
-    assert at(people, [(1000, 0.2, 0.3), on_right]) is right  # past the video's end
-    assert at(people, [beside, (1000, 0.2, 0.3)]) is None and at(people, []) is None
+    assert person_at(people, [on_right, on_left, on_left, beside, beside, beside]) is left
+    assert person_at(people, [(1000, 0.2, 0.3), on_right]) is right  # past the video's end
+    assert person_at(people, [beside, (1000, 0.2, 0.3)]) is None and person_at(people, []) is None
 
 
 def test_a_crowd_of_fifty_is_fifty_people():
@@ -399,7 +399,7 @@ def test_a_stricter_choice_of_persons_is_a_part_of_a_lenient_one(faces: Faces):
 @given(crowds(), st.sampled_from(["main", "left", "right", "1", "2"]))
 def test_a_name_means_one_of_the_people_or_nobody(faces: Faces, name: str):
     people = persons(faces, LENIENT)
-    chosen = choose(people, faces, name)
+    chosen = person_named(people, faces, name)
     assert (chosen is None) == (len(people) < (int(name) if name.isdigit() else 1))
     assert chosen is None or any(chosen is person for person in people)
 
@@ -412,7 +412,7 @@ def test_points_at_the_middle_of_ones_boxes_mean_that_person(faces: Faces, seed:
     meant = people[seed % len(people)]
     middle = (meant.box[:, :2] + meant.box[:, 2:]) / 2
     points = [(int(f), float(x), float(y)) for f, (x, y) in zip(meant.frame, middle, strict=True)]
-    chosen = at(people, points)
+    chosen = person_at(people, points)
     assert chosen is not None
     hits = sum((chosen.box[chosen.frame == f, 0] <= x).any() for f, x, _ in points)
     assert chosen is meant or hits == len(points)  # another box may lie around every one of them
@@ -467,8 +467,8 @@ def test_a_threshold_out_of_range_is_an_error_that_names_it(name: str, value: fl
 @quickly
 @given(st.integers(0, 2**32 - 1))
 def test_a_lone_face_is_followed_as_the_search_would_have(seed: int):
-    """The short way round the search changes nothing, whatever comes and goes."""
-    from affect.face import tracks
+    """The shortcut for one face and one tracklet gives the same persons as the assignment."""
+    from affect.face import tracklets
 
     rng = np.random.default_rng(seed)
     parts = []
@@ -481,7 +481,7 @@ def test_a_lone_face_is_followed_as_the_search_would_have(seed: int):
     faces = video(*parts, cuts=sorted(rng.integers(0, 100, 2).tolist()))
     quick = persons(faces, Tracking())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracks, "_follows", lambda faces, looks, settings: np.zeros(len(faces.frame), dtype=bool))
+        patch.setattr(tracklets, "_follows", lambda faces, looks, settings: np.zeros(len(faces.frame), dtype=bool))
         slow = persons(faces, Tracking())
     assert len(quick) == len(slow)
     for one, other in zip(quick, slow, strict=True):

@@ -14,7 +14,7 @@ from affect.corpus import demo
 from affect.corpus.demo import VideoSpec, video_specs
 from affect.corpus.film import TICKS, write_film
 from affect.face.clip import FaceClip
-from affect.face.tracks import choose, persons
+from affect.face.tracks import person_named, persons
 from affect.settings.extraction import Tracking
 from affect.storage.extracted import Extracted
 from affect.tracks.features import faces_of
@@ -108,7 +108,7 @@ def test_left_and_right_are_whom_they_name_in_every_frame_of_the_demo(faces: Fac
     people = persons(found, Tracking())
     assert len(people) == 2
     for name, low, high in (("left", 0.0, 0.5), ("right", 0.5, 1.0)):
-        person = choose(people, found, name)
+        person = person_named(people, found, name)
         assert person is not None and person.frame.tolist() == list(range(num_frames))
         assert (person.box[:, 0] >= low - 0.05).all() and (person.box[:, 2] <= high + 0.05).all()
     [speaker] = [n for n, person in enumerate(spec.people) if person.speaks]

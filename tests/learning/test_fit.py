@@ -14,7 +14,8 @@ from affect.concordance import Moments, ccc, hybrid_loss
 from affect.layers import Output
 from affect.learning import checkpoint
 from affect.learning.batches import Batch, Example, Outputs, Task, Window
-from affect.learning.fit import Keeper, Step, _OnHost, evaluate, fit, score
+from affect.learning.fit import CheckpointFile, Step, evaluate, fit, score
+from affect.learning.training import HostCopy
 from affect.settings.training import Fit, Loss
 from tests.processes import spawn
 
@@ -166,12 +167,14 @@ def test_a_training_that_was_killed_anywhere_ends_as_if_it_had_not_been(seed: in
     settings = replace(FIT, ema_decay=0.9 if seed % 2 else None, plateau_factor=0.5, plateau_patience=0, clip_norm=1.0)
     training, development = items(6, 0), items(3, 1)
     whole = fit(Noisy(settings), training, development, device=CPU)
-    keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), int(rng.integers(1, 4)))
+    checkpoint_file = CheckpointFile(str(tmp_path / "checkpoint.safetensors"), int(rng.integers(1, 4)))
     kills = 0
     for _ in range(20):
         try:
             steps = _killed_after(int(rng.integers(2, 12)))
-            resumed = fit(Noisy(settings), training, development, device=CPU, keeper=keeper, on_step=steps)
+            resumed = fit(
+                Noisy(settings), training, development, device=CPU, checkpoint_file=checkpoint_file, on_step=steps
+            )
             break
         except KilledError:
             kills += 1
@@ -194,25 +197,27 @@ def test_a_checkpoint_leaves_out_what_is_frozen(tmp_path: Path):
         def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
             return [{"params": [model.map.weight], "lr": 0.05}]
 
-    keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), 2)
-    fitted = fit(Frozen(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper)
-    tensors, note = checkpoint.decode(Path(keeper.uri).read_bytes())
+    checkpoint_file = CheckpointFile(str(tmp_path / "checkpoint.safetensors"), 2)
+    fitted = fit(Frozen(FIT), items(4, 0), items(2, 1), device=CPU, checkpoint_file=checkpoint_file)
+    tensors, note = checkpoint.decode(Path(checkpoint_file.uri).read_bytes())
     assert "model.map.weight" in tensors and not any("bias" in name for name in tensors)
     assert len(note["history"]) == len(fitted.history)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\x10" + b"\x00" * 7 + b'{"a":1}         '])
 def test_a_broken_checkpoint_is_named_and_never_unpickled(content: bytes, tmp_path: Path):
-    keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), 2)
-    Path(keeper.uri).write_bytes(content)
-    with pytest.raises(ValueError, match=r"checkpoint\.safetensors cannot be gone on from, delete it to start anew"):
-        fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper)
+    checkpoint_file = CheckpointFile(str(tmp_path / "checkpoint.safetensors"), 2)
+    Path(checkpoint_file.uri).write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors cannot be resumed from, delete it to start anew"):
+        fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, checkpoint_file=checkpoint_file)
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path):
-    keeper = Keeper(str(tmp_path / "checkpoint.safetensors"), 100)
-    once = fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper)
-    again = fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, keeper=keeper, on_step=_killed_after(0))
+    checkpoint_file = CheckpointFile(str(tmp_path / "checkpoint.safetensors"), 100)
+    once = fit(LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, checkpoint_file=checkpoint_file)
+    again = fit(
+        LinearTask(FIT), items(4, 0), items(2, 1), device=CPU, checkpoint_file=checkpoint_file, on_step=_killed_after(0)
+    )
     assert torch.equal(once.model.map.weight, again.model.map.weight)
 
 
@@ -245,15 +250,15 @@ def test_float16_scales_the_loss_skips_overflows_and_resumes_bit_by_bit(tmp_path
     assert whole.history[0].skipped > 0 and whole.history[-1].skipped == 0  # 65,536 is too much at first
     assert np.isnan(whole.history[0].loss)  # a step that was not taken is not in the mean
     assert whole.history[-1].loss < whole.history[1].loss
-    keeper = Keeper(str(tmp_path / "checkpoint"), 1)
+    checkpoint_file = CheckpointFile(str(tmp_path / "checkpoint"), 1)
 
     def stop(step: Step) -> None:
         if (step.epoch, step.number) == (2, 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(Loud(settings), items(6, 0), items(3, 1), device=CPU, on_step=stop, keeper=keeper)
-    again = fit(Loud(settings), items(6, 0), items(3, 1), device=CPU, keeper=keeper)
+        fit(Loud(settings), items(6, 0), items(3, 1), device=CPU, on_step=stop, checkpoint_file=checkpoint_file)
+    again = fit(Loud(settings), items(6, 0), items(3, 1), device=CPU, checkpoint_file=checkpoint_file)
     assert torch.equal(again.model.map.weight, whole.model.map.weight)
     assert [epoch.skipped for epoch in again.history] == [epoch.skipped for epoch in whole.history]
 
@@ -355,9 +360,9 @@ def test_a_compiled_model_learns_what_it_learns_as_it_is():
 def test_a_step_looks_at_its_loss_after_the_backward_pass_has_been_queued(monkeypatch: pytest.MonkeyPatch):
     """A GPU computes gradients while the host reads the loss; nothing reads a number before."""
     order: list[str] = []
-    read, backward = _OnHost.read, Tensor.backward
+    read, backward = HostCopy.read, Tensor.backward
 
-    def noted_read(self: _OnHost) -> list[float]:
+    def noted_read(self: HostCopy) -> list[float]:
         order.append("read")
         return read(self)
 
@@ -365,7 +370,7 @@ def test_a_step_looks_at_its_loss_after_the_backward_pass_has_been_queued(monkey
         order.append("backward")
         backward(self, *args, **settings)
 
-    monkeypatch.setattr(_OnHost, "read", noted_read)
+    monkeypatch.setattr(HostCopy, "read", noted_read)
     monkeypatch.setattr(Tensor, "backward", noted_backward)
     fit(LinearTask(replace(FIT, max_epochs=1)), items(6, 0), items(3, 1), device=CPU)
     assert len(order) > 2 and order == ["backward", "read"] * (len(order) // 2)

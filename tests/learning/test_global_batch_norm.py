@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from affect.face.grada import Grada
 from affect.layers import Output
 from affect.learning.batches import Example, Outputs, Task, Window
-from affect.learning.distributed import GlobalBatchNorm, synchronise
+from affect.learning.distributed import GlobalBatchNorm, synchronise_batch_norm
 from affect.learning.fit import fit
 from affect.settings.encoder import GradaShape
 from affect.settings.training import Fit, Loss
@@ -127,7 +127,7 @@ def test_a_synchronised_encoder_has_the_same_names_and_weights_and_says_the_same
     with torch.inference_mode():
         expected = model(crops)
         num_norms = sum(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in model.modules())
-        again = synchronise(model, CPU)
+        again = synchronise_batch_norm(model, CPU)
         said = again(crops)
     after = again.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[name], value) for name, value in before.items())
@@ -141,7 +141,7 @@ def test_a_synchronised_encoder_has_the_same_names_and_weights_and_says_the_same
 
 def test_what_is_no_batch_normalisation_is_left_as_it_is():
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.BatchNorm1d(3), nn.GroupNorm(1, 3))
-    kinds = [type(module) for module in synchronise(model, CPU)]  # type: ignore[call-overload]
+    kinds = [type(module) for module in synchronise_batch_norm(model, CPU)]  # type: ignore[call-overload]
     assert kinds == [nn.Linear, nn.LayerNorm, GlobalBatchNorm, nn.GroupNorm]
 
 

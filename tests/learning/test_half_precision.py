@@ -144,6 +144,6 @@ def test_torchs_own_grouped_convolution_is_right_in_bfloat16_but_with_amx(channe
     error = (functional.conv1d(x, weight, padding=kernel // 2, groups=groups) - exact).norm() / exact.norm()
     most = os.environ.get("ONEDNN_MAX_CPU_ISA", "AMX")
     if torch.cpu._is_amx_tile_supported() and "AMX" in most:
-        assert error > 0.1, f"torch {torch.__version__} has mended it: affect.layers.convolve_groups can go"
+        assert error > 0.1, f"torch {torch.__version__} has mended it: affect.layers.grouped_convolution can go"
     else:
         assert error < 2**-8  # the result's rounding is at most half of it

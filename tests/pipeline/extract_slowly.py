@@ -1,4 +1,4 @@
-"""The extraction job, whose actors take at least a second over each clip: time for nodes to come and go."""
+"""Runs the extraction job with at least a second per clip: time to add nodes."""
 
 import time
 from typing import Any
@@ -10,10 +10,10 @@ AT_LEAST_S = 1.0
 
 
 class Slow(ExtractActor):
-    """Waits out the second."""
+    """A stage that waits until a second has passed."""
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do one clip."""
+        """Processes a clip."""
         end = time.monotonic() + AT_LEAST_S
         done = super().__call__(batch)
         time.sleep(max(0.0, end - time.monotonic()))
@@ -24,5 +24,5 @@ if __name__ == "__main__":
     from jobs.extract import main
     from tests.pipeline import extract_slowly
 
-    graph.ExtractActor = extract_slowly.Slow  # type: ignore[misc] # by its module's name, which actors import
+    graph.ExtractActor = extract_slowly.Slow  # type: ignore[misc] # under the name of its module, which actors import
     main()

@@ -18,7 +18,7 @@ from affect.audio.wavlm import WavlmRegressor, load_backbone
 from affect.corpus.track import FULL_SCALE, Track
 from affect.corpus.videos import find
 from affect.learning import batches
-from affect.learning.checkpoint import changing
+from affect.learning.checkpoint import trainable_state
 from affect.learning.fit import evaluate, fit
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.probe import probe_videos
@@ -39,9 +39,9 @@ from affect.tracks.features import Features, faces_of, load_features
 from affect.tracks.tables import TrackRef, load_track, waveforms
 from affect.trained.embedded import embedded_key
 from affect.trained.models import Model
-from affect.trained.trunk import _heard, trunk_address, with_trunk
+from affect.trained.trunk import _trunk_states, trunk_address, with_trunk
 from tests.conftest import Micro, pools
-from tests.pipeline.hearing import audio_run, heard
+from tests.pipeline.audio_micro import assembled_tracks, audio_run
 
 pytestmark = pytest.mark.usefixtures("pools_here")
 
@@ -56,7 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def refs(micro: Micro, store: Store) -> list[TrackRef]:
-    return heard(audio_run(micro.run), micro.places, store)
+    return assembled_tracks(audio_run(micro.run), micro.places, store)
 
 
 def trained_model(run: Run, refs: list[TrackRef], store: Store, folder: Path) -> Model:
@@ -83,7 +83,7 @@ def test_pooling_head_and_top_layer_move_and_the_frozen_layers_do_not(micro: Mic
     torch.manual_seed(audio_run(micro.run).wavlm.fit.seed)
     before = WavlmRegressor(audio_run(micro.run).wavlm, load_backbone(micro.run.wavlm.weights, "main"))
     after = weights_of(tuned)
-    trained = set(changing(before))
+    trained = set(trainable_state(before))
     for name, value in before.state_dict().items():
         assert torch.equal(after[name], value) == (name not in trained), name
     assert {name for name in trained if name.startswith("pooling.")} == {
@@ -232,7 +232,7 @@ def test_states_that_are_not_finite_are_refused_and_too_large_ones_are_cut(
                 actor(row)
         else:
             assert actor(row)["clipped"].tolist() == [clipped]
-            assert Rows(store.uri_of(row["key"][0]), _heard)[1].states.max() == LARGEST
+            assert Rows(store.uri_of(row["key"][0]), _trunk_states)[1].states.max() == LARGEST
 
 
 def test_a_segment_without_sound_has_no_states(micro: Micro, tmp_path: Path):
@@ -244,7 +244,7 @@ def test_a_segment_without_sound_has_no_states(micro: Micro, tmp_path: Path):
     )
     actor = Trunk(audio_run(micro.run).wavlm, 64_000, store)
     actor({"key": ["trunk/x/x.rows.arrow"], "source": ["waveforms/x.rows.arrow"]})
-    heard = Rows(store.uri_of("trunk/x/x.rows.arrow"), _heard)
+    heard = Rows(store.uri_of("trunk/x/x.rows.arrow"), _trunk_states)
     assert (heard[0].num_samples, heard[0].states.shape) == (64_000, (199, 32))
     assert (heard[1].num_samples, heard[1].states.shape) == (0, (0, 0))
 
@@ -326,7 +326,7 @@ def test_a_filter_that_keeps_nothing_says_what_was_rejected_and_why(
 ):
     run = audio_run(micro.run)
     run = replace(run, wavlm=replace(run.wavlm, speaking=Speaking(min_open_s=60.0)))
-    refs = heard(run, micro.places, store)
+    refs = assembled_tracks(run, micro.places, store)
     with pytest.raises(ValueError, match="nothing to learn from") as caught:
         train(run, refs, store, str(tmp_path))
     said = str(caught.value)
@@ -337,7 +337,9 @@ def test_a_filter_that_keeps_nothing_says_what_was_rejected_and_why(
 
 def test_waveforms_are_a_videos_and_survive_another_rule(micro: Micro, refs: list[TrackRef], store: Store):
     run = audio_run(micro.run)
-    other = heard(replace(run, wavlm=replace(run.wavlm, speaking=Speaking(min_open_s=0.5))), micro.places, store)
+    other = assembled_tracks(
+        replace(run, wavlm=replace(run.wavlm, speaking=Speaking(min_open_s=0.5))), micro.places, store
+    )
     for ours, theirs in zip(refs, other, strict=True):
         assert ours.keys["waveforms"] == theirs.keys["waveforms"] and ours.keys["audio"] != theirs.keys["audio"]
     assert len(store.keys("waveforms")) == len(refs)

@@ -278,7 +278,7 @@ def test_starting_actors_prints_nothing_red(extracted: Micro, tmp_path: Path):
     """Ray's warning of constructor arguments in its object store, which looks like an error, at every pool."""
     program = (
         "import sys, ray; from tests.conftest import micro_run; from affect.pipeline.extract import extract; "
-        "from affect.pipeline.store import Store; from dataclasses import replace; "
+        "from affect.storage.store import Store; from dataclasses import replace; "
         "ray.init('local', num_cpus=2, include_dashboard=False, object_store_memory=100_000_000); "
         "run = replace(micro_run(sys.argv[1]), systems=('audio',)); "
         "run = replace(run, face=replace(run.face, weights='')); "

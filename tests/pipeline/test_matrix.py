@@ -31,7 +31,7 @@ MAX_MIB = 1200.0
 """Of an actor: torch, transformers and the models take most of it."""
 
 
-def heard(rate: int = 16_000, seconds: float = 1.2, channels: int = 1, **stored: object) -> Sound:
+def sound(rate: int = 16_000, seconds: float = 1.2, channels: int = 1, **stored: object) -> Sound:
     return Sound(samples=np.repeat(tone(rate, seconds)[None], channels, axis=0), rate=rate, **stored)  # type: ignore[arg-type]
 
 
@@ -68,7 +68,7 @@ def film(name: str, *, ticks: list[int] = EVEN, sound: Sound | None = None, **st
 
 
 def cases() -> Iterator[Case]:
-    aac = heard(codec="aac")
+    aac = sound(codec="aac")
     yield Case(film=film("empty.mp4"), spoilt=lambda _: b"", refused="the file is empty")
     yield Case(film=film("text.mp4"), spoilt=lambda _: b"dear diary, " * 99, refused="cannot be opened")
     yield Case(film=film("half a header.mp4"), spoilt=lambda b: b[:40], refused="cannot be opened")
@@ -81,8 +81,8 @@ def cases() -> Iterator[Case]:
     yield Case(film=film("mkv flipped.mkv", options=GROUPS, sound=aac), spoilt=flipped, partial=True)
     yield Case(film=film("mp4 flipped.mp4", options=GROUPS, sound=aac), spoilt=flipped, partial=True)
     yield Case(film=film("no sound.mp4"))
-    yield Case(film=film("long sound.mp4", sound=heard(seconds=4.0, codec="aac")))
-    yield Case(film=film("late sound.mkv", sound=heard(seconds=0.5, start_s=0.5)))
+    yield Case(film=film("long sound.mp4", sound=sound(seconds=4.0, codec="aac")))
+    yield Case(film=film("late sound.mkv", sound=sound(seconds=0.5, start_s=0.5)))
     yield Case(film=film("uneven.mp4", ticks=UNEVEN))
     yield Case(film=film("ntsc film.mkv", ticks=[round(k * 1001 / 24) for k in range(24)]))
     yield Case(film=film("sixty.mkv", ticks=[round(k * 1000 / 60) for k in range(72)]))
@@ -103,9 +103,9 @@ def cases() -> Iterator[Case]:
     yield Case(film=film("edited.mp4", ticks=UNEVEN, options={"x264-params": "bframes=3"}, sound=aac))
     below = [tick - 400 for tick in EVEN]
     yield Case(film=film("negative.ts", ticks=below, container={"avoid_negative_ts": "disabled"}))
-    yield Case(film=film("stream.ts", sound=heard(codec="aac"), time_base=Fraction(1, 90_000)))
-    yield Case(film=film("surround.mp4", sound=heard(48_000, channels=6, codec="aac")))
-    yield Case(film=film("telephone.mkv", sound=heard(8_000)))
+    yield Case(film=film("stream.ts", sound=sound(codec="aac"), time_base=Fraction(1, 90_000)))
+    yield Case(film=film("surround.mp4", sound=sound(48_000, channels=6, codec="aac")))
+    yield Case(film=film("telephone.mkv", sound=sound(8_000)))
     yield Case(film=film("silence.mp4", sound=replace(aac, samples=np.zeros((1, 19_200)))))
 
 
@@ -146,7 +146,7 @@ def test_each_file_ends_in_its_own_way_and_its_neighbours_are_as_if_alone(extrac
     for case in known.values():
         path = write(folder, case.film)
         path.write_bytes(case.spoilt(path.read_bytes()))
-    write(folder, film("only sound.mp4", sound=heard(codec="aac")))
+    write(folder, film("only sound.mp4", sound=sound(codec="aac")))
     for good in sorted(Path(extracted.places.videos).iterdir()):
         shutil.copy(good, folder / good.name)
     with watched() as peaks:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,10 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from affect.storage.store import Store
+from jobs.benchmarks.servers import ray_cluster
 from tests.conftest import Micro
+from tests.jobs import finish, start_job
 
-ROOT = Path(__file__).parent.parent.parent
 LIMIT_S = 300.0
 NUM_COPIES = 25
 SLOW = "tests/pipeline/extract_slowly.py"
@@ -24,12 +24,8 @@ SLOW = "tests/pipeline/extract_slowly.py"
 def cluster(local_ray: str) -> Iterator[Cluster]:
     """A head that runs no work, beside the session's own Ray."""
     address = os.environ.pop("RAY_ADDRESS", None)
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False},
-    )
-    yield cluster
-    cluster.shutdown()
+    with ray_cluster() as cluster:
+        yield cluster
     if address:
         os.environ["RAY_ADDRESS"] = address
 
@@ -45,21 +41,14 @@ def videos(micro: Micro, tmp_path: Path) -> str:
 
 
 def start(
-    cluster: Cluster, micro: Micro, videos: str, store: str, *more: str, job: str = "jobs/extract.py"
+    cluster: Cluster, micro: Micro, videos: str, store: str, *more: str, job: str = "extract"
 ) -> subprocess.Popen[str]:
     """An extraction in clips of two seconds, as a user starts it."""
     weights = ["--face.weights", micro.run.face.weights, "--behavior.weights", micro.run.behavior.weights]
     places = ["--videos", videos, "--store", store, "--grid.clip-s", "2.0"]
     pools = ["--face.min-actors", "1", "--face.max-actors", "2", "--face.num-cpus", "0.3"]
     pools += ["--behavior.num-cpus", "0.3", "--behavior.max-actors", "2", "--audio.num-cpus", "0.2"]
-    return subprocess.Popen(
-        [sys.executable, job, "demo", *places, *weights, *pools, *more],
-        cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return start_job(job, *places, *weights, *pools, *more, RAY_ADDRESS=cluster.address)
 
 
 def wait_for(store: str, kind: str, number: int, process: subprocess.Popen[str]) -> None:
@@ -68,12 +57,6 @@ def wait_for(store: str, kind: str, number: int, process: subprocess.Popen[str])
     while len(Store(store).keys(kind)) < number:
         assert process.poll() is None and time.monotonic() < end, process.stdout and process.stdout.read()
         time.sleep(0.05)
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 0, said
-    return said
 
 
 @pytest.mark.slow

@@ -246,17 +246,17 @@ def test_a_plan_multiplies_what_was_measured(extracted: Micro, tmp_path: Path):
     run, store = extracted.run, Store(str(tmp_path / "store"))
     where = feature_addresses(run)
     for kind, work_s in (("face", 30.0), ("behavior", 5.0), ("audio", 1.0)):
-        speed.note(store.uri, kind, where[kind], 10.0, work_s, 4.0)  # type: ignore[index]
+        speed.record(store.uri, kind, where[kind], 10.0, work_s, 4.0)  # type: ignore[index]
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])
     length = sum(entry.head.duration_s for entry in probed if entry.head)
     assert found.seconds == pytest.approx(4.0 + 3.0 * length)
-    speed.note(store.uri, "face", where["face"], 10.0, 10.0, 2.0)  # runs are added up
+    speed.record(store.uri, "face", where["face"], 10.0, 10.0, 2.0)  # runs are added up
     found, _ = forecast.extraction(run, extracted.places.videos, store, [])
     assert found.seconds == pytest.approx(4.0 + 2.0 * length)
     labels = affwild2.read_splits(extracted.places.labels)
     frames = sum(entry.head.num_frames for entry in probed if entry.head and entry.stem in labels["train"])
     face = replace(run, systems=("face",))
-    speed.note(str(tmp_path / "runs"), *speed.speed_of(face, "face"), 2.0 * frames, 8.0, 0.0)
+    speed.record(str(tmp_path / "runs"), *speed.training_key(face, "face"), 2.0 * frames, 8.0, 0.0)
     found = forecast.training(forecast.Forecast(), face, probed, labels, str(tmp_path / "runs"), 0)
     assert found.seconds == pytest.approx(8.0)
 
@@ -273,18 +273,18 @@ def test_a_plan_warns_of_pools_that_do_not_fit_and_of_a_full_disk(
 
 
 def test_speeds_that_cannot_be_read_are_measured_anew(tmp_path: Path):
-    speed.note(str(tmp_path), "face", "x", 10.0, 5.0, 1.0)
-    speed.note(str(tmp_path), "face", "x", 0.0, 5.0, 1.0)  # nothing was done
-    assert speed.measured(str(tmp_path), "face", "x") == speed.Speed(10.0, 5.0, 1.0, 1)
+    speed.record(str(tmp_path), "face", "x", 10.0, 5.0, 1.0)
+    speed.record(str(tmp_path), "face", "x", 0.0, 5.0, 1.0)  # nothing was done
+    assert speed.read(str(tmp_path), "face", "x") == speed.Speed(10.0, 5.0, 1.0, 1)
     (tmp_path / "_speed" / "face-x.json").write_text("{}")
-    assert speed.measured(str(tmp_path), "face", "x") is None
+    assert speed.read(str(tmp_path), "face", "x") is None
 
 
 def test_a_log_goes_on_while_stages_work_and_shows_each(monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]):
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.05)
-    monkeypatch.setattr(progress, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(progress, "POLL_EVERY_S", 0.02)
     monkeypatch.setattr(sys, "stdout", sys.stdout)
-    with Meter("extract", 10.0, "s", parts={"face": 10.0, "audio": 4.0}, look=lambda: {"face": 3.0}) as meter:
+    with Meter("extract", 10.0, "s", parts={"face": 10.0, "audio": 4.0}, poll=lambda: {"face": 3.0}) as meter:
         time.sleep(0.3)
         meter.advance(10.0)
     lines = capsys.readouterr().out.splitlines()
@@ -302,7 +302,7 @@ def test_the_time_left_is_the_slowest_stage_s_and_does_not_rise_while_it_works_e
     for second in range(1, 140):
         clock[0] = float(second)
         for part, done in (("face", max(0.0, second - 20.0)), ("audio", 10.0 * second)):
-            meter._rates[part].see(done)
+            meter._rates[part].update(done)
         left.append(meter._rates["face"].left_s)
     assert left[:21] == [None] * 21 and left[-1] == pytest.approx(300 - 119)
     known = [seconds for seconds in left if seconds is not None]
@@ -315,12 +315,12 @@ def test_what_was_done_before_says_nothing_of_the_rate(monkeypatch: pytest.Monke
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     rate = progress.Rate(100.0)
-    rate.see(50.0)
+    rate.update(50.0)
     assert rate.left_s is None
     clock[0] = 10.0
-    rate.see(60.0)
+    rate.update(60.0)
     assert rate.left_s == pytest.approx(40.0)
-    rate.see(130.0)  # a clip that was begun twice
+    rate.update(130.0)  # a clip that was begun twice
     assert rate.left_s == 0.0 and rate.done == 100.0
 
 

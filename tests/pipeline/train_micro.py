@@ -1,4 +1,4 @@
-"""A driver to kill: trains a model on the micro corpus, a checkpoint a step. Not collected as a test."""
+"""Trains a model on the micro corpus with a checkpoint at every step: a driver that tests kill."""
 
 import sys
 from dataclasses import replace
@@ -12,7 +12,7 @@ from affect.pipeline.train import train
 from affect.settings import recipes
 from affect.storage.store import Store
 from tests.conftest import micro_run
-from tests.pipeline.hearing import audio_run, heard
+from tests.pipeline.audio_micro import assembled_tracks, audio_run
 
 root, features, runs, num_workers, system = sys.argv[1:]
 start_ray()
@@ -20,7 +20,7 @@ run, places, store = micro_run(root), recipes.demo_places(root), Store(features)
 workers = replace(run.workers, num_workers=int(num_workers), num_cpus=0.5, loader_cpus=0.5, checkpoint_steps=1)
 if system == "audio":  # 60 epochs of three steps
     run = replace(audio_run(run, max_epochs=60, stop_patience=60), workers=workers)
-    refs = heard(run, places, store)
+    refs = assembled_tracks(run, places, store)
 else:
     fit = replace(run.face_transformer.fit, max_epochs=150, stop_patience=150, ema_decay=0.9)
     transformer = replace(run.face_transformer, fit=fit)

@@ -1,4 +1,4 @@
-"""A driver to kill: searches the face's settings on the micro corpus. Not collected as a test."""
+"""Searches settings of the face model on the micro corpus: a driver that tests kill."""
 
 import sys
 from dataclasses import replace

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from affect.progress import format_duration
 from affect.report.figures import gold_against_predicted, ranking
-from affect.report.pages import duration, index_page, index_row, training_page, video_page
+from affect.report.pages import index_page, index_row, training_page, video_page
 from affect.report.series import moments, stretches, thinned
 from affect.trained.predictions import predictions_schema
 from tests.report.test_browser import outcome, predictions
@@ -117,4 +118,4 @@ def test_the_page_of_a_training_has_its_curves_and_says_what_scores_are():
 
 @pytest.mark.parametrize(("seconds", "said"), [(9.04, "9.0 s"), (59.97, "1 min 00 s"), (3599.6, "1 h 00 min")])
 def test_durations_are_said_as_people_say_them(seconds: float, said: str):
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said

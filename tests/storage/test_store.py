@@ -16,7 +16,7 @@ from affect.settings.address import address
 from affect.settings.extraction import Behavior, Face
 from affect.storage import files
 from affect.storage.attempts import Attempts
-from affect.storage.columns import matrix, rows_of
+from affect.storage.columns import list_column, matrix
 from affect.storage.extracted import Extracted
 from affect.storage.state import States
 from affect.storage.store import Outcome, Store, encode, slug, unit_key
@@ -45,7 +45,7 @@ def test_the_same_unit_gives_the_same_bytes(kind: str, tmp_path: Path):
 def test_what_is_trained_on_is_read_without_a_copy_from_a_disk(place: str, tmp_path: Path):
     store = Store(place.format(tmp_path))
     values = np.arange(300_000, dtype=np.float32).reshape(-1, 100)
-    store.put("tracks/a.arrow", Extracted(pa.table({"x": rows_of(values, pa.float32())})))
+    store.put("tracks/a.arrow", Extracted(pa.table({"x": list_column(values, pa.float32())})))
     before = pa.total_allocated_bytes()
     found = store.get("tracks/a.arrow").table
     first, again = matrix(found["x"]), matrix(found["x"])
@@ -192,10 +192,10 @@ def test_a_note_of_states_that_is_damaged_is_made_anew(place: str, tmp_path: Pat
     wanted = [f"face/{number}.parquet" for number in range(50)]
     states = States(store)
     assert len(states.of("face", wanted)) == 40
-    states.keep()
+    states.save()
     uri = files.join(store.uri, "_state.parquet")
     whole, rng = files.read(uri), np.random.default_rng(0)
-    assert len(States(store)._noted) == 40
+    assert len(States(store)._cached) == 40
     for _ in range(60):
         torn = bytearray(whole)
         at = int(rng.integers(4, len(whole) - 16))

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from affect.corpus import video
 from affect.corpus.clip import Clip
-from affect.storage.extracted import Extracted, Part, Save, keep_none
+from affect.storage.extracted import Extracted, Part, Save, discard_part
 from tests.pipeline.color.settings import Color
 
 ROWS = pa.schema([("time_s", pa.float64()), ("color", pa.list_(pa.float32()))])
@@ -18,7 +18,7 @@ class ColorClip:
     def __init__(self, settings: Color) -> None:
         self._settings = settings
 
-    def __call__(self, clip: Clip, begun: Part | None = None, save: Save = keep_none) -> Extracted:
+    def __call__(self, clip: Clip, begun: Part | None = None, save: Save = discard_part) -> Extracted:
         """Extract a clip."""
         rows = []
         for frame, picture in video.decode(clip.uri, clip.probe, *clip.frames):

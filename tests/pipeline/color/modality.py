@@ -14,7 +14,7 @@ from affect.learning.task import TrackTask
 from affect.modality import Evidence, Extractor, Modality, Work
 from affect.settings.run import Run
 from affect.settings.spaces import under
-from affect.storage.columns import array, matrix, rows_of
+from affect.storage.columns import array, list_column, matrix
 from affect.storage.store import Store
 from tests.pipeline.color.clip import ROWS
 from tests.pipeline.color.settings import ColorModel, ColorRun
@@ -61,7 +61,7 @@ class Color(Modality):
 
     def tables(self, part: ColorPart) -> dict[str, pa.Table]:
         """One table."""
-        return {"color": pa.table({"valid": part.valid, "color": rows_of(part.color, pa.float32())})}
+        return {"color": pa.table({"valid": part.valid, "color": list_column(part.color, pa.float32())})}
 
     def load(self, store: Store, keys: Mapping[str, str]) -> ColorPart:
         """Read the table."""

@@ -1,4 +1,4 @@
-"""Work ahead in a thread: decoding goes on while a model computes."""
+"""Prefetching in a thread, so that decoding runs while a model computes."""
 
 import queue
 import threading
@@ -8,21 +8,21 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[Item], size: int) -> Iterator[Item]:
-    """Yield items that a thread makes up to ``size`` of in advance, in order.
+def prefetch(items: Iterable[Item], size: int) -> Iterator[Item]:
+    """Yields items in order while a thread reads up to ``size`` of them in advance.
 
-    An exception of the source is raised here, after the items before it. Leaving early stops the thread.
+    An exception of the source is raised here, after the items before it. Closing the iterator stops the thread.
 
     Args:
-        items: the source; only the thread touches it.
-        size: items that wait at most, one or more; one more is in the thread's hands.
+        items: the source; only the thread reads it.
+        size: largest number of waiting items, at least 1; the thread may hold one more.
     """
     assert size > 0
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=size)
-    left = threading.Event()
+    closed = threading.Event()
 
     def put(more: bool, value: object) -> bool:
-        while not left.is_set():
+        while not closed.is_set():
             try:
                 waiting.put((more, value), timeout=0.1)
                 return True
@@ -51,5 +51,5 @@ def ahead(items: Iterable[Item], size: int) -> Iterator[Item]:
             else:
                 raise value
     finally:
-        left.set()
+        closed.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""The micro corpus heard often: a segment every quarter of a second, all kept, in batches of two, an epoch of steps."""
+"""The micro corpus with many audio segments: one every 0.25 s, all kept, so that an epoch has several steps."""
 
 from dataclasses import replace
 
@@ -11,14 +11,14 @@ from affect.settings.run import Run
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
 
-EVERYTHING = Speaking(min_open_s=0.0, min_coverage=0.0)
+ALL_SEGMENTS = Speaking(min_open_s=0.0, min_coverage=0.0)
 
 
 def audio_run(run: Run, **fit: object) -> Run:
-    """A run of the micro corpus that trains WavLM alone, without a frame encoder: faces are found for their mouths."""
+    """A run that trains only WavLM, without a frame encoder: the face stage runs for the mouths."""
     wavlm = replace(
         run.wavlm,
-        speaking=EVERYTHING,
+        speaking=ALL_SEGMENTS,
         trained_layers=1,
         fit=replace(run.wavlm.fit, **{"batch_size": 2, "ema_decay": 0.9, **fit}),
     )
@@ -26,7 +26,7 @@ def audio_run(run: Run, **fit: object) -> Run:
     return replace(run, grid=replace(run.grid, hop_s=0.25), wavlm=wavlm)
 
 
-def heard(run: Run, places: Places, store: Store) -> list[TrackRef]:
-    """Its tracks, extracted and assembled."""
+def assembled_tracks(run: Run, places: Places, store: Store) -> list[TrackRef]:
+    """Extracts and assembles the tracks of the labelled videos."""
     videos = extract(run, places.videos, store).videos
     return assemble(run, videos, affwild2.read_splits(places.labels), store)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affect.corpus.ahead import ahead
+from affect.corpus.prefetch import prefetch
 
 WAIT_S = 20.0
 
@@ -28,18 +28,18 @@ def others() -> set[threading.Thread]:
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.booleans(), st.integers(), st.text())), st.integers(1, 5))
 def test_items_come_unchanged_and_in_order_whatever_they_are(items: list, size: int):
-    assert list(ahead(items, size)) == items
+    assert list(prefetch(items, size)) == items
 
 
 def test_the_source_is_read_by_one_other_thread_which_then_ends():
     before = others()
-    readers = list(ahead((threading.current_thread() for _ in range(10)), 2))
+    readers = list(prefetch((threading.current_thread() for _ in range(10)), 2))
     assert len(set(readers)) == 1 and readers[0] not in before and others() == before
 
 
 def test_work_goes_on_while_an_item_is_used_but_not_far():
     seen: queue.Queue[int] = queue.Queue()
-    items = ahead(counted(seen, 100), 3)
+    items = prefetch(counted(seen, 100), 3)
     assert next(items) == 0
     assert [seen.get(timeout=WAIT_S) for _ in range(4)] == [0, 1, 2, 3]  # the one in use and three that wait
     made = 4
@@ -55,7 +55,7 @@ def test_work_goes_on_while_an_item_is_used_but_not_far():
 def test_nothing_is_read_before_the_first_item_is_asked_for():
     seen: queue.Queue[int] = queue.Queue()
     before = others()
-    items = ahead(counted(seen, 3), 2)
+    items = prefetch(counted(seen, 3), 2)
     assert others() == before and seen.empty()
     assert list(items) == [0, 1, 2]
 
@@ -69,7 +69,7 @@ def test_an_error_of_the_source_comes_after_the_items_before_it(good: int, size:
 
     got = []
     with pytest.raises(OSError, match="the disk is gone"):
-        for item in ahead(source(), size):
+        for item in prefetch(source(), size):
             got.append(item)
     assert got == list(range(good))
 
@@ -79,7 +79,7 @@ def test_an_error_says_where_in_the_source_it_arose():
         yield 1 // 0
 
     with pytest.raises(ZeroDivisionError) as raised:
-        list(ahead(broken(), 1))
+        list(prefetch(broken(), 1))
     assert raised.traceback[-1].name == "broken"
 
 
@@ -88,7 +88,7 @@ def test_errors_that_are_no_exceptions_are_raised_here_too():
         yield 0
         raise KeyboardInterrupt
 
-    items = ahead(source(), 1)
+    items = prefetch(source(), 1)
     assert next(items) == 0
     with pytest.raises(KeyboardInterrupt):
         next(items)
@@ -105,7 +105,7 @@ def test_leaving_early_ends_the_thread_and_lets_the_source_clean_up(taken: int):
             closed.set()
 
     before = others()
-    items = ahead(source(), 2)
+    items = prefetch(source(), 2)
     assert [next(items) for _ in range(taken)] == list(range(taken))
     assert others() - before
     items.close()
@@ -117,12 +117,12 @@ def test_leaving_early_ends_the_thread_and_lets_the_source_clean_up(taken: int):
 def test_an_error_of_the_reader_ends_the_thread():
     before = others()
     with pytest.raises(ValueError, match="enough"):
-        for item in ahead(range(10**9), 2):
+        for item in prefetch(range(10**9), 2):
             if item == 3:
                 raise ValueError("enough")
     assert others() == before
 
 
 def test_two_of_them_do_not_disturb_each_other():
-    one, two = ahead(range(50), 2), ahead(range(100, 150), 3)
+    one, two = prefetch(range(50), 2), prefetch(range(100, 150), 3)
     assert list(zip(one, two, strict=True)) == list(zip(range(50), range(100, 150), strict=True))
