@@ -49,6 +49,11 @@ class Tune:
     hints: str | None = None
     """CSV of points (track, frame, x, y) on the person of a track, where the track's name does not identify them."""
 
+    def __post_init__(self) -> None:
+        """Checks that the run has the system."""
+        if self.system is not None:
+            self.run.settings_of(self.system)
+
 
 def work(args: Tune) -> int:
     """Searches, trains, scores and writes the results; the exit code."""
