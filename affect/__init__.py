@@ -37,7 +37,7 @@ def predict(
 
     Args:
         videos: one video, a folder, a pattern such as ``talks/*.mp4``, a bucket prefix, or several of these.
-        recipe: name of one of :data:`affect.settings.recipes.RECIPES`, or of another training in ``runs``; if not
+        recipe: name of a recipe (:func:`affect.modalities.recipes`), or of another training in ``runs``; if not
             given, the only one there, or ``demo`` without ``runs``.
         runs: where its models are; the recipe's place in the working directory if not given.
         store: where features go; the store that the models were trained from if not given.

@@ -12,6 +12,7 @@ from affect.behavior.modality import Behavior, Description
 from affect.face.modality import Face
 from affect.fusion.systems import Dcmmoe, Raav
 from affect.modality import Kind, Modality, System
+from affect.settings.recipes import RECIPES, Recipe
 
 MODALITIES: dict[str, Modality] = {
     "face": Face(),
@@ -28,3 +29,8 @@ KINDS = cast(Mapping[str, Kind], ChainMap(cast(dict[str, Kind], {"description": 
 
 SYSTEMS = cast(Mapping[str, System], ChainMap(FUSIONS, MODALITIES))
 """Everything that predicts, by name, modalities first."""
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by name, those that come with a modality last."""
+    return RECIPES | {name: recipe for modality in MODALITIES.values() for name, recipe in modality.recipes.items()}

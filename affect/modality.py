@@ -10,7 +10,7 @@ The records are ``affect/<name>/modality.py``, their list is :mod:`affect.modali
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 from jaxtyping import Int
@@ -19,10 +19,10 @@ from numpy import ndarray
 from affect.corpus.clip import Clip
 from affect.corpus.track import Segments, Track
 from affect.corpus.video import Probe
-from affect.learning.task import TrackTask
 from affect.settings.address import address
 from affect.settings.base import Settings
 from affect.settings.extraction import Stage
+from affect.settings.recipes import Recipe
 from affect.settings.run import Run
 from affect.settings.spaces import Space
 from affect.storage import schema
@@ -135,8 +135,10 @@ class System(ABC):
     demo_space: Space
 
     @abstractmethod
-    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:  # noqa: ANN401
-        """Builds the model's inputs and joins its outputs.
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
+        """The :class:`affect.learning.task.TrackTask` that builds the model's inputs and joins its outputs.
+
+        It is imported here, not at the top: a command line or an actor that decodes sound does without torch.
 
         Args:
             settings: of its model.
@@ -241,6 +243,8 @@ class Modality(Kind, System):
         streamed: whether training workers read its inputs through Ray Data instead of holding them.
         has_blocks: whether its model also predicts per block of a segment, which RAAV reads as audio tokens.
         run: class of the runs that have its settings.
+        recipes: recipes that come with it, by name: a run and its places, as in
+            :data:`affect.settings.recipes.RECIPES`.
     """
 
     evidence: str
@@ -248,6 +252,7 @@ class Modality(Kind, System):
     streamed = False
     has_blocks = False
     run: type[Run] = Run
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
 
     def part_address(self, place: Place) -> str:
         """Address of its part of a track: the person and how the video's clips ended."""

@@ -16,7 +16,7 @@ LAYERS = [
     {"corpus"},
     {"learning"},
     {"modality"},
-    {"face", "behavior", "audio", "fusion"},
+    {path.parent.name for path in (ROOT / "affect").glob("*/modality.py")} | {"fusion"},
     {"modalities"},
     {"plan"},
     {"tracks"},

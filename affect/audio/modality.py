@@ -12,7 +12,6 @@ from affect.audio.part import AudioPart
 from affect.audio.speaking import frame_reasons
 from affect.corpus.track import Track
 from affect.corpus.video import Probe
-from affect.learning.task import TrackTask
 from affect.modality import Evidence, Extractor, Modality, Place, Work
 from affect.settings import models
 from affect.settings.address import address
@@ -81,7 +80,7 @@ class Audio(Modality):
     def width(self, part_: AudioPart) -> None:
         """Waveforms have no width."""
 
-    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:  # noqa: ANN401
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
         """Waveforms of segments."""
         from affect.audio.task import AudioTask
 

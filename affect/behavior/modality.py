@@ -13,7 +13,6 @@ from affect.behavior import part
 from affect.behavior.part import BehaviorPart
 from affect.behavior.prompt import PROMPTS, VERSION
 from affect.corpus.video import Probe
-from affect.learning.task import TrackTask
 from affect.modality import Evidence, Extractor, Kind, Modality, Work, millions
 from affect.settings import models
 from affect.settings.run import Run
@@ -90,7 +89,7 @@ class Behavior(Modality):
         """Width of a state."""
         return part_.multimodal.shape[1]
 
-    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:  # noqa: ANN401
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
         """Windows of segments, or of half seconds."""
         from affect.behavior.task import BehaviorTask
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from affect.settings.recipes import RECIPES, Places
+from affect.modalities import recipes
+from affect.settings.recipes import Places
 from affect.settings.run import Run
 from affect.trained.runs import run_name, trained_run
 
@@ -42,7 +43,7 @@ def parse(
         job: dataclass with a field ``run`` and the job's own settings; those without a default are fields of
             :class:`affect.settings.recipes.Places` and default to the recipe's place.
         arguments: the command line, without :data:`VERBOSE`.
-        others: recipes of another kind than :data:`affect.settings.recipes.RECIPES`, with the defaults of their flags.
+        others: recipes of another kind than :func:`affect.modalities.recipes`, with the defaults of their flags.
         trained: whether settings default to those that the models in ``runs`` were trained with.
         unlisted: names of settings that no help lists; they are flags all the same.
 
@@ -50,16 +51,16 @@ def parse(
         ValueError: there is no such recipe.
     """
     defaults = {name: (_first_line(type(other)), other) for name, other in others.items()}
-    for name, (recipe, places) in RECIPES.items():
+    for name, (recipe, places) in recipes().items():
         defaults[name] = (_first_line(recipe), _with_places(job, recipe(), places()))
     first = arguments[0] if arguments else "--help"
     if first not in defaults and first not in HELP:
         near = difflib.get_close_matches(first, defaults, 1)
         said = f"there is no recipe {first!r}" if first[:1] != "-" else f"name a recipe before {first}"
         raise ValueError(f"{said}: {f'did you mean {near[0]}?' if near else 'one of ' + ', '.join(defaults)}")
-    if trained and first in RECIPES:
+    if trained and first in recipes():
         defaults[first] = (defaults[first][0], _as_trained(defaults[first][1], arguments[1:]))
-    example = f"Example: {program()} {next(iter(RECIPES))}"
+    example = f"Example: {program()} {next(iter(recipes()))}"
     description = (
         f"{job.__doc__} RECIPE --help lists its flags, --help-all all settings, too; -v shows tracebacks.\n\n{example}"
     )

@@ -11,7 +11,6 @@ from affect import weights
 from affect.corpus.video import Probe
 from affect.face import part
 from affect.face.part import FacePart
-from affect.learning.task import TrackTask
 from affect.modality import Evidence, Extractor, Modality, Place, Work, millions
 from affect.settings import models
 from affect.settings.address import address
@@ -79,7 +78,7 @@ class Face(Modality):
         """Width of the embedding."""
         return part_.embedding.shape[1]
 
-    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:  # noqa: ANN401
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
         """Windows of frames."""
         from affect.face.task import FaceTask
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from affect.learning.task import TrackTask
 from affect.modality import System
 from affect.settings import models
 from affect.settings.run import Run
@@ -27,7 +26,7 @@ class Dcmmoe(System):
         },
     )
 
-    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:  # noqa: ANN401
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
         """Windows of frames."""
         from affect.fusion.task import DcmmoeTask
 
@@ -76,7 +75,7 @@ class Raav(System):
         },
     )
 
-    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:  # noqa: ANN401
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
         """Segments of frames with their audio blocks."""
         from affect.fusion.task import RaavTask
 

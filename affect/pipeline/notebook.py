@@ -3,11 +3,12 @@
 import pyarrow as pa
 
 from affect.corpus.videos import Places
+from affect.modalities import recipes
 from affect.pipeline.extract import extract
 from affect.pipeline.job import start_ray
 from affect.pipeline.predict import predict as predict_all
 from affect.settings.names import People
-from affect.settings.recipes import RECIPES, corpus_places
+from affect.settings.recipes import corpus_places
 from affect.settings.run import Run
 from affect.storage import files
 from affect.storage.store import Store, read_table
@@ -49,11 +50,12 @@ def _training(recipe: str | None, runs: str | None) -> tuple[Run, str, str]:
             )
         recipe = names[0]
     recipe = recipe or "demo"
-    if recipe not in RECIPES and runs is None:
+    known = recipes()
+    if recipe not in known and runs is None:
         raise ValueError(
-            f"recipe {recipe!r} is none of {', '.join(RECIPES)}; with runs= any training of theirs can be named"
+            f"recipe {recipe!r} is none of {', '.join(known)}; with runs= any training of theirs can be named"
         )
-    make_run, make_places = RECIPES.get(recipe, (None, corpus_places))
+    make_run, make_places = known.get(recipe, (None, corpus_places))
     here, places = make_run and make_run(), make_places()
     runs = runs or places.runs
     trained = trained_run(runs, recipe, here)

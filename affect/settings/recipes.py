@@ -225,7 +225,10 @@ PUBLISHED = {
 }
 """The paper's results by system. Source: paper (arXiv 2603.13056), results on Aff-Wild2."""
 
-RECIPES: dict[str, tuple[Callable[[], Run], Callable[[], Places]]] = {
+Recipe = tuple[Callable[[], Run], Callable[[], Places]]
+"""Makes a run, and the places of its files."""
+
+RECIPES: dict[str, Recipe] = {
     "demo": (demo, demo_places),
     **{
         recipe.__name__: (recipe, corpus_places)

@@ -92,7 +92,7 @@ def trapped_stage(log: str, traps: tuple[Trap, ...]) -> type[ExtractActor]:
             with open(log, "a") as file:
                 file.write(f"{line}\n")
             time.sleep(MIN_CLIP_S)
-            actions = [t.action for t in traps if t[:3] == (self._kind, clip.probe.path, clip.start_s)]
+            actions = [t.action for t in traps if t[:3] == (self._kind.name, clip.probe.path, clip.start_s)]
             if "die" in actions:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "hang" in actions:

@@ -32,6 +32,10 @@ def result(extracted: Micro, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {"folder": folder, **json.loads(line.removeprefix("RESULT "))}
 
 
+def test_its_recipe_and_its_settings_are_on_the_command_line(result: dict[str, Any]):
+    assert result["parsed"] == [["color"], 0.25]
+
+
 def test_its_features_alone_are_extracted(result: dict[str, Any]):
     assert any(line.startswith("plan: color: ") and "decoding alone" in line for line in result["planned"])
     others = sum(result["existing"].values())

@@ -328,7 +328,7 @@ def test_a_notebook_gets_a_table(trained: Micro, tmp_path: Path, monkeypatch: py
     from affect.pipeline import notebook
 
     recipes = {"micro": (lambda: trained.run, lambda: trained.places)}
-    monkeypatch.setattr(notebook, "RECIPES", recipes)
+    monkeypatch.setattr(notebook, "recipes", lambda: recipes)
     [path] = Path(trained.places.new_videos).glob("*.mp4")
     table = affect.predict(str(path), recipe="micro", out=str(tmp_path))
     assert table.schema.equals(predictions_schema()) and table.num_rows == 50

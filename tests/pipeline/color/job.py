@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import ray
 
+from affect.console.arguments import parse
 from affect.corpus import affwild2, hints
 from affect.evaluation.evaluate import score_predictions
 from affect.pipeline import forecast
@@ -20,6 +21,7 @@ from affect.settings import recipes
 from affect.storage.store import Store
 from affect.trained.models import load_models
 from affect.trained.runs import trained_run
+from jobs.train import Train
 from tests.conftest import micro_run
 from tests.pipeline.color import register
 from tests.pipeline.color.settings import ColorRun
@@ -52,6 +54,8 @@ if __name__ == "__main__":
     labels = affwild2.read_splits(places.labels)
     names = affwild2.track_names(labels)
     check(run, 0)
+    flags = ["--videos", "a.mp4", "--labels", "b", "--store", "c", "--runs", "d", "--color.every-s", "0.25"]
+    parsed = parse(Train, ["color", *flags], {}).run
     planned = forecast.extraction(run, places.videos, store, names)[0]
     summary = extract(run, places.videos, store, tracks=names)
     refs = assemble(run, summary.videos, labels, store, hints.read(None))
@@ -69,6 +73,7 @@ if __name__ == "__main__":
         "RESULT "
         + json.dumps(
             {
+                "parsed": [parsed.systems, parsed.color.every_s],
                 "planned": planned.lines,
                 "done": summary.done,
                 "existing": summary.existing,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +10,14 @@ from jaxtyping import Bool, Float32
 from numpy import ndarray
 
 from affect.corpus.video import Probe
-from affect.learning.task import TrackTask
 from affect.modality import Evidence, Extractor, Modality, Work
+from affect.settings.recipes import Recipe, corpus_places
 from affect.settings.run import Run
 from affect.settings.spaces import under
 from affect.storage.columns import array, list_column, matrix
 from affect.storage.store import Store
 from tests.pipeline.color.clip import ROWS
-from tests.pipeline.color.settings import ColorModel, ColorRun
+from tests.pipeline.color.settings import ColorModel, ColorRun, color
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Color(Modality):
     evidence = "colour seen"
     no_evidence = "no picture"
     run = ColorRun
+    recipes: ClassVar[Mapping[str, Recipe]] = {"color": (color, corpus_places)}
 
     def extractor(self, run: Run, device: str) -> Extractor:
         """Mean colours."""
@@ -72,7 +73,7 @@ class Color(Modality):
         """Red, green, blue."""
         return part.color.shape[1]
 
-    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> TrackTask:
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:
         """Windows of frames."""
         from tests.pipeline.color.task import ColorTask
 

@@ -40,3 +40,8 @@ class ColorRun(Run):
     """Extraction of colours."""
     color_model: ColorModel = field(default_factory=ColorModel)
     """Model of the colour."""
+
+
+def color() -> ColorRun:
+    """A recipe: colour alone."""
+    return ColorRun(name="color", systems=("color",))
