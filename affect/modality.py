@@ -225,7 +225,7 @@ class Evidence:
     tables: Mapping[str, pa.Table]
     person: str
     rows: Int[ndarray, " rows"]
-    everyone: Int[ndarray, " rows"]
+    everyone: Int[ndarray, " all_rows"]
     clock: Timestamps
     num_frames: int
     segments: Segments

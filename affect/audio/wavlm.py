@@ -280,7 +280,7 @@ def config_folder(name: str, revision: str) -> Path:
     if config["model_type"] == "wavlm":
         return folder
     if not isinstance(config.get("ssl_type"), str):
-        raise WeightsError(f"{name}: its json does not say which model it wraps (ssl_type)")
+        raise WeightsError(f"{name}: its config.json does not say which model it wraps (ssl_type)")
     return weights.checkpoint_config(config["ssl_type"], "main", "wavlm")
 
 

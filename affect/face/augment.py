@@ -30,9 +30,9 @@ def augment(
     Source: common practice in face affect recognition; the paper gives no augmentation of the encoder.
     """
     x = crops.permute(0, 3, 1, 2).float() / 255  # (B, 3, side, side)
-    x = _lit(x, settings, generator) * (x.amax(dim=1, keepdim=True) > 0)  # the black border stays black
-    x = _moved(x, settings, generator)
-    x = _erased(x, settings, generator)
+    x = _jitter_color(x, settings, generator) * (x.amax(dim=1, keepdim=True) > 0)  # the black border stays black
+    x = _warp(x, settings, generator)
+    x = _erase(x, settings, generator)
     return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -40,7 +40,7 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator, li
     return (low + (high - low) * torch.rand(count, generator=generator)).to(like.device)
 
 
-def _moved(
+def _warp(
     x: Float[Tensor, "B 3 side side"], settings: CropAugment, generator: torch.Generator
 ) -> Float[Tensor, "B 3 side side"]:
     """Flips, rotates, scales and shifts in one bilinear resampling."""
@@ -56,7 +56,7 @@ def _moved(
     return functional.grid_sample(x, grid, align_corners=False)
 
 
-def _lit(
+def _jitter_color(
     x: Float[Tensor, "B 3 side side"], settings: CropAugment, generator: torch.Generator
 ) -> Float[Tensor, "B 3 side side"]:
     """Changes brightness, contrast (about the mean) and saturation; makes some crops grey."""
@@ -73,7 +73,7 @@ def _lit(
     return grey + (x - grey) * torch.where(colorless, 0, factors[2])
 
 
-def _erased(
+def _erase(
     x: Float[Tensor, "B 3 side side"], settings: CropAugment, generator: torch.Generator
 ) -> Float[Tensor, "B 3 side side"]:
     """Blacks out a rectangle of .1 to .33 of each side in some crops."""

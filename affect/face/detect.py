@@ -79,9 +79,9 @@ class Mediapipe:
 
     def __call__(self, pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[Boxes]:
         """Detects the faces of each RGB picture."""
-        return [self._of(picture) for picture in pictures]
+        return [self._detect_faces(picture) for picture in pictures]
 
-    def _of(self, picture: UInt8[ndarray, "H W 3"]) -> Boxes:
+    def _detect_faces(self, picture: UInt8[ndarray, "H W 3"]) -> Boxes:
         height, width = picture.shape[:2]
         found = self._detector.detect(mediapipe_image(picture)).detections
         corners = [(d.bounding_box.origin_x, d.bounding_box.origin_y) for d in found]
@@ -126,9 +126,9 @@ class Yolo:
 
     def __call__(self, pictures: Sequence[UInt8[ndarray, "_ _ 3"]]) -> list[Boxes]:
         """Detects the faces of each RGB picture; one batch per run of equal sizes, so that nothing is padded."""
-        return [boxes for _, same in groupby(pictures, key=np.shape) for boxes in self._of(list(same))]
+        return [boxes for _, same in groupby(pictures, key=np.shape) for boxes in self._detect_faces(list(same))]
 
-    def _of(self, pictures: list[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
+    def _detect_faces(self, pictures: list[UInt8[ndarray, "H W 3"]]) -> list[Boxes]:
         found: Any = self._model.predict(
             [picture[..., ::-1] for picture in pictures],  # Ultralytics expects BGR
             conf=self._confidence,

@@ -288,7 +288,7 @@ def spoilt(tiny: Path, folder: Path, name: str) -> str:
     ("name", "message"),
     [
         ("another", "describes a bert model, wavlm or ser is needed"),
-        ("no json", "no json that can be read"),
+        ("no json", "no config.json that can be read"),
         ("cut", "cannot be loaded"),
         ("no weights", r"there is no \*.safetensors"),
         ("another shape", "cannot be loaded"),

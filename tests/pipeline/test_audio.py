@@ -13,6 +13,7 @@ import torch
 from _pytest.capture import CaptureFixture
 from fsspec.implementations.memory import MemoryFile
 
+from affect.audio.part import stored_waveforms
 from affect.audio.task import AudioTask
 from affect.audio.wavlm import WavlmRegressor, load_backbone
 from affect.corpus.track import FULL_SCALE, Track
@@ -20,10 +21,12 @@ from affect.corpus.videos import find
 from affect.learning import batches
 from affect.learning.checkpoint import trainable_state
 from affect.learning.fit import evaluate, fit
+from affect.modalities import MODALITIES
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
-from affect.pipeline.trunk import LARGEST, Trunk, store_trunk
+from affect.pipeline.trunk import store_trunk
+from affect.pipeline.trunk_actor import LARGEST, TrunkActor
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video
 from affect.settings.models import Augment, Speaking
@@ -36,10 +39,10 @@ from affect.storage.store import Store
 from affect.tracks import assemble_track as assembling
 from affect.tracks.assembly import make_track
 from affect.tracks.features import Features, faces_of, load_features
-from affect.tracks.tables import TrackRef, load_track, waveforms
+from affect.tracks.tables import TrackRef, load_track
 from affect.trained.embedded import embedded_key
 from affect.trained.models import Model
-from affect.trained.trunk import _trunk_states, trunk_address, with_trunk
+from affect.trained.trunk import _states, with_trunk
 from tests.conftest import Micro, pools
 from tests.pipeline.audio_micro import assembled_tracks, audio_run
 
@@ -161,7 +164,7 @@ def test_stored_states_are_those_of_the_frozen_layers_and_computed_once(
 ):
     run = audio_run(micro.run, max_epochs=2)
     run = replace(run, wavlm=replace(run.wavlm, cached=True))
-    with pools(here=False):
+    with pools(in_process=False):
         mark = store_trunk(run, refs, store)
     model = WavlmRegressor(run.wavlm, load_backbone(run.wavlm.weights, "main")).eval()
     for ref in refs:
@@ -208,20 +211,21 @@ def test_a_ray_train_worker_learns_from_stored_states_what_this_process_learns(
 
 def test_other_frozen_layers_have_other_states(micro: Micro):
     run = audio_run(micro.run)
+    run = replace(run, wavlm=replace(run.wavlm, cached=True))
     others = [
         replace(run.wavlm, trained_layers=2),
         replace(run.wavlm, fit=replace(run.wavlm.fit, precision="bfloat16")),
     ]
-    marks = {trunk_address(replace(run, wavlm=wavlm)) for wavlm in (run.wavlm, *others)}
+    marks = {MODALITIES["audio"].trunk_address(replace(run, wavlm=wavlm)) for wavlm in (run.wavlm, *others)}
     assert len(marks) == 3
     same = replace(run.wavlm, dropout=0.5, fit=replace(run.wavlm.fit, max_epochs=9))
-    assert trunk_address(replace(run, wavlm=same)) in marks
+    assert MODALITIES["audio"].trunk_address(replace(run, wavlm=same)) in marks
 
 
 def test_states_that_are_not_finite_are_refused_and_too_large_ones_are_cut(
     micro: Micro, refs: list[TrackRef], tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    actor = Trunk(audio_run(micro.run).wavlm, 64_000, store)
+    actor = TrunkActor(audio_run(micro.run).wavlm, 64_000, store)
     row = {"key": ["trunk/x/a.rows.arrow"], "source": [refs[0].keys["waveforms"]]}
     for value, clipped in ((float("nan"), None), (float("inf"), None), (1e6, 5 * 4)):
         states = torch.zeros(64, 199, 4)
@@ -232,7 +236,7 @@ def test_states_that_are_not_finite_are_refused_and_too_large_ones_are_cut(
                 actor(row)
         else:
             assert actor(row)["clipped"].tolist() == [clipped]
-            assert Rows(store.uri_of(row["key"][0]), _trunk_states)[1].states.max() == LARGEST
+            assert Rows(store.uri_of(row["key"][0]), _states)[1].states.max() == LARGEST
 
 
 def test_a_segment_without_sound_has_no_states(micro: Micro, tmp_path: Path):
@@ -242,9 +246,9 @@ def test_a_segment_without_sound_has_no_states(micro: Micro, tmp_path: Path):
         "waveforms/x.rows.arrow",
         Extracted(pa.table({"segment": [0, 1], "waveform": waves}, schema=schema.TRACK["waveforms"])),
     )
-    actor = Trunk(audio_run(micro.run).wavlm, 64_000, store)
+    actor = TrunkActor(audio_run(micro.run).wavlm, 64_000, store)
     actor({"key": ["trunk/x/x.rows.arrow"], "source": ["waveforms/x.rows.arrow"]})
-    heard = Rows(store.uri_of("trunk/x/x.rows.arrow"), _trunk_states)
+    heard = Rows(store.uri_of("trunk/x/x.rows.arrow"), _states)
     assert (heard[0].num_samples, heard[0].states.shape) == (64_000, (199, 32))
     assert (heard[1].num_samples, heard[1].states.shape) == (0, (0, 0))
 
@@ -377,9 +381,9 @@ def test_one_row_is_read_without_the_others(place: str, tmp_path: Path, monkeypa
 def test_a_damaged_rows_object_is_named(tmp_path: Path):
     (tmp_path / "a.rows.arrow").write_bytes(b"ARROW1\0\0 and then nothing")
     with pytest.raises(ValueError, match=r"a\.rows\.arrow is damaged, delete it"):
-        waveforms(Store(str(tmp_path)), "a.rows.arrow")[0]
+        stored_waveforms(Store(str(tmp_path)), "a.rows.arrow")[0]
 
 
 def test_a_rows_object_that_is_missing_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="nothing"):
-        waveforms(Store(str(tmp_path)), "waveforms/nothing.rows.arrow")[0]
+        stored_waveforms(Store(str(tmp_path)), "waveforms/nothing.rows.arrow")[0]

@@ -14,7 +14,7 @@ import torch
 
 from affect.corpus.videos import find
 from affect.modalities import MODALITIES, SYSTEMS
-from affect.pipeline.predict import Predictor
+from affect.pipeline.predict_actor import PredictActor
 from affect.pipeline.probe import probe_videos
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video, keys_of
@@ -23,12 +23,12 @@ from affect.storage import schema
 from affect.storage.extracted import Extracted
 from affect.storage.store import Store, encode, read_table
 from affect.trained.models import load_models
-from affect.trained.predictions import UNSEEN, predictions_schema, read_outcomes, read_predictions
+from affect.trained.predictions import predictions_schema, read_outcomes, read_predictions
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
 
-UNSEEN_FACE, UNSEEN_BEHAVIOR = (f"{m}: {UNSEEN[m]}" for m in ("face", "behavior"))
+UNSEEN_FACE, UNSEEN_BEHAVIOR = (f"{m}: {MODALITIES[m].no_evidence}" for m in ("face", "behavior"))
 Change = Callable[[pa.Table], pa.Table]
 
 
@@ -48,14 +48,14 @@ class Spoilt:
             found = self.store.get(key)
             self.store.put(key, Extracted(change(found.table), found.status, found.reason))
 
-    def predictor(self, **settings: Any) -> Predictor:
+    def predictor(self, **settings: Any) -> PredictActor:
         models = load_models(self.micro.run, self.micro.places.runs)
         wanted = {"people": "all", "hints": {}} | settings
         run = self.micro.run
         given = (run, feature_addresses(run), models, self.store, str(self.out))
-        return Predictor(*given, **wanted)
+        return PredictActor(*given, **wanted)
 
-    def predict(self, predictor: Predictor, *tracks: str) -> tuple[dict[str, Any], pa.Table]:
+    def predict(self, predictor: PredictActor, *tracks: str) -> tuple[dict[str, Any], pa.Table]:
         """How it ended, and the table, of which everything holds that always holds.
 
         Tracks mean the main person; without any it is who is seen.
@@ -82,7 +82,7 @@ class Spoilt:
         return row, table
 
 
-def of(predictor: Predictor, video: Video, *tracks: str) -> dict[str, Any]:
+def of(predictor: PredictActor, video: Video, *tracks: str) -> dict[str, Any]:
     """How a video ended."""
     asked = json.dumps([[track, "main"] for track in tracks] or None)
     return {name: values[0] for name, values in predictor({"video": [video], "tracks": [asked]}).items()}
@@ -222,7 +222,7 @@ def test_a_predictor_needs_neither_the_weights_that_made_features_nor_those_that
     for name in ("weights.identity", "weights.checkpoint", "weights.folder", "weights.file"):
         monkeypatch.setattr(f"affect.{name}", lambda *_: pytest.fail("weights are read"))
     given = (where, models, spoilt.store, str(spoilt.out), "all", {})
-    assert spoilt.predict(Predictor(spoilt.micro.run, *given))[0]["status"] == "ok"
+    assert spoilt.predict(PredictActor(spoilt.micro.run, *given))[0]["status"] == "ok"
 
 
 def test_what_else_is_to_be_known_of_a_clip_makes_no_video_degraded(spoilt: Spoilt):

@@ -93,7 +93,7 @@ def test_a_deleted_object_is_made_again_alone_and_byte_identical(extracted: Micr
     before = objects(extracted.places.store)
     gone = next(name for name in before if name.startswith("behavior/"))
     (Path(extracted.places.store) / gone).unlink()
-    with pools(here=True):
+    with pools(in_process=True):
         summary = extract(extracted.run, extracted.places.videos, Store(extracted.places.store))
     assert summary.done == {"ok": 1}
     assert objects(extracted.places.store) == before
@@ -108,7 +108,7 @@ def test_a_video_replaced_under_its_name_is_extracted_anew(extracted: Micro, tmp
     one, two = sorted(videos.iterdir())
     assert extract(extracted.run, str(videos), store).done.total() == 0
     shutil.copy(two, one)
-    with pools(here=True):
+    with pools(in_process=True):
         summary = extract(extracted.run, str(videos), store)
     assert summary.done == {"ok": 9}  # three clips in three modalities, and nothing of the other video
 

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from affect.corpus import video
 from affect.corpus.clip import Clip
-from affect.modalities import extractor
+from affect.modalities import KINDS
 from affect.pipeline.extract import extract
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import keys_of, load_probe
@@ -193,7 +193,7 @@ def test_two_hours_are_read_where_a_clip_is(extracted: Micro, tmp_path: Path):
     path = write(tmp_path, film("long.mp4", ticks=[1000 * k for k in range(seconds)], options={"g": "60", "bf": "0"}))
     probe = video.probe(str(path), path.name)
     assert len(probe.time_s) == seconds and probe.time_s[-1] == seconds - 1
-    take = {kind: extractor(kind, extracted.run, "cpu") for kind in extracted.run.extracted}
+    take = {kind: KINDS[kind].extractor(extracted.run, "cpu") for kind in extracted.run.extracted}
     for start_s in (0.0, 3600.0, 7140.0):
         clip = Clip(str(path), probe, start_s, start_s + 60.0, extracted.run.grid)
         first, last = clip.frames

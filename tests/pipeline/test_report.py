@@ -22,7 +22,6 @@ from affect.corpus import affwild2, video
 from affect.evaluation.evaluate import score_predictions
 from affect.pipeline import forecast
 from affect.pipeline.extract import extract
-from affect.pipeline.predict import _before as before
 from affect.pipeline.predict import predict
 from affect.pipeline.report import films, pages
 from affect.plan.addresses import feature_addresses
@@ -31,6 +30,7 @@ from affect.settings.extraction import Pool
 from affect.storage import files, schema, speed
 from affect.storage.store import Store, encode_csv
 from affect.trained.models import Model, load_models
+from affect.trained.predictions import earlier_outcomes as before
 from affect.trained.predictions import predictions_schema
 from tests.conftest import Micro
 
