@@ -30,22 +30,22 @@ def predict(
     out: str | None = None,
     people: Literal["all", "main", "left", "right"] = "all",
 ) -> pyarrow.Table:
-    """Predict valence and arousal of every frame and person of videos.
+    """Predicts valence and arousal of every frame and person of videos.
 
-    Extracts what is missing, on the Ray cluster of ``RAY_ADDRESS`` or on one that it starts, and keeps everything, so
-    that asking again is quick. All settings, weights included, are those that the models were trained with.
+    Extracts missing features on the Ray cluster of ``RAY_ADDRESS``, or on one that it starts, and stores them with the
+    predictions for later calls. All settings, weights included, are those of the models' training.
 
     Args:
         videos: one video, a folder, a pattern such as ``talks/*.mp4``, a bucket prefix, or several of these.
         recipe: name of a recipe (:func:`affect.modalities.recipes`), or of another training in ``runs``; if not
-            given, the only one there, or ``demo`` without ``runs``.
-        runs: where its models are; the recipe's place in the working directory if not given.
-        store: where features go; the store that the models were trained from if not given.
-        out: where tables go; a folder in the store if not given. There is no report.
-        people: everyone who is seen, the main person, or the left or right one of two.
+            given, the only training there, or ``demo`` without ``runs``.
+        runs: folder of trained models; the recipe's default in the working directory if None.
+        store: feature store; the one that the models were trained from if None.
+        out: folder of the tables; a folder in the store if None. No report is made.
+        people: all people, the main person, or the left or right one of two.
 
     Returns:
-        Rows of :data:`affect.storage.schema.PREDICTIONS`, of the videos that can be used.
+        Predictions (:func:`affect.storage.schema.predictions`), one row per frame and person of all usable videos.
 
     Raises:
         ValueError: there is no such training or video, or nothing can be predicted.

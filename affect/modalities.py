@@ -1,6 +1,6 @@
-"""The modalities, one line each; everything that goes through modalities goes through this list.
+"""List of all modalities and fusions; code that handles every modality iterates over it.
 
-A further modality is a folder beside ``affect/face`` and a line here: see "Add a modality" in affect/README.md.
+To add a modality, create a folder like ``affect/face`` and add a line here: "Add a modality" in affect/README.md.
 """
 
 from collections import ChainMap
@@ -19,18 +19,18 @@ MODALITIES: dict[str, Modality] = {
     "behavior": Behavior(),
     "audio": Audio(),
 }
-"""By name, in the order in which they are assembled, trained and shown: what one needs stands before it."""
+"""Modalities by name, in order of assembly, training and display; one that another needs precedes it."""
 
 FUSIONS: dict[str, System] = {"dcmmoe": Dcmmoe(), "raav": Raav()}
-"""Systems that read the embeddings of modalities' models, by name."""
+"""Systems that read the embeddings of unimodal models, by name."""
 
 KINDS = cast(Mapping[str, Kind], ChainMap(cast(dict[str, Kind], {"description": Description()}), MODALITIES))
-"""Everything that is extracted, by name, modalities first."""
+"""All kinds of features, by name, modalities first."""
 
 SYSTEMS = cast(Mapping[str, System], ChainMap(FUSIONS, MODALITIES))
-"""Everything that predicts, by name, modalities first."""
+"""All systems, by name, modalities first."""
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every recipe by name, those that come with a modality last."""
+    """All recipes by name, those of modalities last."""
     return RECIPES | {name: recipe for modality in MODALITIES.values() for name, recipe in modality.recipes.items()}

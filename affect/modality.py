@@ -1,10 +1,10 @@
-"""What the system knows of a modality, in one record: the rest of the program goes through lists of such records.
+"""Base classes of the records of modalities and fusions; the rest of the program iterates over these records.
 
-    Kind       what is extracted of clips: rows, actors, address, cost
-    System     what predicts: settings, task, title, search space, cost
+    Kind       one kind of features of clips: rows, actors, address, cost
+    System     one predictor: settings, task, title, search space, cost
     Modality   both, and its part of a person's track
 
-The records are ``affect/<name>/modality.py``, their list is :mod:`affect.modalities`.
+The records are in ``affect/<name>/modality.py`` and listed in :mod:`affect.modalities`.
 """
 
 from abc import ABC, abstractmethod
@@ -31,16 +31,16 @@ from affect.storage.store import Store
 from affect.timeline import Timestamps
 
 Extractor = Callable[[Clip, Part | None, Save], Extracted]
-"""Turns a clip into rows, from a part of it that is done or from its beginning; saves parts on the way."""
+"""Turns a clip into rows, resuming from a saved part if there is one; saves parts during the work."""
 
 
 class Work(NamedTuple):
-    """Work of an actor per second of video, from sizes of models and inputs alone.
+    """Estimated work of an actor per second of video, from sizes of models and inputs.
 
     Args:
         operations: floating-point operations.
-        other_s: seconds of anything else.
-        words: what it was counted from.
+        other_s: seconds of other work.
+        words: basis of the estimate, for messages.
     """
 
     operations: float
@@ -49,20 +49,20 @@ class Work(NamedTuple):
 
 
 def millions(number: float) -> str:
-    """A large number in words, two digits of it."""
+    """A number in millions, rounded to two digits."""
     return f"{float(f'{number / 1e6:.2g}'):,g} million"
 
 
 class Kind(ABC):
-    """One kind of features: what is extracted of every clip.
+    """One kind of features, extracted from every clip.
 
     Attributes:
         name: key of its objects in the store, and of its :class:`affect.settings.extraction.Stage` in a run.
         rows: schema of its table.
-        finite: columns that models read; a row in which one of their numbers is not finite is left out.
-        by_person: whether its rows depend on the people that are asked about.
+        finite: columns that models read; rows with a non-finite value in them are left out.
+        by_person: whether its rows depend on the person prompts.
         checked_on_nodes: whether :meth:`check_weights` has to run on every node that may start its actors.
-        bytes_per_s: assumed size per second of video, before anything was written.
+        bytes_per_s: assumed bytes per second of video, before any were written.
     """
 
     name: str
@@ -78,44 +78,44 @@ class Kind(ABC):
 
     @abstractmethod
     def extractor(self, run: Run, device: str) -> Extractor:
-        """Load what turns clips into rows, on ``cuda`` or ``cpu``."""
+        """Loads the extractor on ``cuda`` or ``cpu``."""
 
     @abstractmethod
     def work(self, run: Run, probe: Probe) -> Work:
-        """Work of extracting a second of a video.
+        """Work of extracting one second of video.
 
         Raises:
             WeightsError: local weights cannot be read.
         """
 
     def content(self, run: Run) -> list[str]:
-        """Identities of the weights and prompts that its numbers come from.
+        """Identities of the weights and prompts that affect its values.
 
         Raises:
-            WeightsError: weights that a setting names cannot be had.
+            WeightsError: weights that a setting names are not available.
         """
         return []
 
     def addressed(self, run: Run) -> Any:  # noqa: ANN401 -- plain values
-        """Settings that change its numbers."""
+        """Settings that affect its values."""
         return self.stage(run).addressed()
 
     def address(self, run: Run) -> str:
-        """Address of its features: a hash of everything that changes their numbers."""
+        """Address of its features: a hash of everything that affects their values."""
         return address(schema.VERSION, self.name, run.grid, self.addressed(run), self.content(run))
 
     def fetch(self, run: Run) -> None:  # noqa: B027 -- most have nothing to do
-        """Fetch files before any actor starts; runs once.
+        """Downloads files, once, before any actor starts.
 
         Raises:
-            WeightsError: a file cannot be had.
+            WeightsError: a file is not available.
         """
 
     def check_weights(self, run: Run) -> None:  # noqa: B027 -- most have nothing to do
-        """Fetch and check weights on a node before actors start there.
+        """Downloads and checks weights on a node before its actors start.
 
         Raises:
-            WeightsError: they cannot be had or used.
+            WeightsError: they are not available or not usable.
         """
 
 
@@ -123,10 +123,10 @@ class System(ABC):
     """A system that predicts valence and arousal.
 
     Attributes:
-        name: of the system.
-        model: class of its settings, which is a field of the run.
-        space: what a search changes unless flags say otherwise: choices or ranges by dotted path.
-        demo_space: a search space that is small enough for two cores.
+        name: name of the system.
+        model: class of its settings, the type of a field of the run.
+        space: default search space: choices or ranges by dotted path.
+        demo_space: a search space small enough for two cores.
     """
 
     name: str
@@ -138,27 +138,27 @@ class System(ABC):
     def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
         """The :class:`affect.learning.task.TrackTask` that builds the model's inputs and joins its outputs.
 
-        It is imported here, not at the top: a command line or an actor that decodes sound does without torch.
+        It is imported inside the method: command lines and actors that decode sound do not need torch.
 
         Args:
-            settings: of its model.
-            widths: width of its inputs, by modality.
-            segment_samples: samples of a full segment's waveform.
+            settings: settings of the model, of class :attr:`model`.
+            widths: widths of its inputs, by modality.
+            segment_samples: samples in the waveform of a full segment.
         """
 
     @abstractmethod
     def points_per_s(self, run: Run, fps: float) -> float:
-        """Points (frames, states or blocks, repeated where windows overlap) that its model computes per second."""
+        """Points (frames, states or blocks, counted per window) that its model computes per second of video."""
 
     def settings_address(self, run: Run) -> str:
-        """Address of its settings, the content of pretrained weights included."""
+        """Address of its settings, with the content of pretrained weights."""
         return address(run.settings_of(self.name))
 
     def title(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> str:
         """Name of a trained model in tables.
 
         Args:
-            settings: of the model, plain.
+            settings: settings of the model, as plain JSON.
             upstream: modalities whose models it reads.
         """
         return self.name
@@ -167,32 +167,32 @@ class System(ABC):
         """Reason why a model that was trained by an earlier version cannot be used; empty if it can.
 
         Args:
-            settings: of the model, plain.
-            version: :data:`affect.storage.schema.MODEL_VERSION` when it was trained.
+            settings: settings of the model, as plain JSON.
+            version: :data:`affect.storage.schema.MODEL_VERSION` at training.
         """
         return ""
 
     def check(self, run: Run) -> None:  # noqa: B027 -- most have nothing to do
-        """Check before hours of extraction that training can begin.
+        """Checks, before hours of extraction, that training can start.
 
         Raises:
-            WeightsError: a pretrained model cannot be had.
+            WeightsError: a pretrained model is not available.
         """
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part of a track lies, and everything that decides its numbers.
+    """Place of a track's part in the store, and everything that affects its content.
 
     Args:
-        folder: of the track in the store.
+        folder: folder of the track in the store.
         video: stem of the video.
-        fingerprint: of the video.
+        fingerprint: fingerprint of the video.
         person: main, left, right or a number from the left.
-        hints: points on the person.
+        hints: points on the person's face.
         run: the run.
         clips: key and outcome of every clip, by modality.
-        addresses: of the parts of modalities before it.
+        addresses: addresses of the parts of preceding modalities.
     """
 
     folder: str
@@ -207,19 +207,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything extracted of a video, from which a person's part of it is made.
+    """Extracted features of a video, and the person whose part of a track is built from them.
 
     Args:
-        tables: rows of the whole video by kind; the face's in order of frames and faces.
+        tables: rows of the whole video by kind; the face's sorted by frame and face.
         person: main, left, right or a number from the left.
-        rows: rows of the face's table that show the person.
-        everyone: rows of the face's table that show any person.
+        rows: indices of the person's rows in the face's table.
+        everyone: indices of all persons' rows in the face's table.
         clock: times of the video's frames.
-        num_frames: frames of the track, which may be fewer or more than the video's.
-        segments: of the track.
-        ranges: frames ``[f0, f1)`` of each segment before it is cut at the track's end.
+        num_frames: number of frames of the track, which may be fewer or more than the video's.
+        segments: segments of the track.
+        ranges: frames ``[f0, f1)`` of each segment before the cut at the track's end.
         run: the run.
-        parts: of modalities before it.
+        parts: parts of preceding modalities.
     """
 
     tables: Mapping[str, pa.Table]
@@ -235,16 +235,15 @@ class Evidence:
 
 
 class Modality(Kind, System):
-    """A modality: features of clips, a part of every track, and a model of its own.
+    """A modality: features of clips, a part of every track, and a unimodal model.
 
     Attributes:
-        evidence: label of the frames at which it has evidence, in reports.
-        no_evidence: reason at a frame without evidence, in predictions.
-        streamed: whether training workers read its inputs through Ray Data instead of holding them.
+        evidence: label of frames with evidence, in reports.
+        no_evidence: reason at frames without evidence, in predictions.
+        streamed: whether training workers read its inputs through Ray Data instead of from memory.
         has_blocks: whether its model also predicts per block of a segment, which RAAV reads as audio tokens.
-        run: class of the runs that have its settings.
-        recipes: recipes that come with it, by name: a run and its places, as in
-            :data:`affect.settings.recipes.RECIPES`.
+        run: run class that has its settings.
+        recipes: recipes that come with it, by name, as in :data:`affect.settings.recipes.RECIPES`.
     """
 
     evidence: str
@@ -255,21 +254,21 @@ class Modality(Kind, System):
     recipes: ClassVar[Mapping[str, Recipe]] = {}
 
     def part_address(self, place: Place) -> str:
-        """Address of its part of a track: the person and how the video's clips ended."""
+        """Address of its part of a track: hash of the person and of the clips' keys and outcomes."""
         return address(place.person, place.clips.get(self.name))
 
     def part_keys(self, place: Place, mark: str) -> dict[str, str]:
         """Keys of the tables of its part, by name of the table.
 
         Args:
-            place: where the track lies.
-            mark: from :meth:`part_address`.
+            place: place of the track.
+            mark: address from :meth:`part_address`.
         """
         return {self.name: f"{place.folder}/{self.name}-{mark}.arrow"}
 
     @abstractmethod
-    def part(self, evidence: Evidence) -> Any:  # noqa: ANN401 -- the modality's own type
-        """A person's part of a video."""
+    def part(self, evidence: Evidence) -> Any:  # noqa: ANN401 -- a type of the modality
+        """Part of a person's track, from the features of the video."""
 
     @abstractmethod
     def tables(self, part: Any) -> dict[str, pa.Table]:  # noqa: ANN401
@@ -277,16 +276,16 @@ class Modality(Kind, System):
 
     @abstractmethod
     def load(self, store: Store, keys: Mapping[str, str]) -> Any:  # noqa: ANN401
-        """Read a part; what is large stays on the disk and is mapped."""
+        """Reads a part; large arrays are memory-mapped."""
 
     @abstractmethod
     def width(self, part: Any) -> int | None:  # noqa: ANN401
-        """Width of its model's inputs: 0 of a track without evidence, None where it is fixed."""
+        """Width of its model's inputs: 0 for a track without evidence, None if the width is fixed."""
 
     def reasons(self, track: Track) -> list[str]:
-        """Reason why it would have no evidence, for each frame."""
+        """Reason for each frame that would apply if it has no evidence."""
         return [self.no_evidence] * track.num_frames
 
     def trunk_address(self, run: Run) -> str:
-        """Address of the stored states of frozen layers that training reads; empty where it reads features."""
+        """Address of the stored states of frozen layers that training reads; empty if it reads features."""
         return ""

@@ -1,4 +1,4 @@
-"""The record of the audio."""
+"""Record of the audio modality."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ from affect.storage import schema
 from affect.storage.store import Store, slug
 
 WAVLM_HZ = 50.0
-"""States of WavLM per second of a waveform."""
+"""WavLM states per second of waveform."""
 
 
 class Audio(Modality):
-    """The waveform of every segment; WavLM over those in which the visible mouth speaks."""
+    """Features: the waveform of every segment. Model: WavLM on segments in which the visible mouth speaks."""
 
     name = "audio"
     rows = schema.AUDIO
     bytes_per_s = 64e3
     model = models.Wavlm
-    space = under(  # around the paper's values; the paper searches none of these
+    space = under(  # around the paper's values, which the paper does not search
         "wavlm",
         {
             "fit.learning_rate": Range(5e-5, 5e-4),
@@ -46,71 +46,71 @@ class Audio(Modality):
     has_blocks = True
 
     def extractor(self, run: Run, device: str) -> Extractor:
-        """The decoder of sound."""
+        """Creates the audio decoder."""
         from affect.audio.clip import AudioClip
 
         return AudioClip(run.audio)
 
     def work(self, run: Run, probe: Probe) -> Work:
-        """Decoding alone."""
+        """Decoding only."""
         return Work(0.0, 0.01, "decoding alone")
 
     def part_address(self, place: Place) -> str:
-        """The face's part, whose mouth is judged, the rule, and how the clips ended."""
+        """Hash of the face's part (for the mouth filter), the filter's settings, and the clips' keys and outcomes."""
         return address(place.addresses["face"], place.run.wavlm.speaking, place.clips.get(self.name))
 
     def part_keys(self, place: Place, mark: str) -> dict[str, str]:
-        """Verdicts of the track, and waveforms of its video."""
+        """Keys of the track's verdicts and of the video's waveforms."""
         sound = address(schema.VERSION, place.fingerprint, place.run.grid, place.clips[self.name])
         waveforms = f"waveforms/{slug(place.video)}-{sound}.rows.arrow"
         return {**super().part_keys(place, mark), "waveforms": waveforms}
 
     def part(self, evidence: Evidence) -> AudioPart:
-        """Waveforms of segments, and which of them are kept."""
+        """Waveforms of segments, and the mouth filter's verdicts."""
         return part.from_evidence(evidence)
 
     def tables(self, part_: AudioPart) -> dict[str, pa.Table]:
-        """Verdicts and waveforms."""
+        """Tables of verdicts and waveforms."""
         return part.to_tables(part_)
 
     def load(self, store: Store, keys: Mapping[str, str]) -> AudioPart:
-        """Read the verdicts; waveforms are read at their access."""
+        """Reads the verdicts; waveforms are read on access."""
         return part.load(store, keys)
 
     def width(self, part_: AudioPart) -> None:
-        """Waveforms have no width."""
+        """None: waveforms have no width."""
 
     def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
-        """Waveforms of segments."""
+        """Task on waveforms of segments."""
         from affect.audio.task import AudioTask
 
         return AudioTask(settings, segment_samples)
 
     def points_per_s(self, run: Run, fps: float) -> float:
-        """States, repeated where segments overlap."""
+        """States per second, times the overlap of segments."""
         return WAVLM_HZ * run.grid.segment_s / run.grid.hop_s
 
     def settings_address(self, run: Run) -> str:
-        """Address of its settings, with the content of the backbone in place of its name."""
+        """Address of its settings, with the content of the backbone instead of its name."""
         content = weights.identity(run.wavlm.weights, run.wavlm.revision)
         return address(dataclasses.replace(run.wavlm, weights="", revision=""), content)
 
     def title(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> str:
-        """Its name, and whether it was trained on stored states."""
+        """Its name, with a note if it was trained on stored states."""
         return "audio (cached trunk)" if settings["cached"] else self.name
 
     def check(self, run: Run) -> None:
-        """See that the backbone is one that can be loaded; a hub's weights are fetched later."""
+        """Checks that the backbone's configuration can be loaded; its weights are downloaded later."""
         from affect.audio import wavlm
 
         wavlm.config_folder(run.wavlm.weights, run.wavlm.revision)
 
     def reasons(self, track: Track) -> list[str]:
-        """No sound, silence, or a mouth that is not seen to speak."""
+        """Reason for each frame: no sound, silence, or a verdict of the mouth filter."""
         return frame_reasons(track.segments.ranges, track.parts[self.name].verdict, track.num_frames)
 
     def trunk_address(self, run: Run) -> str:
-        """Address of everything that decides the states after the frozen layers, where training reads them."""
+        """Hash of everything that affects the frozen layers' outputs; empty if training does not read stored ones."""
         if not run.wavlm.cached:
             return ""
         content = weights.identity(run.wavlm.weights, run.wavlm.revision)

@@ -1,4 +1,4 @@
-"""The sound of a track's segments and the mouth filter's verdicts: from rows of clips, and to and from tables."""
+"""A track's audio part: waveforms and verdicts, built from rows of clips, converted to and from tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from affect.storage.store import Store
 
 @dataclass(frozen=True)
 class FrozenStates:
-    """States of one segment after the frozen layers of the audio model.
+    """Outputs of the audio model's frozen layers for one segment.
 
     Args:
-        num_samples: true length of its waveform; 0 where there is none.
+        num_samples: samples of its waveform without padding; 0 if there is none.
         states: one per step of the padded waveform.
     """
 
@@ -31,14 +31,14 @@ class FrozenStates:
 
 @dataclass(frozen=True)
 class AudioPart:
-    """The sound of a track's segments.
+    """Waveforms of a track's segments and verdicts of the mouth filter.
 
     Args:
         valid: whether there is sound: a waveform that is not silence.
-        kept: verdict of the mouth filter.
+        kept: whether the mouth filter keeps the segment.
         verdict: reason why a segment was not kept; empty if it was.
-        waveforms: mono, true length, empty where there is none; may be read from the disk at each access.
-        frozen: states after the frozen layers, where training reads them in place of waveforms.
+        waveforms: mono waveforms without padding, empty if there is none; may be read from disk on access.
+        frozen: stored outputs of the frozen layers, which training reads instead of waveforms; None if not used.
     """
 
     valid: Bool[ndarray, " segments"]
@@ -49,7 +49,7 @@ class AudioPart:
 
 
 def waveforms_of(table: pa.Table, num_segments: int) -> list[Int16[ndarray, " _"]]:
-    """Waveforms of a video by segment, empty where there is none."""
+    """Waveforms of a video by segment, empty for a segment without."""
     waveforms = [np.empty(0, dtype=np.int16)] * num_segments
     for row in range(table.num_rows):
         waveforms[table["segment"][row].as_py()] = table["waveform"][row].values.to_numpy()
@@ -57,7 +57,7 @@ def waveforms_of(table: pa.Table, num_segments: int) -> list[Int16[ndarray, " _"
 
 
 def from_evidence(evidence: Evidence) -> AudioPart:
-    """The sound of a person's segments: those are kept in which the person's mouth is seen to speak."""
+    """Audio part of a person: segments in which the person's visible mouth speaks are kept."""
     rule, ranges = evidence.run.wavlm.speaking, evidence.segments.ranges
     waveforms = waveforms_of(evidence.tables["audio"], len(ranges))
     silent = [silence_reason(wave, rule) for wave in waveforms]
@@ -74,7 +74,7 @@ def from_evidence(evidence: Evidence) -> AudioPart:
 
 
 def to_tables(part: AudioPart) -> dict[str, pa.Table]:
-    """A part as its tables in the store: verdicts, and waveforms, which all people of a video share."""
+    """Tables of a part for the store: verdicts of the person, and waveforms, shared by all people of the video."""
     segment = np.arange(len(part.valid))
     columns = {"segment": segment, "valid": part.valid, "kept": part.kept, "verdict": part.verdict}
     waveforms = {"segment": segment, "waveform": part.waveforms}
@@ -85,14 +85,14 @@ def to_tables(part: AudioPart) -> dict[str, pa.Table]:
 
 
 def load(store: Store, keys: Mapping[str, str]) -> AudioPart:
-    """Read a part; waveforms stay on the disk."""
+    """Reads a part; waveforms stay on disk."""
     table = store.get(keys["audio"]).table
     verdicts = table["verdict"].to_pylist()
     return AudioPart(array(table["valid"]), array(table["kept"]), verdicts, stored_waveforms(store, keys["waveforms"]))
 
 
 def stored_waveforms(store: Store, key: str) -> Rows:
-    """Waveforms of a video by segment, each read at its access."""
+    """Waveforms of a video by segment, each read on access."""
     return Rows(store.uri_of(key), _waveform)
 
 

@@ -1,4 +1,4 @@
-"""The records of the behaviour, and of descriptions in words, which no model reads."""
+"""Records of the behaviour modality, and of text descriptions, which no model reads."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,15 +21,15 @@ from affect.storage import schema
 from affect.storage.store import Store
 
 QWEN_WEIGHTS = (3.6e9, 0.41e9)
-"""Weights of Qwen3-VL-4B's decoder and vision tower, which a hub id is taken to be."""
+"""Number of weights of Qwen3-VL-4B's decoder and vision tower, assumed for every Hugging Face id."""
 PICTURE_S, TOKEN_S = 0.004, 0.02
-"""Seconds of decoding and preparing a picture, and at least of writing a token."""
+"""Seconds for decoding and preparing a frame, and minimum seconds for generating a token."""
 WRITTEN_TOKENS = 60
-"""Tokens of a description."""
+"""Assumed tokens of a description."""
 
 
 class Behavior(Modality):
-    """Vision-language states of every segment; a Mamba over them."""
+    """Features: vision-language states of every segment. Model: Mamba over them."""
 
     name = "behavior"
     rows = schema.BEHAVIOR
@@ -54,7 +54,7 @@ class Behavior(Modality):
     no_evidence = "the vision-language model has no state"
 
     def extractor(self, run: Run, device: str) -> Extractor:
-        """The vision-language model."""
+        """Loads the vision-language model."""
         from affect.behavior.clip import BehaviorClip
 
         return BehaviorClip(run.behavior, device)
@@ -64,25 +64,25 @@ class Behavior(Modality):
         return _work(run, probe, 0)
 
     def content(self, run: Run) -> list[str]:
-        """Weights and prompts."""
+        """Identities of weights and prompts."""
         return _content(run)
 
     def check_weights(self, run: Run) -> None:
-        """Fetch the checkpoint and see that it can be used."""
+        """Downloads the checkpoint and checks that it is usable."""
         from affect.behavior import checkpoint
 
         checkpoint.check(run.behavior, list(PROMPTS.values()), 0)
 
     def part(self, evidence: Evidence) -> BehaviorPart:
-        """States of each segment and of its half seconds."""
+        """States of each segment and of its half-second patches."""
         return part.from_evidence(evidence)
 
     def tables(self, part_: BehaviorPart) -> dict[str, pa.Table]:
-        """One table."""
+        """One table, ``behavior``."""
         return {self.name: part.to_table(part_)}
 
     def load(self, store: Store, keys: Mapping[str, str]) -> BehaviorPart:
-        """Read the table."""
+        """Reads the table."""
         return part.from_table(store.get(keys[self.name]).table)
 
     def width(self, part_: BehaviorPart) -> int:
@@ -90,22 +90,22 @@ class Behavior(Modality):
         return part_.multimodal.shape[1]
 
     def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
-        """Windows of segments, or of half seconds."""
+        """Task on windows of segments, or of half seconds."""
         from affect.behavior.task import BehaviorTask
 
         return BehaviorTask(settings, widths[self.name])
 
     def points_per_s(self, run: Run, fps: float) -> float:
-        """Two states a second, of half seconds."""
+        """Two, for states of half seconds."""
         return 2.0
 
     def title(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> str:
-        """Its name, and which states it reads if not the multimodal ones."""
+        """Its name, with the input states if they are not the multimodal ones."""
         return {"vision": "behavior (vision only)", "dense": "behavior (dense)"}.get(settings["states"], self.name)
 
 
 class Description(Kind):
-    """A text about every segment."""
+    """Features: a text description of every segment. No model reads them."""
 
     name = "description"
     rows = schema.DESCRIPTION
@@ -114,25 +114,25 @@ class Description(Kind):
     bytes_per_s = 300.0
 
     def extractor(self, run: Run, device: str) -> Extractor:
-        """The vision-language model, which writes."""
+        """Loads the vision-language model for text generation."""
         from affect.behavior.describe import DescriptionClip
 
         return DescriptionClip(run.behavior, run.description, device)
 
     def work(self, run: Run, probe: Probe) -> Work:
-        """One prefill per segment and the tokens of its text."""
+        """One prefill per segment, and the tokens of its text."""
         return _work(run, probe, WRITTEN_TOKENS)
 
     def content(self, run: Run) -> list[str]:
-        """Weights and prompts."""
+        """Identities of weights and prompts."""
         return _content(run)
 
     def addressed(self, run: Run) -> Any:  # noqa: ANN401 -- plain values
-        """Settings of the behaviour and its own."""
+        """Settings of the behaviour and of the description."""
         return [run.behavior.addressed(), run.description.addressed()]
 
     def check_weights(self, run: Run) -> None:
-        """Fetch the checkpoint and see that it can write."""
+        """Downloads the checkpoint and checks that it can generate text."""
         from affect.behavior import checkpoint
 
         checkpoint.check(run.behavior, list(PROMPTS.values()), run.description.max_tokens)
@@ -143,7 +143,7 @@ def _content(run: Run) -> list[str]:
 
 
 def _work(run: Run, probe: Probe, written: int) -> Work:
-    """Work of the vision-language model: two operations per weight and token, of the tower per patch."""
+    """Work of the vision-language model: two operations per weight and token (vision tower: per patch)."""
     from affect.behavior.checkpoint import PATCH_PX, frame_size
 
     decoder, tower = _qwen_weights(run.behavior.weights)

@@ -1,4 +1,4 @@
-"""A person's behaviour over time: from rows of clips, and to and from tables."""
+"""A track's behaviour part: built from rows of clips, converted to and from tables."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ from affect.storage.columns import array, list_column, matrix, ragged
 
 @dataclass(frozen=True)
 class Patches:
-    """Vision-language states of the temporal patches of segments, of about half a second each, segment after segment.
+    """Vision-language states of temporal patches of about half a second, in order of segments.
 
     Args:
         states: mean state of each patch.
-        ranges: frames ``[f0, f1)`` of each patch; none where the labels end before it.
+        ranges: frames ``[f0, f1)`` of each patch; empty if the labels end before it.
         segment: number of each patch's segment.
     """
 
@@ -40,9 +40,9 @@ class BehaviorPart:
 
     Args:
         valid: whether a segment has states.
-        multimodal: state of the last token, 0 where there is none.
-        vision: state at the last vision end, 0 where there is none.
-        patches: states of half seconds, of the segments that have any.
+        multimodal: state of the last token, 0 for a segment without states.
+        vision: state at the last end-of-vision token, 0 for a segment without states.
+        patches: states of half seconds, of segments with states.
     """
 
     valid: Bool[ndarray, " segments"]
@@ -52,7 +52,7 @@ class BehaviorPart:
 
 
 def from_evidence(evidence: Evidence) -> BehaviorPart:
-    """The behaviour of a person: the answers to the person's own prompt, or to the neutral one."""
+    """Behaviour part of a person: states for the person's prompt, or for the neutral one."""
     table, num = evidence.tables["behavior"], len(evidence.ranges)
     prompts = table["prompt"].to_pylist()
     prompt = evidence.person if evidence.person in prompts else "neutral"
@@ -69,7 +69,7 @@ def from_evidence(evidence: Evidence) -> BehaviorPart:
 
 
 def _patches(table: pa.Table, evidence: Evidence) -> Patches:
-    """States of half seconds, with the frames of the track that each stands for."""
+    """States of half seconds, with their frames of the track."""
     states, frames, owner = [], [], []
     columns = (table[name] for name in ("segment", "patches", "shown_s"))
     for segment, values, shown_s in zip(*columns, strict=True):
@@ -87,7 +87,7 @@ def _patches(table: pa.Table, evidence: Evidence) -> Patches:
 
 
 def to_table(part: BehaviorPart) -> pa.Table:
-    """A part as its table in the store."""
+    """Table of a part for the store."""
     patches, num = part.patches, len(part.valid)
     counts = np.bincount(patches.segment, minlength=num)
     columns = {
@@ -103,7 +103,7 @@ def to_table(part: BehaviorPart) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> BehaviorPart:
-    """A part from its table in the store."""
+    """Part from its table in the store."""
     values, first, end = (table[n].chunk(0) for n in ("patches", "patch_first_frame", "patch_end_frame"))
     counts = first.value_lengths().to_numpy()
     patches = Patches.none()

@@ -1,1 +1,1 @@
-"""What jobs share at the command line: arguments, exit codes, estimates, status, tiny checkpoints."""
+"""Command-line parts shared by jobs: arguments, exit codes, estimates, status, verification, tiny checkpoints."""

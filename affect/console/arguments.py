@@ -1,4 +1,4 @@
-"""Command lines of jobs: a recipe, then every setting as a flag; a help of one screen, and a whole one."""
+"""Command lines of jobs: a recipe, then every setting as a flag; a short help and a full one."""
 
 import argparse
 import difflib
@@ -22,42 +22,45 @@ HELP = ("-h", "--help", "--help-all")
 _SWITCH: Any = tyro.conf.FlagCreatePairsOff[bool]
 _SHORT: Any = Annotated[_SWITCH, tyro.conf.arg(aliases=("-v",), help_behavior_hint="")]
 _LONG: Any = Annotated[_SWITCH, tyro.conf.arg(help_behavior_hint="")]
-EVERYWHERE = (
+COMMON_FLAGS = (
     StructFieldSpec("verbose", _SHORT, False, "Show tracebacks of errors."),
-    StructFieldSpec("help_all", _LONG, False, "List all settings, too: every one is a flag by its path."),
+    StructFieldSpec("help_all", _LONG, False, "List all settings as well: each is a flag, named by its path."),
 )
-"""What help lists of every job before its own flags; they are taken off a command line before it is parsed."""
+"""Flags of every job, listed in its help; they are removed from the command line before parsing."""
 
 
 def parse(
     job: type,
     arguments: list[str],
-    others: Mapping[str, Any],
+    other_recipes: Mapping[str, Any],
     *,
     trained: bool = False,
     unlisted: Collection[str] = (),
 ) -> Any:  # noqa: ANN401 -- a job
-    """Read a command line; prints usage with a runnable example where there is none.
+    """Parses a command line; an empty one prints usage with an example.
 
     Args:
-        job: dataclass with a field ``run`` and the job's own settings; those without a default are fields of
-            :class:`affect.settings.recipes.Places` and default to the recipe's place.
+        job: dataclass with a field ``run`` and flags of the job. A field without a default has the name of a field of
+            :class:`affect.settings.recipes.Places` and gets the recipe's value.
         arguments: the command line, without :data:`VERBOSE`.
-        others: recipes of another kind than :func:`affect.modalities.recipes`, with the defaults of their flags.
-        trained: whether settings default to those that the models in ``runs`` were trained with.
-        unlisted: names of settings that no help lists; they are flags all the same.
+        other_recipes: recipes outside :func:`affect.modalities.recipes`: instances with the defaults of flags.
+        trained: whether settings default to those of the trained models in ``runs``.
+        unlisted: names of flags that no help lists.
+
+    Returns:
+        An instance of ``job``, or of the class of another recipe.
 
     Raises:
         ValueError: there is no such recipe.
     """
-    defaults = {name: (_first_line(type(other)), other) for name, other in others.items()}
+    defaults = {name: (_first_line(type(other)), other) for name, other in other_recipes.items()}
     for name, (recipe, places) in recipes().items():
         defaults[name] = (_first_line(recipe), _with_places(job, recipe(), places()))
     first = arguments[0] if arguments else "--help"
     if first not in defaults and first not in HELP:
         near = difflib.get_close_matches(first, defaults, 1)
-        said = f"there is no recipe {first!r}" if first[:1] != "-" else f"name a recipe before {first}"
-        raise ValueError(f"{said}: {f'did you mean {near[0]}?' if near else 'one of ' + ', '.join(defaults)}")
+        problem = f"there is no recipe {first!r}" if first[:1] != "-" else f"name a recipe before {first}"
+        raise ValueError(f"{problem}: {f'did you mean {near[0]}?' if near else 'one of ' + ', '.join(defaults)}")
     if trained and first in recipes():
         defaults[first] = (defaults[first][0], _as_trained(defaults[first][1], arguments[1:]))
     example = f"Example: {program()} {next(iter(recipes()))}"
@@ -74,21 +77,21 @@ def _first_line(described: Any) -> str:  # noqa: ANN401 -- a function or a class
 
 
 def _with_places(job: type, run: Run, places: Places) -> Any:  # noqa: ANN401 -- a job
-    """A job with a recipe's settings and places."""
-    kinds = get_type_hints(job)
+    """An instance of a job with a recipe's settings and places."""
+    types = get_type_hints(job)
     needed = [f.name for f in fields(job) if f.default is MISSING and f.name != "run"]
     found = {name: getattr(places, name) for name in needed}
-    several = {name: (place,) for name, place in found.items() if get_origin(kinds[name]) is tuple}
-    return job(run=run, **found | several)
+    tuples = {name: (place,) for name, place in found.items() if get_origin(types[name]) is tuple}
+    return job(run=run, **found | tuples)
 
 
 def _as_trained(job: Any, flags: list[str]) -> Any:  # noqa: ANN401 -- a job
-    """A job with the settings and the store of the training that its flags mean, if one is noted."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    early.add_argument("--runs", default=job.runs)
-    early.add_argument("--name", default=job.run.name)
-    early.add_argument("--folds", default="0")
-    given = early.parse_known_args(flags)[0]
+    """A job with settings and store of the training selected by its flags, if that training is recorded."""
+    partial = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    partial.add_argument("--runs", default=job.runs)
+    partial.add_argument("--name", default=job.run.name)
+    partial.add_argument("--folds", default="0")
+    given = partial.parse_known_args(flags)[0]
     if given.runs is None or not given.folds.isdecimal():
         return job
     found = trained_run(given.runs, run_name(given.name, int(given.folds)), job.run)
@@ -98,28 +101,28 @@ def _as_trained(job: Any, flags: list[str]) -> Any:  # noqa: ANN401 -- a job
 
 
 def _listing(hidden: Collection[str]) -> ConstructorRegistry:
-    """What help lists of a job: all but settings of some names, after the flags that every job has."""
+    """Parser rules that add :data:`COMMON_FLAGS` to a job and leave out hidden flags."""
     registry = ConstructorRegistry()
 
     @registry.struct_rule
     def listed(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if listed in info.markers:  # asked below: tyro's own rules are next
+        if listed in info.markers:  # the recursive call below: continue with tyro's own rules
             return None
         spec = ConstructorRegistry.get_struct_spec(replace(info, markers=(*info.markers, listed)))
         if not isinstance(spec, StructConstructorSpec):
             return None
-        before = EVERYWHERE if any(f.name == "run" for f in spec.fields) else ()
+        before = COMMON_FLAGS if any(f.name == "run" for f in spec.fields) else ()
         return replace(spec, fields=(*before, *(f for f in spec.fields if f.name not in hidden)))
 
     return registry
 
 
 def program() -> str:
-    """A script as people start it, or the name of a console command."""
+    """Command that starts this program: ``python SCRIPT``, or the name of a console command."""
     script = sys.argv[0]
     return f"python {shlex.quote(script)}" if script.endswith(".py") else os.path.basename(script)
 
 
 def command() -> str:
-    """The command that this process was started with, to be given again."""
+    """Full command line of this process, quoted for a shell."""
     return f"{program()} {shlex.join(sys.argv[1:])}"

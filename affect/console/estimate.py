@@ -1,7 +1,7 @@
-"""How fast work goes that was never measured here: from sizes of models and inputs, and a product of matrices.
+"""Estimated speed of work that was never measured on this machine.
 
-A forward pass costs two operations per weight and point (token, patch, frame or state); models reach about half the
-rate of a large product. Plans say of such a figure that it is estimated.
+Computed from sizes of models and inputs, and the measured rate of a matrix product. A forward pass costs two operations
+per weight and point (token, patch, frame or state); models reach about half the rate of a large product.
 """
 
 import time
@@ -20,18 +20,18 @@ from affect.storage import files
 from affect.trained.models import Model
 
 EFFICIENCY = 0.5
-"""Share of a large product's rate that models reach: EfficientNet-B1 and WavLM-Large on a CPU."""
+"""Model speed relative to a large matrix product, measured for EfficientNet-B1 and WavLM-Large on a CPU."""
 GPU_FLOPS = 2e14
-"""Operations a second of a large product on a GPU, assumed: a plan holds none to measure it on."""
+"""Assumed operations per second of a large matrix product on a GPU, since a plan uses no GPU to measure it."""
 _SIDE = 1024
 
 
 class Estimate(NamedTuple):
-    """Work that was not measured.
+    """Estimated work.
 
     Args:
-        work_s: seconds of an actor per second of video.
-        words: what it was estimated from.
+        work_s: seconds of one actor per second of video.
+        words: basis of the estimate, for messages.
     """
 
     work_s: float
@@ -39,34 +39,34 @@ class Estimate(NamedTuple):
 
 
 REPORT = Estimate(0.2, "of films of at most 640 x 360")
-"""Of making films and pages."""
+"""Estimate for films and pages."""
 
 
 @cache
 def product_flops() -> float:
-    """Operations a second of a large float32 product on one thread of this machine, the best of three."""
+    """Operations per second of a large float32 matrix product on one thread, best of three runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         matrix = torch.ones(_SIDE, _SIDE)
         matrix @ matrix
-        took = []
+        seconds = []
         for _ in range(3):
             start = time.perf_counter()
             matrix @ matrix
-            took.append(time.perf_counter() - start)
+            seconds.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
-    return 2 * _SIDE**3 / min(took)
+    return 2 * _SIDE**3 / min(seconds)
 
 
 def extraction(kind: str, run: Run, probe: Probe) -> Estimate:
     """Work of extracting one kind of features.
 
     Args:
-        kind: its name.
+        kind: name of the kind.
         run: the run.
-        probe: of one of the videos, whose size and rate stand for all.
+        probe: probe of one video; its frame size and rate are used for all.
 
     Raises:
         WeightsError: local weights cannot be read.
@@ -76,11 +76,11 @@ def extraction(kind: str, run: Run, probe: Probe) -> Estimate:
 
 
 def prediction(run: Run, models: Mapping[str, Model], fps: float) -> Estimate:
-    """Work of trained models.
+    """Work of predicting with trained models.
 
     Args:
         run: the run.
-        models: by system.
+        models: models by system.
         fps: frames per second of the videos.
     """
     rate, words = _rate(run.inference)
@@ -93,7 +93,7 @@ def prediction(run: Run, models: Mapping[str, Model], fps: float) -> Estimate:
 
 
 def _rate(pool: Pool) -> tuple[float, str]:
-    """Operations a second of an actor, and where that is from."""
+    """Operations per second of an actor, and the basis of that figure."""
     if pool.num_gpus:
         return GPU_FLOPS * min(1.0, pool.num_gpus) * EFFICIENCY, f"{GPU_FLOPS / 1e12:.0f} TFLOP/s of a GPU assumed"
     threads = max(1, int(pool.num_cpus))

@@ -1,4 +1,4 @@
-"""What a store has of a folder of videos, from names and footers alone; one clip done again, to see why it fails."""
+"""Status of a store for a folder of videos, from names and footers of objects; repeats one clip for debugging."""
 
 import time
 import traceback
@@ -24,24 +24,24 @@ from affect.storage.state import State, States
 from affect.storage.store import Outcome, Store
 
 MAX_REASONS, MAX_NAMED = 12, 3
-"""Reasons that are said, and videos that are named for each."""
+"""Maximum number of reasons printed, and of videos named for each."""
 
 
 def status(run: Run, videos: Places, store: Store, tracks: list[str], *, describe: bool = False) -> int:
-    """Say what is done, what failed and what is missing; nothing is computed or written.
+    """Prints how many videos and clips are done, failed and missing; computes and writes nothing.
 
     Args:
         run: the run.
-        videos: where videos are.
-        store: where features are.
-        tracks: names of known tracks, which decide what behaviour is asked.
-        describe: whether descriptions in words are looked at, too.
+        videos: folders, bucket prefixes or files of videos.
+        store: the feature store.
+        tracks: names of known tracks, which determine the person prompts.
+        describe: whether text descriptions are included.
 
     Returns:
-        0 if everything is there and fine, 3 if something failed, 1 if something is missing.
+        0 if nothing is missing or failed, 3 if something failed, 1 if something is missing.
     """
     found = find(videos)
-    asked, where = wanted_features(run, found.videos, tracks, describe=describe)
+    prompts, where = wanted_features(run, found.videos, tracks, describe=describe)
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in ("videos", *where)}
     reasons: dict[str, list[str]] = {}
     states = States(store)
@@ -60,7 +60,7 @@ def status(run: Run, videos: Places, store: Store, tracks: list[str], *, describ
             stem: unit_keys(
                 kind,
                 where[kind],
-                asked[stem],
+                prompts[stem],
                 found.videos[stem].path,
                 head.fingerprint,
                 num_clips(head.last_s, run),
@@ -98,17 +98,17 @@ def _print(counts: Mapping[str, Counter[str]], reasons: Mapping[str, list[str]],
 
 
 def replay(run: Run, videos: Places, wanted: str, tracks: list[str], *, describe: bool = False) -> int:
-    """Do one clip, or all of one video, in this process and say everything; nothing is written.
+    """Extracts one clip, or all clips of one video, in this process with full tracebacks; writes nothing.
 
     Args:
         run: the run.
-        videos: where videos are.
+        videos: folders, bucket prefixes or files of videos.
         wanted: ``VIDEO`` or ``VIDEO:CLIP``, the video by its name without suffix, the clip by its number from 0.
         tracks: names of known tracks.
-        describe: whether it is described in words, too.
+        describe: whether text descriptions are included.
 
     Returns:
-        0 if it can be used, 3 if not.
+        0 if all clips can be extracted, 3 if not.
 
     Raises:
         ValueError: there is no such video or clip.
@@ -126,23 +126,23 @@ def replay(run: Run, videos: Places, wanted: str, tracks: list[str], *, describe
         traceback.print_exc()
         return EXIT_PARTIAL
     say(f"{uri}: {probe.width} x {probe.height}, {len(probe.time_s)} frames in {probe.clock.duration_s:.2f} s")
-    asked = prompts_of(names, tracks, run.behavior.ask)[stem]
+    prompts = prompts_of(names, tracks, run.behavior.ask)[stem]
     total = num_clips(float(probe.time_s[-1]), run)
     if number and int(number) >= total:
         raise ValueError(f"--only {wanted}: {stem} has clips 0 to {total - 1}")
     code = EXIT_OK
     kinds: list[str] = [*run.extracted, *([DESCRIPTION] if describe else [])]
     for kind in kinds:
-        work = KINDS[kind].extractor(run, default_device() if KINDS[kind].stage(run).num_gpus else "cpu")
+        extractor = KINDS[kind].extractor(run, default_device() if KINDS[kind].stage(run).num_gpus else "cpu")
         for clip in [int(number)] if number else range(total):
             start = time.monotonic()
             try:
-                done = work(make_clip(uri, asked, probe, clip, run), None, discard_part)
+                done = extractor(make_clip(uri, prompts, probe, clip, run), None, discard_part)
             except MediaError:
                 traceback.print_exc()
                 code = EXIT_PARTIAL
                 continue
-            took, reason = time.monotonic() - start, f": {done.reason}" if done.reason else ""
-            say(f"{stem} clip {clip} {kind}: {done.status}, {done.table.num_rows} rows in {took:.1f} s{reason}")
+            seconds, reason = time.monotonic() - start, f": {done.reason}" if done.reason else ""
+            say(f"{stem} clip {clip} {kind}: {done.status}, {done.table.num_rows} rows in {seconds:.1f} s{reason}")
             code = EXIT_PARTIAL if done.status == "failed" else code
     return code

@@ -21,7 +21,7 @@ _SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# Turns and placeholders of Qwen3-VL's chat template, without tools and images.
+# Subset of Qwen3-VL's chat template: messages with text and video, no tools and no images.
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
     "{% for part in message.content %}"

@@ -1,4 +1,4 @@
-"""A store read back: what is damaged, so that deleting it and running the same command again repairs the store."""
+"""Checks every object of a store. To repair it, delete the damaged objects and run the same command again."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,13 +10,13 @@ NUM_THREADS = 16
 
 
 def verify(store: Store) -> int:
-    """Read every object and compare it with the length and checksum that were written with it.
+    """Reads every object and compares it with its recorded length and checksum.
 
     Args:
         store: the store.
 
     Returns:
-        0 if all is whole, 3 if something is damaged, 1 if there is nothing.
+        0 if no object is damaged, 3 if one is, 1 if the store is empty.
     """
     keys = sorted(store.keys())
     if not keys:

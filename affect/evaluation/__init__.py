@@ -1,1 +1,1 @@
-"""Scores with intervals, late fusion, and what models answer on labelled tracks."""
+"""Scores with intervals, late fusion, and predictions of models on labelled tracks."""

@@ -1,4 +1,4 @@
-"""Finished predictions, or answers of trained models, against annotations.
+"""Scores predictions, of files or of trained models, against annotations.
 
 RUNS/evaluation/<train|development|held_out>/{scores,videos,gates}.csv      of the latest evaluation of runs
 """
@@ -29,19 +29,19 @@ from affect.tracks.tables import TrackRef
 from affect.trained.models import Model
 
 MAX_VIDEOS_SHOWN = 20
-"""Videos that are shown one by one; a table holds them all."""
+"""Maximum number of videos for which scores per video are printed; the CSV has all of them."""
 
 
 class Evaluation(NamedTuple):
-    """Systems and what they are judged by.
+    """Predictions of systems and the annotations to score them against.
 
     Args:
-        title: what was judged on what.
-        answers: of each system.
+        title: names of the predictions and of the labels.
+        answers: predictions of each system.
         truth: annotations.
-        main: the run's answer by track, for a submission; a track that nothing is known of has the training mean.
-        time_s: time of every frame by track, where gates are known.
-        split: what the tracks were to the models.
+        main: the run's predictions by track, for a submission; the training mean for a track without evidence.
+        time_s: time of every frame by track, for tracks with gates.
+        split: role of the tracks in training the models.
     """
 
     title: str
@@ -53,20 +53,20 @@ class Evaluation(NamedTuple):
 
 
 def score_predictions(out: str, labels: str | None) -> Evaluation:
-    """Judge what jobs/predict.py wrote.
+    """Reads the predictions of jobs/predict.py and their annotations.
 
     Args:
-        out: its folder.
-        labels: folder of annotations; None for none.
+        out: folder of predictions.
+        labels: folder of annotations; None without annotations.
 
     Raises:
-        ValueError: there are no predictions, not of a track that is annotated, or of another number of frames.
+        ValueError: there are no predictions, an annotated track has none, or the number of frames differs.
     """
     found, videos, lengths, note = _read_predictions(out)
     mean = note["training_mean"]
-    for track in unseen(found[-1].tracks):
+    for track in incomplete(found[-1].tracks):
         say(f"warning: nothing is known of track {track}: it is given the training mean {mean[0]:.3f}, {mean[1]:.3f}")
-    answers = [replace(a, tracks=filled(a.tracks, mean)) for a in found]
+    answers = [replace(a, tracks=fill_missing(a.tracks, mean)) for a in found]
     gold = read_labels(labels) if labels else {}
     if missing := sorted(gold.keys() - videos.keys()):
         raise ValueError(
@@ -81,17 +81,17 @@ def score_predictions(out: str, labels: str | None) -> Evaluation:
 
 
 def read_labels(labels: str) -> dict[str, ndarray]:
-    """Annotations of the development set, or of the only set that there is."""
+    """Reads the annotations of the development set, or of the folder if it has no sets."""
     if files.exists(files.join(labels, affwild2.FOLDERS["development"])):
         return affwild2.read_splits(labels)["development"]
     return affwild2.read_folder(labels)
 
 
-def known_to(models: Sequence[Model], refs: Sequence[TrackRef]) -> tuple[Split, str]:
-    """What the models know of tracks: whether any was trained or selected on a person of one of their videos.
+def overlap_with_training(models: Sequence[Model], refs: Sequence[TrackRef]) -> tuple[Split, str]:
+    """Role of tracks in training the models, and its description: whether any model saw a person of these videos.
 
-    ``main`` may be anybody of a video, so that it stands for the others too. Models of earlier versions know the keys
-    of their tracks alone.
+    ``main`` may be any person of a video, so it matches ``left`` and ``right`` as well. Models of earlier versions
+    list keys of tracks instead of people.
     """
     tracks = {ref.source for ref in refs} | {ref.keys["frames"] for ref in refs}
     tracks |= {f"{ref.content}/main" for ref in refs}
@@ -104,13 +104,13 @@ def known_to(models: Sequence[Model], refs: Sequence[TrackRef]) -> tuple[Split, 
 
 
 def report(evaluation: Evaluation, console: Console, *, paper: bool = False, folder: str | None = None) -> None:
-    """Print what there is to say, and write it where a folder is given.
+    """Prints the scores, and writes them as CSV if a folder is given.
 
     Args:
-        evaluation: from :func:`score_predictions` or :func:`score_runs`.
-        console: where to.
-        paper: whether published numbers are printed beside.
-        folder: for tables per system, video and second.
+        evaluation: from :func:`score_predictions` or :func:`affect.pipeline.evaluate.score_runs`.
+        console: output of the tables.
+        paper: whether published scores are printed in a further column.
+        folder: folder of the CSV tables per system, video and second.
     """
     _, answers, truth, _, time_s, split = evaluation
     shown = list(answers)
@@ -139,21 +139,21 @@ def report(evaluation: Evaluation, console: Console, *, paper: bool = False, fol
 
 
 def _print(table: Table, console: Console) -> None:
-    """A table under its title, which may be wider."""
+    """Prints a table below its title, which may be wider than the table."""
     console.print(escape(str(table.title)))
     table.title = None
     console.print(table)
 
 
 def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, float], dict[str, Any]]:
-    """What jobs/predict.py wrote.
+    """Reads the predictions that jobs/predict.py wrote.
 
     Returns:
-        The answers of each system, NaN in a track that it has no evidence of; the video of each track and its length in
-        seconds; the note about the run.
+        Predictions of each system, NaN in a track without evidence; video by track; its length in seconds by track;
+        content of ``run.json``.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are no predictions.
     """
     try:
         note = json.loads(files.read(files.join(out, "run.json")))
@@ -166,11 +166,11 @@ def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str
             continue
         rows = read_table(files.join(out, name))
         for track in rows["track"].unique().to_pylist():
-            own = rows.filter(rows["track"].to_numpy(zero_copy_only=False) == track)
-            videos[track] = own["video"][0].as_py()
-            lengths[track] = timeline.Timestamps(own["time_s"].to_numpy()).duration_s
-            for system, answered in tracks.items():
-                answered[track] = _two(own, f"{system}_valence", f"{system}_arousal")
+            of_track = rows.filter(rows["track"].to_numpy(zero_copy_only=False) == track)
+            videos[track] = of_track["video"][0].as_py()
+            lengths[track] = timeline.Timestamps(of_track["time_s"].to_numpy()).duration_s
+            for system, predictions in tracks.items():
+                predictions[track] = _two(of_track, f"{system}_valence", f"{system}_arousal")
     systems = [Answers(s, tuple(note["modalities"][s]), found) for s, found in tracks.items()]
     return systems, videos, lengths, note
 
@@ -180,23 +180,23 @@ def _two(rows: pa.Table, valence: str, arousal: str) -> Float[ndarray, "frames 2
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def filled(tracks: Mapping[str, ndarray], mean: Sequence[float]) -> dict[str, ndarray]:
-    """Frames without an answer get the training mean, as in a submission."""
+def fill_missing(tracks: Mapping[str, ndarray], mean: Sequence[float]) -> dict[str, ndarray]:
+    """Replaces missing predictions (NaN) by the training mean, as in a submission."""
     return {name: np.where(np.isnan(values), np.array(mean), values) for name, values in tracks.items()}
 
 
-def unseen(tracks: Mapping[str, ndarray]) -> list[str]:
-    """Names of tracks of which frames have no answer."""
+def incomplete(tracks: Mapping[str, ndarray]) -> list[str]:
+    """Names of tracks in which frames lack a prediction (NaN)."""
     return sorted(name for name, values in tracks.items() if np.isnan(values).any())
 
 
 def answers_of(model: Model, judged: Mapping[str, Judged], suffix: str) -> Answers:
-    """What a model says of tracks, from :func:`affect.pipeline.judge.judge`."""
+    """Predictions of a model on tracks, from the results of :func:`affect.pipeline.judge.judge`."""
     mean = model.training_mean
     without = {
-        m: filled({name: each.without[m] for name, each in judged.items()}, mean)
+        m: fill_missing({name: each.without[m] for name, each in judged.items()}, mean)
         for m in (model.modalities if model.upstream else ())
     }
     gates = {name: each.gates for name, each in judged.items()} if model.upstream else {}
-    tracks = filled({name: each.prediction for name, each in judged.items()}, mean)
+    tracks = fill_missing({name: each.prediction for name, each in judged.items()}, mean)
     return Answers(model.title + suffix, model.modalities, tracks, without, gates, sources_of(model))

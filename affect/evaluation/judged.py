@@ -1,4 +1,4 @@
-"""Predictions of trained models on labelled tracks, whole and with each modality taken away.
+"""Predictions of trained models on labelled tracks, with all modalities and without each.
 
 RUNS/<system>/<address>/judged/<track>-<address:16>.parquet     one row per frame
 """
@@ -25,12 +25,12 @@ from affect.trained.models import Model
 
 
 class Judged(NamedTuple):
-    """What a model says of a track.
+    """Predictions of a model on a track.
 
     Args:
-        prediction: valence and arousal of every frame; NaN if the model has no evidence of the person at all.
-        gates: weight of each source of a fusion; no columns for a modality.
-        without: the prediction with a modality taken away, by modality; of a fusion.
+        prediction: valence and arousal of every frame; NaN if there is no evidence of the person at all.
+        gates: gate weights of a fusion's sources; no columns for a unimodal model.
+        without: predictions without a modality, by removed modality; empty for a unimodal model.
     """
 
     prediction: Float[ndarray, "frames 2"]
@@ -39,7 +39,7 @@ class Judged(NamedTuple):
 
 
 def usable(models: Sequence[Model], run: Run) -> list[Model]:
-    """Models whose features this run extracts; the others are said."""
+    """Models trained on the features that this run extracts; prints the others."""
     features, kept = feature_addresses(run), []
     for model in models:
         other = [m for m, mark in model.features.items() if features.get(m) != mark]
@@ -51,12 +51,12 @@ def usable(models: Sequence[Model], run: Run) -> list[Model]:
 
 
 def judged_name(model: Model, ref: TrackRef) -> str:
-    """File name of a model's answers on a track."""
+    """File name of a model's predictions on a track."""
     return f"{slug(ref.name)}-{address(schema.MODEL_VERSION, ref.mark(*model.modalities))}.parquet"
 
 
 def judged_table(judged: Judged) -> pa.Table:
-    """Answers on a track as rows of :func:`affect.storage.schema.judged`."""
+    """Predictions on a track as a table of :func:`affect.storage.schema.judged`."""
     num = len(judged.prediction)
     columns: dict[str, Any] = {
         "frame": np.arange(num),
@@ -71,7 +71,7 @@ def judged_table(judged: Judged) -> pa.Table:
 
 
 def read_judged(model: Model, ref: TrackRef) -> Judged:
-    """What a model said of a track."""
+    """Reads the stored predictions of a model on a track."""
     table = read_table(files.join(model.uri, "judged", judged_name(model, ref)))
 
     def two(prefix: str) -> ndarray:
@@ -82,6 +82,6 @@ def read_judged(model: Model, ref: TrackRef) -> Judged:
 
 
 def sources_of(model: Model) -> tuple[str, ...]:
-    """What a fusion's gates weigh; nothing for a modality."""
+    """Names of a fusion's gate weights; empty for a unimodal model."""
     task = model.task()
     return task.sources if isinstance(task, FusionTask) else ()

@@ -1,4 +1,4 @@
-"""Late fusion: convex weights over finished predictions, fitted on one set of videos and judged on another."""
+"""Late fusion: convex weights over predictions, fitted on some videos and applied to others."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,21 +13,21 @@ from affect.concordance import concordance
 def fit(
     gold: Float[ndarray, "frames 2"], predictions: Float[ndarray, "systems frames 2"]
 ) -> Float[ndarray, "systems 2"]:
-    """Weights that make the weighted mean of the predictions agree best with the gold values.
+    """Weights that maximise the CCC between the weighted mean of the predictions and the gold values.
 
         max over w of CCC(gold, sum over s of w_s p_s),   w_s >= 0,   sum of w = 1        per dimension
 
     Args:
         gold: annotations, NaN where there is none.
-        predictions: of each system, finite wherever gold is.
+        predictions: predictions of each system, finite wherever gold is.
 
     Returns:
         Weights of valence and of arousal; each column sums to 1.
 
     Raises:
-        ValueError: nothing is annotated, or the annotations are constant, so that no weights are better than others.
+        ValueError: nothing is annotated, or the annotations are constant (CCC does not depend on the weights).
 
-    Source: spec, section 8, late fusion.
+    Source: spec section 8 (late fusion).
     """
     annotated = ~np.isnan(gold).any(axis=1)
     if not annotated.any() or (np.ptp(gold[annotated], axis=0) == 0).any():
@@ -39,7 +39,7 @@ def fit(
 def _fit_one(
     gold: Float[ndarray, " frames"], predictions: Float[ndarray, "systems frames"]
 ) -> Float[ndarray, " systems"]:
-    """Weights of one dimension: CCC needs only means and covariances, so that its gradient is cheap."""
+    """Weights of one dimension. CCC is computed from means and covariances alone, so each step is cheap."""
     num = len(predictions)
     moments = np.cov(np.concatenate([gold[None], predictions]), bias=True)  # (1 + systems, 1 + systems)
     means = predictions.mean(axis=1)
@@ -58,22 +58,22 @@ def _fit_one(
 def combine(
     weights: Float[ndarray, "systems 2"], predictions: Float[ndarray, "systems frames 2"]
 ) -> Float[ndarray, "frames 2"]:
-    """The weighted mean of the systems' predictions."""
+    """Weighted mean of the systems' predictions."""
     return np.einsum("sd,sfd->fd", weights, predictions)
 
 
 def combine_unseen(
     golds: Mapping[str, Float[ndarray, "_ 2"]], predictions: Mapping[str, ndarray], folds: Sequence[set[str]]
 ) -> tuple[dict[str, ndarray], Float[ndarray, "systems 2"]]:
-    """Late fusion of every video with weights that were fitted on the others' folds.
+    """Cross-fitted late fusion: each fold of videos gets weights fitted on the other folds.
 
     Args:
         golds: annotations by video.
         predictions: (systems, frames, 2) by video.
-        folds: two or more sets of videos; together all of them.
+        folds: two or more disjoint sets of videos that contain all videos.
 
     Returns:
-        The fused prediction of every video, and the mean of the folds' weights.
+        Fused predictions (frames, 2) by video, and the mean of the folds' weights.
     """
     fused: dict[str, ndarray] = {}
     found = []

@@ -1,4 +1,4 @@
-"""What systems score: with intervals over videos, against each other, without a modality, and whom they trust."""
+"""Tables of results: CCC with intervals over videos, differences, scores without a modality, gate weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,14 +25,14 @@ DIMENSIONS = ("valence", "arousal", "mean")
 
 @dataclass(frozen=True)
 class Answers:
-    """What one system says of annotated tracks.
+    """Predictions of one system on annotated tracks.
 
     Args:
-        title: of the system.
-        modalities: what it hears and sees.
+        title: name of the system.
+        modalities: modalities that it uses.
         tracks: valence and arousal per frame, by track.
-        without: the same with a modality taken away, by modality; of a fusion that was asked.
-        gates: weight of each source per frame, by track; of a fusion that was asked.
+        without: predictions without a modality, by removed modality and track; empty if not computed.
+        gates: gate weights of a fusion per frame, by track; empty if not computed.
         sources: names of the gates' columns.
     """
 
@@ -50,7 +50,7 @@ class Truth:
 
     Args:
         gold: annotations by track.
-        video: which video a track is of.
+        video: name of the video by track.
     """
 
     gold: Mapping[str, Float[ndarray, "_ 2"]]
@@ -58,11 +58,11 @@ class Truth:
 
     @property
     def videos(self) -> list[str]:
-        """Videos, in order of their names."""
+        """Names of the videos, sorted."""
         return sorted({self.video[track] for track in self.gold})
 
     def moments(self, tracks: Mapping[str, ndarray]) -> list[Moments]:
-        """Moments of each video: what is left out as a whole for intervals."""
+        """Moments of each video; the jackknife of the intervals leaves out one video at a time."""
         parts: dict[str, list[Moments]] = {video: [] for video in self.videos}
         for name, gold in self.gold.items():
             parts[self.video[name]].append(Moments.of(gold, at_labels(tracks[name], len(gold))))
@@ -70,9 +70,9 @@ class Truth:
 
 
 def at_labels(values: ndarray, num: int) -> ndarray:
-    """As many frames as there are labels: containers may lack a label's last frames.
+    """Predictions of ``num`` labelled frames; the last frame is repeated if the video has fewer frames than labels.
 
-    How many they may lack is checked where labels and videos meet, by :func:`affect.corpus.affwild2.check_length`.
+    :func:`affect.corpus.affwild2.check_length` limits how many frames may be missing.
     """
     return values[np.minimum(np.arange(num), len(values) - 1)]
 
@@ -81,8 +81,8 @@ class LateFusion(NamedTuple):
     """Late fusion of all systems.
 
     Args:
-        answers: of every video by weights that were fitted on others.
-        weights: mean weights of valence and arousal, to be read.
+        answers: predictions of every video, with weights fitted on other videos.
+        weights: mean weights of valence and arousal, as text.
     """
 
     answers: Answers
@@ -90,33 +90,37 @@ class LateFusion(NamedTuple):
 
 
 def late_fusion(answers: Sequence[Answers], truth: Truth) -> LateFusion:
-    """Late fusion of all systems, each video with weights that were fitted on others.
+    """Late fusion of all systems; each video gets weights fitted on other videos.
 
     Raises:
-        ValueError: there are fewer than two systems or four videos, or the labels leave nothing to fit on.
+        ValueError: there are fewer than two systems or four videos, or the labels are missing or constant.
     """
     videos = truth.videos
     if len(answers) < 2 or len(videos) < MIN_LATE_VIDEOS:
-        raise ValueError(f"it needs 2 systems and {MIN_LATE_VIDEOS} videos, here are {len(answers)} and {len(videos)}")
+        raise ValueError(
+            f"it needs 2 systems and {MIN_LATE_VIDEOS} videos, but there are {len(answers)} and {len(videos)}"
+        )
     names = {video: [name for name in truth.gold if truth.video[name] == video] for video in videos}
-    golds = {video: np.concatenate([truth.gold[name] for name in own]) for video, own in names.items()}
-    said = {
-        video: np.stack([np.concatenate([at_labels(a.tracks[n], len(truth.gold[n])) for n in own]) for a in answers])
-        for video, own in names.items()
+    golds = {video: np.concatenate([truth.gold[name] for name in of_video]) for video, of_video in names.items()}
+    predictions = {
+        video: np.stack(
+            [np.concatenate([at_labels(a.tracks[n], len(truth.gold[n])) for n in of_video]) for a in answers]
+        )
+        for video, of_video in names.items()
     }
     num_folds = min(LATE_FOLDS, len(videos))
     folds = [set(videos[i::num_folds]) for i in range(num_folds)]
-    fused, weights = late.combine_unseen(golds, said, folds)
+    fused, weights = late.combine_unseen(golds, predictions, folds)
     tracks: dict[str, ndarray] = {}
-    for video, own in names.items():
-        edges = np.cumsum([len(truth.gold[name]) for name in own])[:-1]
-        tracks |= zip(own, np.split(fused[video], edges), strict=True)
+    for video, of_video in names.items():
+        edges = np.cumsum([len(truth.gold[name]) for name in of_video])[:-1]
+        tracks |= zip(of_video, np.split(fused[video], edges), strict=True)
     listed = "; ".join(f"{a.title} {v:.2f} / {w:.2f}" for a, (v, w) in zip(answers, weights, strict=True))
     return LateFusion(Answers(LATE, tuple(MODALITIES), tracks), f"of valence / arousal: {listed}")
 
 
 def scores_table(answers: Sequence[Answers], truth: Truth, title: str, *, paper: bool = False) -> Table:
-    """Scores for a terminal, the published ones beside them where they are asked for."""
+    """Terminal table of scores, with a column of published scores if ``paper``."""
     columns = ["system", *DIMENSIONS, "videos", "frames"] + ["published on Aff-Wild2: V, A, mean, test"] * paper
     table = _table(title, columns)
     for system in answers:
@@ -134,7 +138,7 @@ def _published(row: Published | None) -> str:
 
 
 def differences(answers: Sequence[Answers], truth: Truth) -> Table | None:
-    """What each fusion gains over the best single modality on the same tracks; None without anything to compare."""
+    """Gain of each fusion over the best unimodal system on the same tracks; None if one of the two is missing."""
     single = [system for system in answers if len(system.modalities) == 1]
     fusions = [system for system in answers if len(system.modalities) > 1]
     if not single or not fusions:
@@ -152,14 +156,14 @@ def differences(answers: Sequence[Answers], truth: Truth) -> Table | None:
 
 
 def ablations(answers: Sequence[Answers], truth: Truth) -> Table | None:
-    """Mean CCC of each fusion with a modality taken away when it predicts; None where no fusion was asked."""
-    asked = [system for system in answers if system.without]
-    if not asked:
+    """Mean CCC of each fusion without a modality in prediction; None if not computed."""
+    fusions = [system for system in answers if system.without]
+    if not fusions:
         return None
-    over = f"95 % interval over {sum(part.count > 0 for part in truth.moments(asked[0].tracks))} videos"
+    over = f"95 % interval over {sum(part.count > 0 for part in truth.moments(fusions[0].tracks))} videos"
     title = f"mean CCC with a modality taken away when it predicts [{over}]"
     table = _table(title, ["system", "whole", *(f"no {m}" for m in MODALITIES)])
-    for system in asked:
+    for system in fusions:
         cells = [_cells(concordance.score(truth.moments(system.tracks)))[2]]
         for modality in MODALITIES:
             tracks = system.without.get(modality)
@@ -169,12 +173,12 @@ def ablations(answers: Sequence[Answers], truth: Truth) -> Table | None:
 
 
 def trust(answers: Sequence[Answers]) -> Table | None:
-    """Mean gate weights of each fusion, over frames with evidence; None where no fusion was asked."""
-    asked = [system for system in answers if system.gates]
-    if not asked:
+    """Mean gate weights of each fusion over frames with evidence; None if not computed."""
+    fusions = [system for system in answers if system.gates]
+    if not fusions:
         return None
     table = _table("mean gate weight, over frames with evidence", ["system", "source", "weight"])
-    for system in asked:
+    for system in fusions:
         gates = np.concatenate(list(system.gates.values()))
         means = gates[gates.sum(axis=1) > 0].mean(axis=0) if (gates.sum(axis=1) > 0).any() else np.zeros(gates.shape[1])
         for source, weight in zip(system.sources, means, strict=True):
@@ -185,7 +189,10 @@ def trust(answers: Sequence[Answers]) -> Table | None:
 
 
 def by_modality(weights: Float[ndarray, " sources"], sources: Sequence[str]) -> dict[str, float]:
-    """Weight of each modality, an expert's shared by who asks and who is asked; empty where sources are modalities."""
+    """Weight of each modality: half of an expert's weight goes to its query and half to its context modality.
+
+    Empty if the sources are modalities (RAAV).
+    """
     shares: dict[str, float] = {}
     for source, weight in zip(sources, weights, strict=True):
         if " asks " in source:
@@ -195,7 +202,7 @@ def by_modality(weights: Float[ndarray, " sources"], sources: Sequence[str]) -> 
 
 
 def videos_table(answers: Sequence[Answers], truth: Truth) -> Table:
-    """Mean CCC of each system on each video."""
+    """Terminal table of each system's mean CCC on each video."""
     table = _table("mean CCC of each video", ["video", *(system.title for system in answers)])
     columns = [[float(part.ccc().mean()) for part in truth.moments(system.tracks)] for system in answers]
     for video, *values in zip(truth.videos, *columns, strict=True):
@@ -204,7 +211,7 @@ def videos_table(answers: Sequence[Answers], truth: Truth) -> Table:
 
 
 def per_video(answers: Sequence[Answers], truth: Truth) -> pa.Table:
-    """CCC of each system on each video; null where a video's labels are constant."""
+    """CCC of each system on each video; null if the video's labels are constant."""
     rows = [
         {"system": system.title, "video": video, "frames": part.count, "valence": v, "arousal": a, "mean": (v + a) / 2}
         for system in answers
@@ -215,7 +222,7 @@ def per_video(answers: Sequence[Answers], truth: Truth) -> pa.Table:
 
 
 def per_second(answers: Sequence[Answers], time_s: Mapping[str, Float[ndarray, " _"]]) -> pa.Table:
-    """Mean gate weights of each fusion in each second of each track."""
+    """Mean gate weights of each fusion, per track and second."""
     rows = []
     for system in answers:
         for name, gates in system.gates.items():
@@ -229,7 +236,7 @@ def per_second(answers: Sequence[Answers], time_s: Mapping[str, Float[ndarray, "
 
 
 def scores(answers: Sequence[Answers], truth: Truth) -> pa.Table:
-    """Scores of each system, whole and with each modality taken away, for a program that reads them."""
+    """Scores of each system, with all modalities and without each (:data:`affect.storage.schema.SCORES`)."""
     rows = []
     for system in answers:
         variants: dict[str, Mapping[str, ndarray]] = {"": system.tracks}
@@ -251,6 +258,6 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _cells(score: Score, *, signed: bool = False) -> list[str]:
-    """Valence, arousal and mean with their intervals."""
+    """CCC of valence, arousal and their mean, as text with intervals."""
     form = "{:+.3f}" if signed else "{:.3f}"
     return [escape(score.text(index, form=form)) for index in range(len(DIMENSIONS))]

@@ -1,4 +1,4 @@
-"""The challenge's text format: a template of rows in, the same rows with predictions out.
+"""The challenge's text format: reads a template of rows and fills in predictions.
 
 image_location,valence,arousal
 <track>/00001.jpg,0.123456,-0.654321          frame 1 is the track's first
@@ -13,16 +13,16 @@ from numpy import ndarray
 
 HEADER = "image_location,valence,arousal"
 MAX_MISSING_FRAMES = 2
-"""Containers of the corpus lack up to two frames that the template has."""
+"""Maximum frames that a template may have past a video's end; Aff-Wild2's containers lack up to two."""
 
 
 class Row(NamedTuple):
     """One row of a template.
 
     Args:
-        location: as the template has it.
-        track: the track.
-        frame: 0-based.
+        location: location as in the template.
+        track: name of the track.
+        frame: 0-based frame.
     """
 
     location: str
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 class SubmissionError(ValueError):
-    """A template that cannot be read or filled; the message names the row."""
+    """A template cannot be read or filled; the message names the row."""
 
 
 def read_template(text: str, name: str) -> list[Row]:
@@ -66,11 +66,11 @@ def tracks_of(rows: list[Row]) -> list[str]:
 
 
 def fill(rows: list[Row], predictions: Mapping[str, Float[ndarray, "frames 2"]]) -> str:
-    """The submission: exactly the template's rows in its order, values clipped to [-1, 1].
+    """Text of the submission: the template's rows in their order, with predictions clipped to [-1, 1].
 
     Args:
-        rows: of the template.
-        predictions: valence and arousal of every frame by track; whoever calls decides what stands for unseen people.
+        rows: rows of the template.
+        predictions: valence and arousal of every frame, by track; the caller fills in missing predictions.
 
     Raises:
         SubmissionError: a row has no prediction.

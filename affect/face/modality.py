@@ -1,4 +1,4 @@
-"""The record of the face."""
+"""Record of the face modality."""
 
 import json
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from affect.storage import schema
 from affect.storage.store import Store
 
 FIND_S = 0.02
-"""Seconds of detecting and meshing a frame on a CPU."""
+"""Seconds per frame for detection and mesh on a CPU."""
 
 
 class Face(Modality):
-    """Every face of every frame; a Transformer over the embeddings of one person's."""
+    """Features: all faces of every frame. Model: a Transformer over one person's embeddings."""
 
     name = "face"
     rows = schema.FACE
@@ -38,28 +38,28 @@ class Face(Modality):
     no_evidence = "the face is not found"
 
     def extractor(self, run: Run, device: str) -> Extractor:
-        """Detector, mesh and encoder."""
+        """Loads detector, mesh model and encoder."""
         from affect.face.clip import FaceClip
 
         return FaceClip(run.face, device)
 
     def work(self, run: Run, probe: Probe) -> Work:
-        """Detecting and meshing every frame, and encoding a face in each."""
+        """Detection and mesh of every frame, and the encoder on one face per frame."""
         fps, operations = probe.clock.fps, grada_operations(run.face.weights)
         words = f"{fps:.3g} frames a second of {millions(operations)} operations"
         return Work(fps * operations, fps * FIND_S, words)
 
     def content(self, run: Run) -> list[str]:
-        """The encoder, the landmarker, and the detector if it is another."""
+        """Identities of the encoder, the landmarker, and the detector if it is a separate file."""
         names = [run.face.landmarker] + [run.face.yolo_weights] * (run.face.detector == "yolo")
         return [*_encoder(run), *(weights.identity(name) for name in names)]
 
     def fetch(self, run: Run) -> None:
-        """The landmarker."""
+        """Downloads the landmarker."""
         weights.file(run.face.landmarker)
 
     def part_address(self, place: Place) -> str:
-        """The person, by name or by points on the face, the rules of tracking, and how the clips ended."""
+        """Hash of the person, the hints, the tracking settings, and the clips' keys and outcomes."""
         return address(place.person, list(place.hints), place.run.tracking, place.clips.get(self.name))
 
     def part(self, evidence: Evidence) -> FacePart:
@@ -67,11 +67,11 @@ class Face(Modality):
         return part.from_evidence(evidence)
 
     def tables(self, part_: FacePart) -> dict[str, pa.Table]:
-        """One table."""
+        """One table, ``face``."""
         return {self.name: part.to_table(part_)}
 
     def load(self, store: Store, keys: Mapping[str, str]) -> FacePart:
-        """Read the table."""
+        """Reads the table."""
         return part.from_table(store.get(keys[self.name]).table)
 
     def width(self, part_: FacePart) -> int:
@@ -79,13 +79,13 @@ class Face(Modality):
         return part_.embedding.shape[1]
 
     def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
-        """Windows of frames."""
+        """Task on windows of frames."""
         from affect.face.task import FaceTask
 
         return FaceTask(settings, widths[self.name])
 
     def points_per_s(self, run: Run, fps: float) -> float:
-        """Frames, repeated where windows overlap."""
+        """Frames per second, times the overlap of windows."""
         return fps * run.face_transformer.window_frames / run.face_transformer.window_hop_frames
 
 
@@ -105,7 +105,7 @@ def _encoder(run: Run) -> list[str]:
 
 @cache
 def grada_operations(folder: str) -> float:
-    """Operations of encoding one crop; of the paper's encoder if the folder has none, 0 without an encoder."""
+    """Operations of encoding one crop; of the paper's encoder if the folder has no config, 0 without a folder."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,4 +1,4 @@
-"""A person's face over time: from rows of clips, and to and from tables."""
+"""A track's face part: built from rows of clips, converted to and from tables."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class FacePart:
 
     Args:
         valid: whether the person's face was found.
-        embedding: GRADA's; at a frame without a face the nearest one's, 0 in a track without any.
+        embedding: GRADA embedding; that of the nearest face at a frame without one, 0 in a track without faces.
         lip_area: inner-lip area in squared sides of the crop, NaN without a mesh.
     """
 
@@ -29,7 +29,7 @@ class FacePart:
 
 
 def from_evidence(evidence: Evidence) -> FacePart:
-    """The face of a person."""
+    """Face part of a person's track."""
     num, faces = evidence.num_frames, evidence.tables["face"]
     valid, lip_area = np.zeros(num, dtype=bool), np.full(num, np.nan)
     embedding = np.zeros((num, matrix(faces["embedding"]).shape[1]))
@@ -45,7 +45,7 @@ def from_evidence(evidence: Evidence) -> FacePart:
 
 
 def to_table(part: FacePart) -> pa.Table:
-    """A part as its table in the store."""
+    """Table of a part for the store."""
     columns = {
         "frame": np.arange(len(part.valid)),
         "valid": part.valid,
@@ -56,5 +56,5 @@ def to_table(part: FacePart) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> FacePart:
-    """A part from its table in the store."""
+    """Part from its table in the store."""
     return FacePart(array(table["valid"]), matrix(table["embedding"]), nullable(table, "lip_area")[:, 0])

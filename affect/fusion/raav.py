@@ -1,4 +1,4 @@
-"""RAAV, the second fusion: a reliability gate over visual modalities, and a bottleneck of audio tokens."""
+"""RAAV fusion: a reliability gate over visual modalities, and an audio bottleneck."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,7 +9,7 @@ from affect.settings.models import Raav
 
 
 class ReliabilityGate(nn.Module):
-    """Weight of each visual modality at a frame.
+    """Reliability gate: weights of the visual modalities at each frame.
 
         s_m = w''_m . Drop(GELU(W'_m x_m + b'_m)) + b''_m + log(p_m / sum p),   -inf where m is invalid
         z   = sum over m of softmax(s)_m x_m,                                    0 where none is valid
@@ -22,7 +22,7 @@ class ReliabilityGate(nn.Module):
     log_prior: Tensor
 
     def __init__(self, settings: Raav) -> None:
-        """Start one scorer per modality.
+        """Creates one scorer per modality.
 
         Args:
             settings: sizes, dropout and priors.
@@ -41,14 +41,14 @@ class ReliabilityGate(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T M H"], valid: Bool[Tensor, "B T M"]
     ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T M"]]:
-        """Weigh the modalities of each frame.
+        """Fuses the modalities of each frame.
 
         Args:
             x: projected modalities.
             valid: true where a modality has evidence.
 
         Returns:
-            z and the weights.
+            Fused frames z, and weights of the modalities, which sum to 1 (0 where none is valid).
         """
         scores = torch.cat([score(x[:, :, i]) for i, score in enumerate(self.score.values())], dim=-1)  # (B, T, M)
         gates = gated_softmax(scores + self.log_prior, valid)
@@ -59,16 +59,16 @@ class AudioBottleneck(nn.Module):
     """Learned latents that attend to the audio tokens, and frames that attend to the latents.
 
         B_a = LN(L_0 + Attn(L_0, tok, tok))
-        Z_0 = LN(z + CrossAttn(LN(z), B_a, B_a));    no token left: Z_0 = LN(z), the outer one
+        Z_0 = LN(z + CrossAttn(LN(z), B_a, B_a));    without valid tokens: Z_0 = LN(z), the outer LN
 
     tok are the projected audio blocks, L_0 the latents, z the frames.
 
     Source: paper (arXiv 2603.13056), reliability-aware fusion; spec section 7.
-    Differs: without tokens the authors' code passes z on unchanged, so that the scale jumps from segment to segment.
+    Differs: without tokens the authors' code returns z without LN, so its scale differs between segments.
     """
 
     def __init__(self, settings: Raav) -> None:
-        """Start the weights; latents ~ N(0, .02).
+        """Creates the weights; latents are normal with standard deviation .02.
 
         Args:
             settings: sizes and dropout.
@@ -85,19 +85,19 @@ class AudioBottleneck(nn.Module):
     def forward(
         self, z: Float[Tensor, "B T H"], tokens: Float[Tensor, "B K H"], valid: Bool[Tensor, "B K"]
     ) -> Float[Tensor, "B T H"]:
-        """Add the segment's audio to each frame.
+        """Adds the segment's audio to each frame.
 
         Args:
             z: fused visual frames.
             tokens: projected audio blocks.
-            valid: false for blocks that were rejected or are missing.
+            valid: false for rejected and missing blocks.
 
         Returns:
-            Z_0.
+            Frames Z_0.
         """
         has_tokens = valid.any(dim=-1, keepdim=True)  # (B, 1)
         latents = self.latents.expand(len(z), -1, -1)
-        # A segment without tokens attends to all of them, so that its softmax is finite; the result is dropped.
+        # A segment without valid tokens attends to all, which keeps its softmax finite; its result is masked below.
         attended, _ = self.listen(latents, tokens, tokens, key_padding_mask=~valid & has_tokens, need_weights=False)
         bottleneck = self.latent_norm(latents + attended)
         query = self.query_norm(z)
@@ -106,7 +106,7 @@ class AudioBottleneck(nn.Module):
 
 
 class RAAV(nn.Module):
-    """Valence and arousal of each frame of a segment from visual modalities and the audio of its four seconds.
+    """Valence and arousal of each frame of a segment, from visual modalities and the segment's audio blocks.
 
         x_m   = valid_m W_m [embedding; prediction]       m visual: face, behaviour
         z     = gate(x)                                   :class:`ReliabilityGate`
@@ -115,20 +115,19 @@ class RAAV(nn.Module):
         y     = Transformer layer(s) over the frames, pre-norm, GELU
         e     = GELU(W_1 LN(y));   v, a = W_2 Drop(e)
 
-    e is the embedding. Where nothing visual is valid, audio has no frame to change, and v, a mean nothing. With
-    ``positions``, sinusoids of the seconds from the segment's start are added to z and to tok: a frame's own, and the
-    middle of each block of a second.
+    e is the embedding. v and a are undefined at frames where nothing visual is valid. With ``positions``, sinusoids of
+    the seconds since the segment's start are added to z (time of the frame) and to tok (middle of the block).
 
-    Source: paper (arXiv 2603.13056), reliability-aware audio-visual fusion.
-    Differs: the paper's frames and tokens carry no positions, so that the model cannot tell when a block lies: that is
-        the default here, and ``positions`` turns them on.
+    Source: paper (arXiv 2603.13056), reliability-aware audio-visual fusion; spec section 7.
+    Differs: ``positions`` is ours and off by default. Without it, as in the paper, the model has no information on the
+        order of frames and blocks.
     """
 
     def __init__(self, settings: Raav, input_widths: dict[str, int]) -> None:
-        """Start the weights.
+        """Creates the weights.
 
         Args:
-            settings: sizes, dropout, priors and the switch of positions.
+            settings: sizes, dropout, priors and ``positions``.
             input_widths: width of the input of each visual modality and of the audio.
         """
         super().__init__()
@@ -163,14 +162,14 @@ class RAAV(nn.Module):
         time_s: Float[Tensor, "B T"] | None = None,
         **visual: Float[Tensor, "B T _"],
     ) -> FusionOutput:
-        """Fuse a batch of segments.
+        """Fuses a batch of segments.
 
         Args:
             audio: embedding and prediction of the audio at each block.
             visual_valid: true where a visual modality has evidence, in the order of the priors.
-            audio_valid: false for blocks that were rejected or are missing.
-            padding: true for frames that only fill the segment; each segment has at least one that does not.
-            time_s: seconds of each frame from the segment's start; only positions read them.
+            audio_valid: false for rejected and missing blocks.
+            padding: true for padding frames; each segment has at least one other frame.
+            time_s: seconds since the segment's start, of each frame; needed with ``positions`` only.
             **visual: embedding and prediction of each visual modality (``face``, ``behavior``) at each frame.
 
         Returns:

@@ -27,23 +27,23 @@ class Dcmmoe(System):
     )
 
     def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
-        """Windows of frames."""
+        """Task on windows of frames."""
         from affect.fusion.task import DcmmoeTask
 
         return DcmmoeTask(settings, widths)
 
     def points_per_s(self, run: Run, fps: float) -> float:
-        """Frames, repeated where windows overlap."""
+        """Frames per second, times the overlap of windows."""
         return fps * run.dcmmoe.window_frames / run.dcmmoe.window_hop_frames
 
     def title(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> str:
-        """Its name, and what it fuses if not the paper's three modalities."""
+        """Its name, with the fused modalities if they are not the default ones."""
         usual = set(upstream) == set(models.Dcmmoe().modalities)
         return self.name if usual else f"{self.name} ({' + '.join(upstream)})"
 
 
 SECONDS_SINCE = 2
-"""Version of models since which RAAV's positions count seconds."""
+"""First version of models in which RAAV's positions are in seconds."""
 
 
 class Raav(System):
@@ -51,7 +51,7 @@ class Raav(System):
 
     name = "raav"
     model = models.Raav
-    space = under(  # what the paper names, and what is ours in it
+    space = under(  # settings that the paper names, and our additions
         "raav",
         {
             "latents": (2, 4, 8),
@@ -76,21 +76,21 @@ class Raav(System):
     )
 
     def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
-        """Segments of frames with their audio blocks."""
+        """Task on segments of frames with their audio blocks."""
         from affect.fusion.task import RaavTask
 
         return RaavTask(settings, widths)
 
     def points_per_s(self, run: Run, fps: float) -> float:
-        """Frames, repeated where segments overlap."""
+        """Frames per second, times the overlap of segments."""
         return fps * run.grid.segment_s / run.grid.hop_s
 
     def title(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> str:
-        """Its name, and what it fuses if not the paper's three modalities."""
+        """Its name, with the fused modalities if they are not the default ones."""
         return self.name if set(upstream) == set(models.Raav().reads) else f"{self.name} ({' + '.join(upstream)})"
 
     def outdated(self, settings: Mapping[str, Any], version: int) -> str:
-        """Positions once counted frames and blocks."""
+        """Models before :data:`SECONDS_SINCE` with positions, which were in frames and blocks."""
         if settings["positions"] and version < SECONDS_SINCE:
             return "its positions count frames and blocks, now they count seconds"
         return ""

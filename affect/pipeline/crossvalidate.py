@@ -11,7 +11,7 @@ from numpy import ndarray
 from rich.console import Console
 
 from affect.corpus.affwild2 import Split
-from affect.evaluation.evaluate import filled
+from affect.evaluation.evaluate import fill_missing
 from affect.evaluation.results import Answers, Truth, scores_table
 from affect.pipeline.judge import judge
 from affect.pipeline.train import fold_videos, sizes, train
@@ -72,7 +72,7 @@ def cross_validate(
         for model in models:
             said = {name: each.prediction for name, each in judged[model.address].items()}
             known = answers.get(model.title, _none(model))
-            answers[model.title] = replace(known, tracks={**known.tracks, **filled(said, model.training_mean)})
+            answers[model.title] = replace(known, tracks={**known.tracks, **fill_missing(said, model.training_mean)})
     kept = [replace(ref, split=_split(ref.video, set(), parts[0])) for ref in refs]
     say(f"cross-validation: the models that are kept, selected on {', '.join(sorted(parts[0]))}")
     train(run, kept, store, runs)

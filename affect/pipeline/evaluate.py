@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from affect.corpus.hints import Points
 from affect.corpus.videos import Places, find
-from affect.evaluation.evaluate import Evaluation, answers_of, known_to, read_labels, unseen
+from affect.evaluation.evaluate import Evaluation, answers_of, incomplete, overlap_with_training, read_labels
 from affect.evaluation.judged import usable
 from affect.evaluation.results import Truth
 from affect.pipeline.assemble import assemble
@@ -58,7 +58,7 @@ def score_models(
     found = find(videos)
     probed = probe_videos(found, store, wanted_features(run, found.videos, golds).prompts)
     refs = assemble(run, probed, {"held_out": golds}, store, hints)
-    split, who = known_to(models, refs)
+    split, who = overlap_with_training(models, refs)
     judged = judge(run, models, refs, store)
     titles = [model.title for model in models]
     answers = [
@@ -67,7 +67,7 @@ def score_models(
     ]
     truth = Truth({ref.name: golds[ref.name] for ref in refs}, {ref.name: ref.video for ref in refs})
     for model in models:
-        if unknown := unseen({name: each.prediction for name, each in judged[model.address].items()}):
+        if unknown := incomplete({name: each.prediction for name, each in judged[model.address].items()}):
             say(f"{model.title} knows nothing of {', '.join(unknown)}: they are given the training mean")
     time_s = {ref.name: load_track(store, ref, ()).time_s for ref in refs}
     folders = ", ".join(sorted({model.uri.rsplit("/", 2)[0] for model in models}))

@@ -19,7 +19,7 @@ from ray.exceptions import RayError, UserCodeException
 from affect.console.arguments import VERBOSE, command, parse
 from affect.pipeline.cluster import WAIT_FOR_NODES_S
 from affect.storage import files
-from affect.trained.runs import best
+from affect.trained.runs import with_best
 
 
 def entry(
@@ -51,7 +51,7 @@ def entry(
         try:
             arguments = parse(job, [flag for flag in given if flag not in VERBOSE], others or {}, **listed)
             if path := getattr(arguments, "best", None):
-                arguments = replace(arguments, run=best(path, arguments.run))
+                arguments = replace(arguments, run=with_best(path, arguments.run))
             check_buckets(arguments, fills)
             with ThreadPoolExecutor(1) as importing:
                 importing.submit(lambda: [import_module(name) for name in needs])  # errors are the work's own

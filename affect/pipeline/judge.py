@@ -11,7 +11,7 @@ from affect.settings.run import Run
 from affect.storage import files
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
-from affect.trained.models import Model, nameless
+from affect.trained.models import Model, without_people
 
 
 def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: Store) -> dict[str, dict[str, Judged]]:
@@ -35,6 +35,6 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
             model.network(torch.device("cpu"))  # damaged weights are one error here instead of one per actor
         say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions with each modality taken away too")
         with Meter("evaluate", float(len(todo)), "tracks") as meter:
-            for _ in graph.judge(todo, run, [nameless(model) for model in models], store):
+            for _ in graph.judge(todo, run, [without_people(model) for model in models], store):
                 meter.advance(1.0)
     return {model.address: {ref.name: read_judged(model, ref) for ref in refs} for model in models}

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from affect.progress import LINE_EVERY_S, one_line, say
-from affect.report.sweep import said, short
+from affect.report.sweep import format_value, short
 
 SHOWN = 5
 """Trials on the board."""
@@ -83,13 +83,13 @@ class Leaderboard(Callback):
         if sys.stdout.isatty():
             table = Table(*("trial", "mean", "valence", "arousal", "epochs"), *map(short, self._paths))
             for name, row in best:
-                values = (said(row["settings"].get(path)) for path in self._paths)
+                values = (format_value(row["settings"].get(path)) for path in self._paths)
                 scores = (f"{row[key]:.3f}" for key in ("mean", "valence", "arousal"))
                 table.add_row(name, *scores, str(row["epochs"]), *values)
             Console().print(table)
             return
         for name, row in best:
-            settings = ", ".join(f"{short(path)} {said(row['settings'].get(path))}" for path in self._paths)
+            settings = ", ".join(f"{short(path)} {format_value(row['settings'].get(path))}" for path in self._paths)
             say(
                 f"  {name}  CCC {row['mean']:.3f} mean, {row['valence']:.3f} valence, {row['arousal']:.3f} arousal, "
                 f"epoch {row['epochs']}: {settings}"

@@ -28,7 +28,7 @@ from affect.settings.run import Run
 from affect.storage import files, schema, speed
 from affect.storage.store import Store, encode_csv
 from affect.tracks.refs import warn_unknown
-from affect.trained.models import Model, nameless
+from affect.trained.models import Model, without_people
 from affect.trained.predictions import SUMMARY, earlier_outcomes
 
 
@@ -67,7 +67,7 @@ def predict(
     by_stem = {video.stem: video for video in videos}
     asked = None if tracks is None else _asked(tracks, by_stem)
     todo = [{"video": video, "tracks": json.dumps(asked and asked[stem])} for stem, video in by_stem.items()]
-    own = {system: nameless(model) for system, model in models.items()}
+    own = {system: without_people(model) for system, model in models.items()}
     given = (feature_addresses(run), own, store, files.absolute(out), people, hints or {})
     rows: list[dict[str, Any]] = []
     start = time.monotonic()

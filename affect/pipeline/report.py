@@ -21,7 +21,7 @@ from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video
 from affect.progress import Meter, say
 from affect.report.figures import gold_against_predicted, ranking
-from affect.report.pages import index_page
+from affect.report.pages import ScoreSection, index_page
 from affect.settings.recipes import caveat_of
 from affect.settings.run import Run
 from affect.storage import files, speed
@@ -82,7 +82,7 @@ def pages(out: str, gold: Evaluation | None = None) -> None:
                 meter.advance(1.0)
     rows.sort(key=lambda row: row["video"])
     reasons = Counter(part for row in rows for part in row["reason"].split("; ") if part)
-    figures, table = [], []
+    scored = None
     if gold:
         within = _video_scores(gold)
         for row in rows:
@@ -90,17 +90,13 @@ def pages(out: str, gold: Evaluation | None = None) -> None:
                 row["ccc"] = dict(zip(("valence", "arousal"), within[row["video"]], strict=True))
         truth, answers = gold.truth, gold.answers[-1].tracks
         told = {name: results.at_labels(answers[name], len(values)) for name, values in truth.gold.items()}
-        figures.append(
-            gold_against_predicted(np.concatenate(list(truth.gold.values())), np.concatenate(list(told.values())))
-        )
-        figures.append(ranking(within))
+        density = gold_against_predicted(np.concatenate(list(truth.gold.values())), np.concatenate(list(told.values())))
         table = results.scores(list(gold.answers), truth).to_pylist()
+        scored = ScoreSection(gold.title, table, [density, ranking(within)])
     facts = [(name, str(value)) for name, value in note["made_with"].items()]
     settings = json.dumps(note["settings"], indent=1)
     title = f"Valence and arousal of {len(rows)} videos, recipe {note['recipe']}"
-    html = index_page(
-        title, rows, facts, settings, reasons.most_common(), table, gold.title if gold else "", figures, caveat
-    )
+    html = index_page(title, rows, facts, settings, reasons.most_common(), scored, caveat)
     files.write(files.join(out, "report", "index.html"), html.encode())
     say(f"report: {out}/report/index.html")
 

@@ -50,7 +50,7 @@ class TrunkActor:
             part = with_sound[start : start + size]
             found = self._states([waves[number] for number in part])
             if not found.isfinite().all():
-                raise ValueError(f"{source}: states of segments {part} after the frozen layers are not finite")
+                raise ValueError(f"{source}: a state of segments {part} after the frozen layers is not finite")
             clipped += int((found.abs() > LARGEST).sum())
             for number, states in zip(part, found.clamp(-LARGEST, LARGEST).half().numpy(), strict=True):
                 rows[number] = _row(number, waves[number], states)

@@ -1,1 +1,1 @@
-"""Which clips of which videos are to do: addresses of features, keys, what is missing."""
+"""Planning of extraction: addresses of features, clips and their keys, missing clips."""

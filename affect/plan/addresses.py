@@ -1,4 +1,4 @@
-"""Which features a job means: the people that are asked about in each video, and the address of each kind."""
+"""Features that a job reads or extracts: person prompts of each video, and the address of each kind of feature."""
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
@@ -8,23 +8,23 @@ from affect.modalities import KINDS, MODALITIES
 from affect.settings.run import Run
 
 DESCRIPTION = "description"
-"""The kind that is extracted where texts are asked for."""
+"""Kind of the text descriptions, which are extracted only with ``--describe``."""
 
 
 def feature_addresses(run: Run) -> dict[str, str]:
-    """Address of each extracted modality's features: a hash of everything that changes their numbers.
+    """Address of each extracted modality's features: a hash of everything that affects their values.
 
     Raises:
-        WeightsError: weights that a setting names cannot be had.
+        WeightsError: weights that a setting names are not available.
     """
     return {m: MODALITIES[m].address(run) for m in run.extracted}
 
 
 class Wanted(NamedTuple):
-    """Features that a job reads or extracts of a folder of videos.
+    """Features that a job reads or extracts from a folder of videos.
 
     Args:
-        prompts: people that behaviour is asked about, by stem.
+        prompts: person prompts of the behaviour, by stem.
         where: address by kind.
     """
 
@@ -33,16 +33,16 @@ class Wanted(NamedTuple):
 
 
 def wanted_features(run: Run, found: Collection[str], tracks: Iterable[str], *, describe: bool = False) -> Wanted:
-    """Features that a run needs of videos: every command with the same run, videos and labels means the same objects.
+    """Features that a run needs; commands with the same run, videos and labels get the same objects.
 
     Args:
         run: the run.
         found: stems of the videos.
-        tracks: names of known tracks, whose ``_left`` and ``_right`` are people to ask about.
-        describe: whether descriptions in words are meant, too.
+        tracks: names of known tracks; suffixes ``_left`` and ``_right`` add person prompts.
+        describe: whether text descriptions are included.
 
     Raises:
-        WeightsError: weights that a setting names cannot be had.
+        WeightsError: weights that a setting names are not available.
     """
     prompts = prompts_of(found, tracks, run.behavior.ask)
     where = feature_addresses(run)
@@ -52,7 +52,7 @@ def wanted_features(run: Run, found: Collection[str], tracks: Iterable[str], *, 
 
 
 def prompts_of(stems: Iterable[str], tracks: Iterable[str], always: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
-    """People that behaviour is asked about, per video: ``neutral``, ``always``, and those that track names mean."""
+    """Person prompts of each video: ``neutral``, ``always``, and the people in track names."""
     known = list(tracks)
     videos = set(stems)
     people = {stem: {"neutral", *always} for stem in videos}
@@ -60,9 +60,9 @@ def prompts_of(stems: Iterable[str], tracks: Iterable[str], always: Iterable[str
         try:
             stem = affwild2.video_of(track, videos)
         except affwild2.LabelError:
-            continue  # labels of videos that are not here
+            continue  # a label without a video
         person = affwild2.person_of(track, stem, known, videos)
         if person != "main":
             people[stem].add(person)
     order = ("neutral", "left", "right")
-    return {stem: tuple(p for p in order if p in own) for stem, own in people.items()}
+    return {stem: tuple(p for p in order if p in names) for stem, names in people.items()}

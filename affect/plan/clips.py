@@ -1,4 +1,4 @@
-"""Clips of work: cut from probed videos, keyed, ordered, without those that exist."""
+"""Clips to extract: cut from probed videos, with their keys, without existing ones, in the order of work."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -22,27 +22,27 @@ from affect.timeline import TIME_TOLERANCE_S
 MISNAMED = "its name is not UTF-8: rename it"
 
 
-PATIENCE, MIN_PATIENCE_S = 400.0, 600.0
-"""Seconds of work that a second of video may take before what works on it counts as stuck, and the least."""
+LIMIT_PER_S, MIN_LIMIT_S = 400.0, 600.0
+"""Default time limit of a clip: seconds of work per second of video, and the minimum in seconds."""
 
 
 SHORT_FIRST = 2
-"""Short clips that a run begins with: something is done within seconds, and what would fail always fails at once."""
+"""Number of short clips at the start of a run: first results, and errors that affect every clip, come in seconds."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video that was probed.
+    """A probed video.
 
     Args:
-        stem: its file name without the suffix, what tracks are named after.
-        uri: where it is.
-        path: relative to the folder or bucket of videos.
-        bytes: its size.
+        stem: file name without suffix; names of tracks begin with it.
+        uri: path or URI.
+        path: path relative to the folder or bucket prefix of videos.
+        bytes: file size.
         probe_key: key of its probe in the store.
-        head: what its probe says in short, None if it cannot be used.
-        reason: why it cannot be used.
-        prompts: the people that behaviour is asked about.
+        head: summary of its probe; None if the video is unusable.
+        reason: reason why the video is unusable; else empty.
+        prompts: person prompts of the behaviour.
     """
 
     stem: str
@@ -57,12 +57,12 @@ class Video:
 
 @dataclass(frozen=True)
 class Unit:
-    """A clip and which of its modalities have to be done: a row of the pipeline.
+    """A clip and the modalities to extract from it: one row of the pipeline.
 
     Args:
-        video: index into the plan's videos.
-        number: the clip's number within the video.
-        missing: what has no object.
+        video: index into the list of videos.
+        number: 0-based number of the clip in the video.
+        missing: kinds of features without an object in the store.
     """
 
     video: int
@@ -76,63 +76,63 @@ def key_of(file: File) -> str:
 
 
 def probe_table(probe: Probe) -> pa.Table:
-    """A probe as the store keeps it."""
+    """Table of a probe for the store."""
     values = {f.name: [getattr(probe, f.name)] for f in fields(Probe)}
     return pa.table(values | {"duration_s": [probe.clock.duration_s]}).select(schema.VIDEO.names).cast(schema.VIDEO)
 
 
 def load_probe(store: Store, key: str) -> Probe:
-    """Read a usable video's probe."""
+    """Reads the probe of a usable video."""
     [row] = store.get(key).table.to_pylist()
     row["time_s"] = np.array(row["time_s"])
     return Probe(**{f.name: row[f.name] for f in fields(Probe)})
 
 
 def num_clips(last_s: float, run: Run) -> int:
-    """Clips of a video by the time of its last frame; every one owns at least a frame."""
+    """Number of clips of a video, from the time of its last frame; each contains at least one frame."""
     return int((last_s + TIME_TOLERANCE_S) // run.grid.clip_s) + 1
 
 
 def make_clip(uri: str, prompts: tuple[str, ...], probe: Probe, number: int, run: Run) -> Clip:
-    """A video's clip by its number."""
+    """The clip of a video with a given number."""
     start = number * run.grid.clip_s
     return Clip(uri, probe, start, start + run.grid.clip_s, run.grid, prompts)
 
 
 def keys_of(video: Video, run: Run, where: Mapping[Any, str], kind: str) -> list[str]:
-    """Keys of a usable video's objects of one kind, in order of time; ``where`` has the addresses by kind."""
+    """Keys of a usable video's clip objects of one kind, in order of time; ``where`` maps kinds to addresses."""
     assert video.head is not None
     number = num_clips(video.head.last_s, run)
     return unit_keys(kind, where[kind], video.prompts, video.path, video.head.fingerprint, number)
 
 
-def unit_keys(kind: str, wanted: str, prompts: tuple[str, ...], path: str, fingerprint: str, number: int) -> list[str]:
-    """The same from what decides them: the kind's address, who is asked about, the video, its number of clips."""
+def unit_keys(kind: str, mark: str, prompts: tuple[str, ...], path: str, fingerprint: str, number: int) -> list[str]:
+    """Keys of a video's clip objects, from address, prompts, path, fingerprint and number of clips."""
     if KINDS[kind].by_person:
-        wanted = address(wanted, list(prompts))
-    return [unit_key(kind, wanted, path, fingerprint, n) for n in range(number)]
+        mark = address(mark, list(prompts))
+    return [unit_key(kind, mark, path, fingerprint, n) for n in range(number)]
 
 
 def missing_units(
     videos: list[Video], run: Run, where: Mapping[Any, str], store: Store, *, retry_failed: bool
 ) -> tuple[list[Unit], list[Outcome]]:
-    """Units to do, a few short ones and then the longest first, and how the units that exist ended.
+    """Units to do (a few short ones, then the longest first), and outcomes of existing units.
 
     Args:
         videos: from :func:`probe_videos`.
         run: the run.
-        where: addresses by kind, from :func:`feature_addresses`, which reads all local weights: once a job is enough.
+        where: addresses by kind, from :func:`feature_addresses` (it reads all local weights: call it once per job).
         store: the store.
-        retry_failed: whether units that failed are to be done again.
+        retry_failed: whether failed units are included.
     """
     states = States(store)
     outcomes: list[Outcome] = []
     missing: dict[tuple[int, int], list[str]] = {}
     for kind in where:
         keys = {i: keys_of(entry, run, where, kind) for i, entry in enumerate(videos) if entry.head}
-        present = states.of(kind, [key for own in keys.values() for key in own])
-        for index, own in keys.items():
-            for number, key in enumerate(own):
+        present = states.of(kind, [key for of_video in keys.values() for key in of_video])
+        for index, of_video in keys.items():
+            for number, key in enumerate(of_video):
                 outcome = present[key].outcome if key in present else None
                 if outcome is None or (retry_failed and outcome.status == "failed"):
                     missing.setdefault((index, number), []).append(kind)
@@ -145,12 +145,12 @@ def missing_units(
 
 
 def limit_s(pool: Stage, length_s: float) -> float:
-    """Seconds that a clip of some length may take."""
-    return pool.limit_s or max(MIN_PATIENCE_S, PATIENCE * length_s)
+    """Time limit in seconds for a clip of ``length_s`` seconds."""
+    return pool.limit_s or max(MIN_LIMIT_S, LIMIT_PER_S * length_s)
 
 
 def unit_seconds(video: Video, unit: Unit, run: Run) -> float:
-    """Seconds of video in a unit."""
+    """Length of a unit's clip in seconds."""
     assert video.head is not None
     start = unit.number * run.grid.clip_s
     return min(video.head.duration_s, start + run.grid.clip_s) - start

@@ -1,4 +1,4 @@
-"""A video's probe: what the container says, kept in the store."""
+"""Probes a video's container and stores the result."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from affect.storage.store import Store
 
 
 def probe_video(row: dict[str, Any], store: Store) -> dict[str, Any]:
-    """Write a video's probe, or the reason why it has none; returns an error of reading it, which is not written."""
+    """Stores a video's probe, or the reason why it is unusable; returns read errors, which are not stored."""
     try:
         found = Extracted(probe_table(video.probe(row["uri"], row["path"])))
     except MediaError as error:
-        found = _nothing(str(error))
-    except Exception as error:  # whatever it is, other videos are probed
+        found = _failed(str(error))
+    except Exception as error:  # any error: the other videos are still probed
         return {"key": row["key"], "error": f"cannot be read ({getattr(error, 'strerror', None) or error})"}
     store.put(row["key"], found)
     return {"key": row["key"], "error": ""}
 
 
-def _nothing(reason: str) -> Extracted:
+def _failed(reason: str) -> Extracted:
     return Extracted(schema.VIDEO.empty_table(), "failed", reason)

@@ -1,1 +1,1 @@
-"""Pages to look at: of predicted videos and of trainings. Each is one file that needs no network."""
+"""HTML pages and films of predicted videos, trainings and searches."""

@@ -1,4 +1,4 @@
-"""What pages are made of: templates, styles, charts as SVG."""
+"""Templates, styles and SVG charts of the pages."""
 
 import io
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ CELLS = 40
 
 @lru_cache
 def text(name: str) -> str:
-    """A file beside this one."""
+    """Content of a file in this folder."""
     return resources.files("affect.report").joinpath(name).read_text()
 
 
 @lru_cache
 def template(name: str) -> jinja2.Template:
-    """A page to be filled, which escapes what it is filled with."""
+    """Template of a page; values are HTML-escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(text),
         autoescape=True,
@@ -38,13 +38,13 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def drawn() -> AbstractContextManager[Any]:
-    """How all charts look: text stays text, and the same numbers give the same bytes."""
+def chart_style() -> AbstractContextManager[Any]:
+    """Style of all charts: text is kept as text, and SVG output is deterministic."""
     return rc_context({"svg.fonttype": "none", "svg.hashsalt": "affect", "font.size": 9, "font.family": "sans-serif"})
 
 
 def svg(figure: Figure) -> str:
-    """A figure, ready to stand in HTML."""
+    """A figure as an SVG element for HTML."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     written = buffer.getvalue()
@@ -54,17 +54,17 @@ def svg(figure: Figure) -> str:
 def gold_against_predicted(
     gold: Float[ndarray, "frames 2"], predicted: Float[ndarray, "frames 2"]
 ) -> tuple[str, str, str]:
-    """How often each annotation meets each answer, as a density.
+    """Densities of frames by annotation and prediction, of valence and of arousal.
 
     Args:
-        gold: NaN where a frame is not annotated.
-        predicted: of the same frames.
+        gold: annotations, NaN for a frame that is not annotated.
+        predicted: predictions of the same frames.
 
     Returns:
-        Name, an SVG of each side by side, and caption.
+        Title, SVG of both charts, and caption.
     """
     picture = ""
-    with drawn():
+    with chart_style():
         for i, name in enumerate(("valence", "arousal")):
             figure = Figure(figsize=(4.2, 3.9), layout="constrained")
             axes = figure.subplots()
@@ -78,28 +78,28 @@ def gold_against_predicted(
             axes.set_aspect("equal")
             axes.grid(alpha=0.3)
             picture += svg(figure)
-    caption = "Frames by annotation and answer, darker where there are more; on the dashed line they agree."
+    caption = "Frames by annotation and prediction, darker where there are more; the dashed line is perfect agreement."
     return "Annotated against predicted", picture, caption
 
 
 def ranking(scores: Mapping[str, tuple[float, float]]) -> tuple[str, str, str]:
-    """CCC of every video, the best first.
+    """Chart of the CCC of every video, best first; of more than 30 videos, the 15 best and 15 worst.
 
     Args:
-        scores: valence and arousal by video.
+        scores: CCC of valence and arousal by video.
 
     Returns:
-        Name, SVG and caption.
+        Title, SVG and caption.
     """
     order = sorted(scores, key=lambda name: -np.nansum(scores[name]))
     shown = order if len(order) <= 30 else [*order[:15], *order[-15:]]
-    with drawn():
+    with chart_style():
         figure = Figure(figsize=(5.6, 1.2 + 0.24 * len(shown)), layout="constrained")
         axes = figure.subplots()
         for i, (name, marker, color) in enumerate((("valence", "o", "#0b62a8"), ("arousal", "^", "#b3460f"))):
             axes.scatter([scores[v][i] for v in shown], range(len(shown)), marker=marker, color=color, label=name, s=26)
         axes.set_yticks(range(len(shown)), [v.replace("$", r"\$") for v in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)  # the first and the last point whole, the best on top
+        axes.set_ylim(len(shown) - 0.4, -0.6)  # room for whole markers of the first and last video; the best is on top
         axes.set_xlabel("CCC of the video")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)  # above the points

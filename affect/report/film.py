@@ -1,4 +1,4 @@
-"""A video with its people drawn onto it, and its sound, as an MP4."""
+"""Renders a video with boxes and names of its people, and its sound, as an MP4."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ from affect.face.overlay import PersonOverlay, draw, overlay_size
 from affect.face.tracks import Person
 
 SOUND_PIECE_S = 60.0
-"""Seconds of sound that are held at once."""
+"""Seconds of sound per read, which limits memory."""
 
 
-class Cast(NamedTuple):
-    """One person to draw.
+class FilmPerson(NamedTuple):
+    """A person to draw in a film.
 
     Args:
-        name: as tracks and predictions have it.
-        person: where they are.
-        mouth: its state by frame; None to leave it out.
+        name: name in tracks and predictions.
+        person: the person's boxes by frame.
+        mouth: state of the mouth by frame; None to draw no mouth.
     """
 
     name: str
@@ -37,24 +37,24 @@ def film(
     path: Path,
     uri: str,
     probe: Probe,
-    people: Sequence[Cast],
+    people: Sequence[FilmPerson],
     *,
     largest: tuple[int, int],
     captions: bool,
     note: str = "",
     quality: int = 20,
 ) -> None:
-    """Draw a video's people and encode it; memory does not grow with its length.
+    """Draws a video's people and encodes the film; memory does not grow with its length.
 
     Args:
-        path: of the MP4.
-        uri: the video.
-        probe: its probe.
-        people: from left to right.
-        largest: width and height in pixels that the film has at most.
-        captions: whether frame and time stand in the corner.
-        note: kept in the file.
-        quality: as in :func:`affect.corpus.film.write_film`.
+        path: path of the MP4.
+        uri: path or URI of the video.
+        probe: probe of the video.
+        people: people to draw, from left to right.
+        largest: maximum width and height in pixels.
+        captions: whether frame number and time are written into a corner.
+        note: text stored in the file's metadata.
+        quality: see :func:`affect.corpus.film.write_film`.
 
     Raises:
         MediaError: the video cannot be opened.
@@ -62,7 +62,9 @@ def film(
     """
     width, height = overlay_size(probe.width, probe.height, *largest)
     order = np.arange(len(probe.time_s))
-    ticks = np.maximum.accumulate(np.round(probe.time_s * TICKS).astype(np.int64) - order) + order  # no two alike
+    ticks = (
+        np.maximum.accumulate(np.round(probe.time_s * TICKS).astype(np.int64) - order) + order
+    )  # strictly increasing
     frames = video.decode(uri, probe, 0, len(probe.time_s), width=width, height=height)
     drawn = _drawn(frames, probe, people, (width, height), captions)
     write_film(path, drawn, ticks, _sound(uri, probe), max(1, round(probe.clock.fps)), note=note, quality=quality)
@@ -71,11 +73,11 @@ def film(
 def _drawn(
     frames: Iterator[tuple[int, UInt8[ndarray, "H W 3"]]],
     probe: Probe,
-    people: Sequence[Cast],
+    people: Sequence[FilmPerson],
     size: tuple[int, int],
     captions: bool,
 ) -> Iterator[UInt8[ndarray, "H W 3"]]:
-    """Every frame of the video; one that cannot be decoded repeats the one before, or is black."""
+    """Draws every frame; an undecodable frame repeats the previous one, or is black."""
     places = [dict(zip(p.person.frame.tolist(), range(len(p.person.frame)), strict=True)) for p in people]
     picture = np.zeros((size[1], size[0], 3), dtype=np.uint8)
     decoded = next(frames, None)
@@ -95,7 +97,7 @@ def _state(mouth: Mapping[int, Any] | None, frame: int) -> Any:  # noqa: ANN401 
 
 
 def _sound(uri: str, probe: Probe) -> Iterator[Float[ndarray, " samples"]] | None:
-    """The video's sound in pieces, if it has any that can be decoded."""
+    """The video's sound in pieces; None if there is none or it cannot be decoded."""
     try:
         audio.decode(uri, probe, 0.0, min(1.0, probe.clock.duration_s), SAMPLE_RATE)
     except MediaError:

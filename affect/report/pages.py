@@ -1,8 +1,8 @@
-"""Numbers to HTML: one page per video, an index of them, the curves of a training."""
+"""HTML pages: one per video, an index of all videos, the curves of a training."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,13 @@ from numpy import ndarray
 from affect.face.overlay import COLORS
 from affect.modalities import MODALITIES
 from affect.progress import format_duration
-from affect.report.figures import drawn, svg, template, text
+from affect.report.figures import chart_style, svg, template, text
 from affect.report.series import DIMENSIONS, Moment, column, person_data, shows_person, thinned
 
 SPARK_POINTS = 60
-"""Points of the small curves of an index."""
+"""Points of a small curve in the index."""
 COLUMNS = ("video", "status", "people", "length", "seen", "valence", "arousal")
-"""Of the index's table."""
+"""Columns of the index's table."""
 
 
 def video_page(
@@ -31,16 +31,16 @@ def video_page(
     scores: Mapping[str, tuple[float, float]],
     caveat: str,
 ) -> str:
-    """The page of one video.
+    """HTML of one video's page.
 
     Args:
-        row: its row of :data:`affect.storage.schema.OUTCOMES`.
-        table: its predictions.
-        film: name of its film beside the page; None if there is none.
-        moments: what stands out, each with a JPEG as base64; empty for no picture.
-        gold: annotations by track, of those that are annotated.
-        scores: CCC of valence and arousal by track, of the same.
-        caveat: what has to be said first.
+        row: row of the video in :data:`affect.storage.schema.OUTCOMES`.
+        table: predictions of the video.
+        film: file name of its film in the page's folder; None if there is none.
+        moments: strongest moments, each with a JPEG in base64 (empty for no picture).
+        gold: annotations of annotated tracks.
+        scores: CCC of valence and arousal of annotated tracks.
+        caveat: warning at the top of the page; empty for none.
     """
     people = [person_data(rows, gold.get(rows["track"][0].as_py())) for rows in by_track(table)]
     shown = [m for m in MODALITIES if any(m in person["seen"] for person in people)]
@@ -58,7 +58,7 @@ def video_page(
         "end": max((person["end"] for person in people), default=0.0),
         "colors": list(COLORS),
     }
-    words = {t: tuple(said(v) for v in pair) for t, pair in scores.items()}
+    words = {t: tuple(format_score(v) for v in pair) for t, pair in scores.items()}
     return template("video.html").render(
         title=f"{row['video']}: valence and arousal",
         stem=row["video"],
@@ -76,7 +76,7 @@ def video_page(
 
 
 def by_track(table: pa.Table) -> list[pa.Table]:
-    """Rows of each person, in order."""
+    """Splits rows by track, in order of appearance."""
     names = table["track"].to_numpy(zero_copy_only=False)
     return [table.filter(pa.array(names == name)) for name in table["track"].unique().to_pylist()]
 
@@ -86,12 +86,12 @@ def _signed(value: float | None) -> str:
 
 
 def index_row(row: Mapping[str, Any], table: pa.Table, page: str | None) -> dict[str, Any]:
-    """What the index says of a video; plain JSON.
+    """Entry of a video in the index, as plain JSON.
 
     Args:
-        row: of :data:`affect.storage.schema.OUTCOMES`.
-        table: its predictions.
-        page: where its page lies, from the index.
+        row: row of the video in :data:`affect.storage.schema.OUTCOMES`.
+        table: predictions of the video.
+        page: path of its page, relative to the index; None without a page.
     """
     people = by_track(table)
     known = table["face_valid"].null_count < table.num_rows
@@ -104,12 +104,26 @@ def index_row(row: Mapping[str, Any], table: pa.Table, page: str | None) -> dict
             for rows in people
             if (s := shows_person(rows)).any()
         }
-        found[dimension] = round(float(np.mean(list(means.values()))), 3) if means else None  # what the table sorts by
+        found[dimension] = round(float(np.mean(list(means.values()))), 3) if means else None  # sort key of the table
         found[f"{dimension}_of_each"] = [(name if len(people) > 1 else "", f"{m:+.2f}") for name, m in means.items()]
         found["spark"][dimension] = [
             thinned(column(rows, dimension), max(1, rows.num_rows // SPARK_POINTS)) for rows in people[:2]
         ]
     return found
+
+
+class ScoreSection(NamedTuple):
+    """Scores against annotations, for the index.
+
+    Args:
+        title: names of the predictions and of the labels.
+        rows: rows of :data:`affect.storage.schema.SCORES`.
+        figures: title, SVG and caption of each chart.
+    """
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    figures: Sequence[tuple[str, str, str]]
 
 
 def index_page(
@@ -118,23 +132,19 @@ def index_page(
     facts: Sequence[tuple[str, str]],
     settings: str,
     reasons: Sequence[tuple[str, int]],
-    scores: Sequence[Mapping[str, Any]],
-    judged: str,
-    figures: Sequence[tuple[str, str, str]],
+    scores: ScoreSection | None,
     caveat: str,
 ) -> str:
-    """The index of all videos.
+    """HTML of the index of all videos.
 
     Args:
-        title: of the page.
-        rows: from :func:`index_row`.
-        facts: what it was made with.
-        settings: all settings, to be read.
-        reasons: why something is missing, with how often.
-        scores: rows of :data:`affect.storage.schema.SCORES`, if there are annotations.
-        judged: what the scores are of.
-        figures: name, SVG and caption.
-        caveat: what has to be said first.
+        title: title of the page.
+        rows: entries of the videos, from :func:`index_row`.
+        facts: names and values of versions and models used.
+        settings: all settings, as text.
+        reasons: reasons for missing evidence, with their counts.
+        scores: scores against annotations; None without annotations.
+        caveat: warning at the top of the page; empty for none.
     """
     shown = [{**row, "length": format_duration(row["duration_s"]), "spark": _sparks(row["spark"])} for row in rows]
     frames = sum(row["frames"] for row in rows)
@@ -155,16 +165,14 @@ def index_page(
         settings=settings,
         reasons=reasons,
         scores=scores,
-        judged=judged,
-        figures=figures,
         caveat=caveat,
         columns=names,
-        said=said,
+        format_score=format_score,
     )
 
 
 def _sparks(values: Mapping[str, list[list[float | None]]]) -> dict[str, str]:
-    """Small curves in [-1, 1], one per person."""
+    """SVG of small curves in [-1, 1], one per person, by dimension."""
     found = {}
     for dimension, curves in values.items():
         paths = ""
@@ -181,15 +189,15 @@ def _sparks(values: Mapping[str, list[list[float | None]]]) -> dict[str, str]:
 
 
 def training_page(title: str, models: Sequence[Mapping[str, Any]], caveat: str) -> str:
-    """The curves of a training.
+    """HTML of a training's page: loss and CCC per epoch.
 
     Args:
-        title: of the page.
-        models: each with title, address, best, settings and history, as the model's files have them.
-        caveat: what has to be said first.
+        title: title of the page.
+        models: title, address, best, settings and history of each model, as in its files.
+        caveat: warning at the top of the page; empty for none.
     """
     figures = []
-    with drawn():
+    with chart_style():
         for model in models:
             history = model["history"]
             epochs = [epoch["epoch"] for epoch in history]
@@ -207,13 +215,13 @@ def training_page(title: str, models: Sequence[Mapping[str, Any]], caveat: str) 
                 axes.xaxis.get_major_locator().set_params(integer=True)
                 axes.grid(alpha=0.3)
             caption = (
-                f"Left the loss, right CCC after each epoch; the line is epoch {model['best']['epoch']}, the best."
+                f"Loss (left), CCC (right) after each epoch; the line is the best epoch, {model['best']['epoch']}."
             )
             figures.append((model["title"], svg(figure), caption))
     shown = [{**model, "settings": json.dumps(model["settings"], indent=1)} for model in models]
     return template("training.html").render(title=title, models=shown, figures=figures, caveat=caveat)
 
 
-def said(value: float, form: str = "{:.3f}") -> str:
-    """A number, to be read; a dash where there is none."""
+def format_score(value: float, form: str = "{:.3f}") -> str:
+    """Text of a score; a dash if it is not finite."""
     return form.format(value) if np.isfinite(value) else "–"

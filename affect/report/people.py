@@ -1,4 +1,4 @@
-"""A film and tables of the people of one extracted video."""
+"""Film and tables of the people in one extracted video."""
 
 import json
 import tempfile
@@ -17,24 +17,24 @@ from affect.audio.speaking import mouth_open, silence_reason, verdicts, with_sil
 from affect.corpus.video import MediaError, Probe
 from affect.face.tracks import Faces, Person, person_names
 from affect.plan.clips import Video, keys_of, load_probe
-from affect.report.film import Cast
+from affect.report.film import FilmPerson
 from affect.report.film import film as film_people
 from affect.settings.address import address
 from affect.settings.run import Run
 from affect.storage import files
 from affect.storage.store import Store, slug
-from affect.tracks.features import load_table, who_is_who
+from affect.tracks.features import find_persons, load_table
 
 LARGEST = (960, 960)
-"""Width and height of a film in pixels at most."""
+"""Maximum width and height of a film in pixels."""
 
 
 OVERLAID: tuple[str, ...] = ("face", "audio")
-"""Features that are read; audio where the run extracts it."""
+"""Kinds of features to read; audio only if the run extracts it."""
 
 
-class Seen(NamedTuple):
-    """Whom a video shows, and what is heard in it if its sound is extracted."""
+class VideoPeople(NamedTuple):
+    """Faces and persons of a video, rows of the faces, and rows of the audio if it is extracted."""
 
     probe: Probe
     faces: Faces
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 def film_of_people(
     row: dict[str, Any], videos: Mapping[str, Video], run: Run, where: dict[str, str], store: Store, out: str
 ) -> dict[str, Any]:
-    """One video's film and people; what is there is not done again."""
+    """Makes the film of a video and summarises its people; existing results are reused."""
     entry = videos[row["stem"]]
     assert entry.head is not None
     film, read = files.join(out, f"{entry.stem}.mp4"), [m for m in OVERLAID if m in where]
@@ -55,7 +55,7 @@ def film_of_people(
         clips = [str(store.outcome(key)) for kind in read for key in keys_of(entry, run, where, kind)]
     except FileNotFoundError:
         return _row(entry, reason=f"{' and '.join(read)} have not been extracted")
-    except ValueError as error:  # an object is damaged
+    except ValueError as error:  # a damaged object
         return _row(entry, reason=str(error))
     mark = address([where[m] for m in read], entry.head.fingerprint, clips, run.tracking, run.grid, run.wavlm.speaking)
     try:
@@ -69,10 +69,10 @@ def film_of_people(
         tables = {m: load_table(entry, run, where, m, store)[0] for m in read}
     except ValueError as error:
         return _row(entry, reason=str(error))
-    seen = Seen(probe, *who_is_who(tables["face"], run), tables.get("audio"))
-    lips = [_lips(seen, person) for person in seen.people]
+    seen = VideoPeople(probe, *find_persons(tables["face"], run), tables.get("audio"))
+    lips = [_lip_area(seen, person) for person in seen.people]
     everyone = np.concatenate([np.empty(0), *lips])
-    opened = [_mouth(lip_area, everyone, run) for lip_area in lips]
+    opened = [_mouth_states(lip_area, everyone, run) for lip_area in lips]
     named = zip(person_names(seen.people), lips, strict=True)
     segments = [_segments(entry, seen, name, lip_area, everyone, run) for name, lip_area in named]
     parts = zip(seen.people, person_names(seen.people), lips, opened, segments, strict=True)
@@ -80,8 +80,8 @@ def film_of_people(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         try:
-            cast = [Cast(*each) for each in zip(person_names(seen.people), seen.people, opened, strict=True)]
-            film_people(path, entry.uri, seen.probe, cast, largest=LARGEST, captions=True)
+            drawn = [FilmPerson(*each) for each in zip(person_names(seen.people), seen.people, opened, strict=True)]
+            film_people(path, entry.uri, seen.probe, drawn, largest=LARGEST, captions=True)
         except (MediaError, OSError) as error:
             return _row(entry, reason=str(error))
         files.write(film, path.read_bytes())
@@ -96,24 +96,24 @@ def _row(
     return {"stem": entry.stem, "people": json.dumps(people), "segments": json.dumps(segments), "reason": reason}
 
 
-def _lips(seen: Seen, person: Person) -> Float[ndarray, " frames"]:
-    """Lip area at every frame of the video, NaN without a mesh."""
+def _lip_area(seen: VideoPeople, person: Person) -> Float[ndarray, " frames"]:
+    """Lip area of a person at every frame of the video, NaN without a mesh."""
     lip_area = np.full(len(seen.probe.time_s), np.nan)
     values = seen.table["lip_area"].take(person.rows).to_numpy(zero_copy_only=False)
     lip_area[seen.faces.frame[person.rows]] = values
     return lip_area
 
 
-def _mouth(lip_area: Float[ndarray, " frames"], everyone: Float[ndarray, " rows"], run: Run) -> dict[int, str]:
-    """State of the mouth at the frames that show it."""
+def _mouth_states(lip_area: Float[ndarray, " frames"], everyone: Float[ndarray, " rows"], run: Run) -> dict[int, str]:
+    """State of the mouth, ``open`` or ``closed``, by frame with a mesh."""
     states = mouth_open(lip_area, run.wavlm.speaking, everyone)
     return {int(frame): "open" if states[frame] else "closed" for frame in np.flatnonzero(~np.isnan(lip_area))}
 
 
 def _segments(
-    entry: Video, seen: Seen, name: str, lip_area: Float[ndarray, " frames"], everyone: ndarray, run: Run
+    entry: Video, seen: VideoPeople, name: str, lip_area: Float[ndarray, " frames"], everyone: ndarray, run: Run
 ) -> list[dict[str, Any]]:
-    """What the audio filter says of a person's segments."""
+    """Verdicts of the mouth filter on a person's segments."""
     clock = seen.probe.clock
     ranges_s = timeline.segments(clock.duration_s, run.grid.segment_s, run.grid.hop_s)
     ranges = timeline.frame_ranges(clock, ranges_s)
@@ -132,7 +132,7 @@ def _segments(
 
 def _summary(
     entry: Video,
-    seen: Seen,
+    seen: VideoPeople,
     person: Person,
     name: str,
     lip_area: Float[ndarray, " frames"],

@@ -1,4 +1,4 @@
-"""Predictions as a page shows them: fewer points, stretches without evidence, the strongest moments."""
+"""Data of a video's page: thinned curves, stretches without evidence, strongest moments."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -12,26 +12,26 @@ from affect import timeline
 from affect.modalities import MODALITIES, SYSTEMS
 
 MAX_POINTS = 3000
-"""Points of a curve; longer tracks are shown as means of as many equal stretches."""
+"""Maximum points of a curve; longer tracks are averaged over equal stretches."""
 MIN_GAP_S = 0.2
-"""Shorter stretches without evidence are not marked."""
+"""Minimum length in seconds of a marked stretch without evidence."""
 ONE_FRAME_S = 0.04
-"""How long the only frame of a video is shown."""
-NOT_SAID = "no evidence"
-"""Why a modality saw nothing, in predictions of earlier versions."""
+"""Duration in seconds of the frame of a one-frame video."""
+NO_REASON = "no evidence"
+"""Reason shown for predictions of earlier versions, which have none."""
 DIMENSIONS = ("valence", "arousal")
 
 
 class Moment(NamedTuple):
-    """A frame that stands out.
+    """A frame with an extreme prediction.
 
     Args:
-        what: in words.
-        person: whose.
-        frame: 0-based.
-        time_s: of the frame.
-        valence: predicted.
-        arousal: predicted.
+        what: description, such as "most positive".
+        person: name of the person.
+        frame: 0-based frame.
+        time_s: time of the frame in seconds.
+        valence: predicted valence.
+        arousal: predicted arousal.
     """
 
     what: str
@@ -43,35 +43,35 @@ class Moment(NamedTuple):
 
 
 def thinned(values: Float[ndarray, " frames"], step: int) -> list[float | None]:
-    """Means of stretches of ``step`` frames, NaN left out, to three decimals; None where a stretch has nothing."""
+    """Means over stretches of ``step`` frames, without NaN, to three decimals; None for a stretch of NaN."""
     padded = np.full(-(-len(values) // step) * step, np.nan)
     padded[: len(values)] = values
     parts = padded.reshape(-1, step)
-    there = ~np.isnan(parts)
-    means = np.where(there, parts, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
-    return [round(float(m), 3) if any_ else None for m, any_ in zip(means, there.any(axis=1), strict=True)]
+    present = ~np.isnan(parts)
+    means = np.where(present, parts, 0.0).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
+    return [round(float(m), 3) if any_ else None for m, any_ in zip(means, present.any(axis=1), strict=True)]
 
 
 def stretches(
-    open_frames: Bool[ndarray, " frames"], time_s: Float[ndarray, " frames"], end_s: float, min_s: float = 0.0
+    mask: Bool[ndarray, " frames"], time_s: Float[ndarray, " frames"], end_s: float, min_s: float = 0.0
 ) -> list[tuple[float, float]]:
-    """Times ``[start, end)`` of runs of true frames that last longer than ``min_s``."""
+    """Times ``[start, end)`` in seconds of runs of true frames that last longer than ``min_s``."""
     times = np.append(time_s, end_s)
-    found = [(float(times[a]), float(times[b])) for a, b, is_open in timeline.runs(open_frames) if is_open]
+    found = [(float(times[a]), float(times[b])) for a, b, value in timeline.runs(mask) if value]
     return [(round(a, 3), round(b, 3)) for a, b in found if b - a > min_s]
 
 
 def column(rows: pa.Table, name: str) -> Float[ndarray, " rows"]:
-    """A column of numbers, NaN for null."""
+    """Values of a numeric column, NaN for null."""
     return rows[name].to_numpy(zero_copy_only=False).astype(np.float64)
 
 
 def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict[str, Any]:
-    """What the page of a video draws of one person.
+    """Data of one person for the script of a video's page, as plain JSON.
 
     Args:
-        rows: of one person, as :data:`affect.storage.schema.PREDICTIONS` has them.
-        gold: annotations, NaN where a frame has none; None if nothing is known.
+        rows: predictions of one person, see :func:`affect.storage.schema.predictions`.
+        gold: annotations, NaN for a frame without; None if the track is not annotated.
     """
     time_s = column(rows, "time_s")
     num = len(time_s)
@@ -112,9 +112,9 @@ def person_data(rows: pa.Table, gold: Float[ndarray, "frames 2"] | None) -> dict
 
 
 def _evidence(rows: pa.Table, modality: str, time_s: Float[ndarray, " frames"], end_s: float) -> dict[str, Any]:
-    """Where a modality saw a person: as a share, and the stretches where it did not, each with its reason."""
+    """Share of frames with evidence of a modality, and stretches without, each with its reason."""
     valid = rows[f"{modality}_valid"].to_numpy(zero_copy_only=False)
-    reasons = np.array([reason or NOT_SAID for reason in rows[f"{modality}_reason"].to_pylist()], dtype=object)
+    reasons = np.array([reason or NO_REASON for reason in rows[f"{modality}_reason"].to_pylist()], dtype=object)
     missing = dict(Counter(reasons[~valid].tolist()).most_common())
     gaps = [
         (*stretch, reason)
@@ -129,16 +129,16 @@ def _evidence(rows: pa.Table, modality: str, time_s: Float[ndarray, " frames"], 
 
 
 def shows_person(rows: pa.Table) -> Bool[ndarray, " rows"]:
-    """Which rows have an answer and show the face; with any evidence, where it is never seen."""
+    """Rows with a prediction and a face; if the face is never found, rows with a prediction and any evidence."""
     face = rows["face_valid"].fill_null(False).to_numpy(zero_copy_only=False)
     valid = face if face.any() else rows["valid"].to_numpy(zero_copy_only=False)
     return valid & ~np.isnan(column(rows, "valence"))
 
 
 def moments(rows: pa.Table) -> list[Moment]:
-    """The most positive and negative, most aroused and calmest frames of one person, those that show the face.
+    """Most positive, most negative, most aroused and calmest frame of one person.
 
-    Where it is never seen, those with any evidence. A frame that is several of these stands once.
+    Only frames of :func:`shows_person` count. A frame with several extremes is listed once.
     """
     valid, values = shows_person(rows), {d: column(rows, d) for d in DIMENSIONS}
     if not valid.any():

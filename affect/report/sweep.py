@@ -1,4 +1,4 @@
-"""A search to look at: one page with every trial, what mattered, and what the winner is worth elsewhere."""
+"""Page of a hyperparameter search: all trials, importance of settings, scores of the winner on other data."""
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,27 +11,27 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from affect.report.figures import drawn, svg, template
+from affect.report.figures import chart_style, svg, template
 
 SHOWN = 5
-"""Curves of the best trials that are drawn."""
+"""Number of best trials with a curve."""
 MIN_FOR_IMPORTANCE = 6
-"""Scored trials below which no importance is given."""
+"""Minimum number of scored trials for importance."""
 _PARALLEL = (
-    "One line per trial from setting to setting; its colour and last place are its score. The winner is thick, the "
-    "defaults are dashed."
+    "One line per trial through the values of its settings; the last axis and the colour are its score. The winner is "
+    "thick, the defaults are dashed."
 )
-_SCATTER = "One mark per trial: a circle ended, a triangle was stopped early. The ring is the defaults."
+_SCATTER = "One mark per trial: circle, ended; triangle, stopped early. The ring marks the defaults."
 _IMPORTANCE = (
     "Share of the difference between the best trials and the others that each setting explains (PED-ANOVA). With few "
-    "trials this is a hint at most."
+    "trials the values are unreliable."
 )
 _RUNGS = (
-    "Score of each trial after each epoch. At a dashed line the best quarter so far goes on, the others are stopped; "
-    "the number says how many trials got there."
+    "Score of each trial after each epoch. At a dashed line the best quarter continues and the others are stopped; the "
+    "number is how many trials reached it."
 )
 _CURVES = "Score after each epoch of the best trials and of the defaults."
-_PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+_LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 MARKERS = {"ended": "o", "stopped": "v", "failed": "x"}
 
 
@@ -40,18 +40,18 @@ class Trial:
     """One trial of a search.
 
     Args:
-        name: its number in Ray Tune's files.
-        settings: what was drawn, by dotted path.
-        status: whether its training ended, was stopped because it lagged behind, or failed.
-        score: best mean CCC so far, averaged over folds; minus infinity without any.
-        valence: CCC of that epoch.
-        arousal: the same.
-        lowest: lowest of the folds' scores.
-        highest: highest of them.
-        epochs: epochs trained.
-        seconds: it took.
+        name: number of the trial in Ray Tune's files.
+        settings: sampled values by dotted path.
+        status: ``ended``, ``stopped`` early for a low score, or ``failed``.
+        score: best mean CCC of all epochs, averaged over folds; minus infinity without a score.
+        valence: CCC of valence in that epoch.
+        arousal: CCC of arousal in that epoch.
+        lowest: lowest score of a fold.
+        highest: highest score of a fold.
+        epochs: number of epochs trained.
+        seconds: training time.
         curve: mean CCC after each epoch.
-        error: why it failed.
+        error: error message of a failed trial.
     """
 
     name: str
@@ -72,8 +72,8 @@ def importance(trials: Sequence[Trial], ranges: Collection[str]) -> dict[str, fl
     """Share of the differences between good and other trials that each setting explains; empty for too few trials.
 
     Args:
-        trials: those without a score do not count.
-        ranges: paths of the settings that are drawn from a range.
+        trials: trials; those without a score are ignored.
+        ranges: paths of the settings sampled from a range.
 
     Source: Watanabe et al., PED-ANOVA (arXiv 2304.10255), Optuna's implementation.
     """
@@ -100,7 +100,7 @@ def importance(trials: Sequence[Trial], ranges: Collection[str]) -> dict[str, fl
     if not kinds:
         return {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is called experimental
+        warnings.simplefilter("ignore")  # Optuna marks it as experimental
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         return {k: float(v) for k, v in optuna.importance.get_param_importances(study, evaluator=evaluator).items()}
 
@@ -114,18 +114,18 @@ def page(
     rungs: Sequence[int],
     judged: Sequence[str],
 ) -> str:
-    """The page, which needs no network and no other file.
+    """HTML of the page; it needs no network and no other file.
 
     Args:
-        title: of the search.
-        objective: what the score is, in words.
-        trials: the best first.
-        defaults: the run's own settings, by dotted path.
-        ranges: paths of those that are drawn from a range, which have a logarithmic axis.
-        rungs: epochs at which lagging trials are stopped.
-        judged: lines on how the winner does where the search did not look.
+        title: title of the search.
+        objective: description of the score.
+        trials: trials, best first.
+        defaults: values of the run's settings, by dotted path.
+        ranges: paths of the settings sampled from a range, which get a logarithmic axis.
+        rungs: epochs after which low-scoring trials are stopped.
+        judged: sentences about the winner's scores on data that the search did not use.
     """
-    with drawn():
+    with chart_style():
         scored = [trial for trial in trials if np.isfinite(trial.score)]
         figures = [
             ("Parallel coordinates", _parallel(scored, defaults, ranges), _PARALLEL),
@@ -142,7 +142,7 @@ def page(
         figures=figures,
         paths=paths,
         trials=trials,
-        said=said,
+        format_value=format_value,
         short=short,
         is_default=lambda trial: _is(trial, defaults),
     )
@@ -153,17 +153,17 @@ def _is(trial: Trial, settings: Mapping[str, Any]) -> bool:
 
 
 def short(path: str) -> str:
-    """A setting's own name."""
+    """Last name of a dotted path."""
     return path.rpartition(".")[2]
 
 
-def said(value: Any) -> str:  # noqa: ANN401 -- a setting's
-    """Its value, to be read."""
+def format_value(value: Any) -> str:  # noqa: ANN401 -- a setting's
+    """Text of a setting's value."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _places(values: Sequence[Any], continuous: bool) -> tuple[list[float], list[float], list[str]]:
-    """Where a setting's values lie between 0 and 1, and ticks: a range on a logarithmic scale, choices evenly."""
+    """Positions of values in [0, 1], and ticks with labels: logarithmic for a range, equally spaced for choices."""
     choices = sorted(set(values), key=lambda value: (str(type(value)), value))
     if continuous and len(choices) > 1:
         low, high = np.log(choices[0]), np.log(choices[-1])
@@ -171,7 +171,7 @@ def _places(values: Sequence[Any], continuous: bool) -> tuple[list[float], list[
         ticks = np.linspace(0, 1, 3)
         return at, ticks.tolist(), [f"{np.exp(low + tick * (high - low)):.2g}" for tick in ticks]
     where = {value: (i / (len(choices) - 1) if len(choices) > 1 else 0.5) for i, value in enumerate(choices)}
-    return [where[value] for value in values], list(where.values()), [said(value) for value in choices]
+    return [where[value] for value in values], list(where.values()), [format_value(value) for value in choices]
 
 
 def _colors(trials: Sequence[Trial]) -> Callable[[Trial], tuple[float, ...]]:
@@ -191,7 +191,7 @@ def _parallel(trials: Sequence[Trial], defaults: Mapping[str, Any], ranges: Coll
         axes.vlines(x, 0, 1, color="#bbb", zorder=0)
         for tick, name in zip(ticks, names, strict=True):
             axes.annotate(
-                name, (x, tick), xytext=(-4, 0), textcoords="offset points", ha="right", va="center", bbox=_PAPER
+                name, (x, tick), xytext=(-4, 0), textcoords="offset points", ha="right", va="center", bbox=_LABEL_BOX
             )
     scores = np.array([trial.score for trial in trials])
     columns.append(((scores - scores.min()) / (np.ptp(scores) + 1e-9)).tolist())
@@ -279,9 +279,9 @@ def _curves(trials: Sequence[Trial], defaults: Mapping[str, Any]) -> str:
     axes: Axes = figure.subplots()
     best = list(trials[:SHOWN])
     for trial in [*best, *(t for t in trials if _is(t, defaults) and t not in best)]:
-        own = _is(trial, defaults)
-        name = f"{trial.name}  {trial.score:.3f}{', defaults' if own else ''}"
-        axes.plot(np.arange(1, len(trial.curve) + 1), trial.curve, ls="--" if own else "-", label=name)
+        is_default = _is(trial, defaults)
+        name = f"{trial.name}  {trial.score:.3f}{', defaults' if is_default else ''}"
+        axes.plot(np.arange(1, len(trial.curve) + 1), trial.curve, ls="--" if is_default else "-", label=name)
     axes.legend(loc="lower right", frameon=False)
     _axes_of_epochs(axes)
     return svg(figure)

@@ -1,4 +1,4 @@
-"""The page of a training: scores and curves of its models."""
+"""Page of a training: scores and curves of its models."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from affect.trained.models import Model
 
 
 def training_report(runs: str, name: str, models: Sequence[Model]) -> None:
-    """Say what a recipe's models score, and write their curves.
+    """Prints the scores of a training's models and writes the page with their curves.
 
     Args:
-        runs: where models are.
-        name: of the recipe's training.
+        runs: folder of trained models.
+        name: name of the training.
         models: the models.
     """
     shown = [

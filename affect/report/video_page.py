@@ -1,4 +1,4 @@
-"""The page of a predicted video."""
+"""Writes the page of a predicted video."""
 
 import base64
 import io
@@ -19,11 +19,11 @@ from affect.storage import files
 from affect.trained.predictions import predictions_schema, read_predictions
 
 MAX_SHOWN = 3
-"""People of a video whose strongest moments are shown."""
+"""Maximum number of people whose strongest moments are shown."""
 
 
 PICTURE_WIDTH_PX = 320
-"""Of a moment's picture at most."""
+"""Maximum side of a moment's picture."""
 
 
 def write_page(
@@ -33,9 +33,9 @@ def write_page(
     scores: Mapping[str, tuple[float, float]],
     caveat: str,
 ) -> dict[str, Any]:
-    """Write a video's page; returns its row of the index."""
+    """Writes a video's page; returns its entry in the index."""
     target, page = film_path(out, row["video"]), files.join(out, "report", "videos", f"{row['video']}.html")
-    if row["status"] == "failed":  # the index says why, and what an earlier run said holds no more
+    if row["status"] == "failed":  # the index gives the reason; files of an earlier run are out of date
         files.delete(target)
         files.delete(page)
         return {"row": json.dumps(index_row(row, predictions_schema().empty_table(), None))}
@@ -46,14 +46,14 @@ def write_page(
     if files.exists(target):
         name = f"{row['video']}.mp4"
         pictures = _pictures(target, shown)
-    own = {track for track in table["track"].unique().to_pylist() if track in scores}
+    annotated = {track for track in table["track"].unique().to_pylist() if track in scores}
     html = video_page(
         row,
         table,
         name,
         list(zip(shown, pictures, strict=True)),
-        {track: gold[track] for track in own},
-        {track: scores[track] for track in own},
+        {track: gold[track] for track in annotated},
+        {track: scores[track] for track in annotated},
         caveat,
     )
     files.write(page, html.encode())
@@ -61,7 +61,7 @@ def write_page(
 
 
 def _pictures(uri: str, shown: Sequence[Moment]) -> list[str]:
-    """Frames of a film as JPEG in base64; empty where there is none."""
+    """Frames of a film as JPEG in base64; empty if a frame is missing."""
     try:
         info = video.probe(uri, uri.rpartition("/")[2])
     except MediaError:

@@ -1,1 +1,1 @@
-"""Every setting by what it belongs to, recipes, search spaces, and addresses."""
+"""All settings, grouped by what they configure; recipes, search spaces and addresses."""

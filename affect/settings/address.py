@@ -1,4 +1,4 @@
-"""Addresses: a short hash of everything that decides a result."""
+"""Addresses: short hashes of everything that determines a result."""
 
 import dataclasses
 import hashlib
@@ -9,11 +9,11 @@ from affect.settings.extraction import Stage
 
 
 def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and plain JSON values
-    """Sixteen hex digits that change whenever a setting changes that could change a number.
+    """Hash of settings: 16 hex digits that differ whenever a setting that affects a result differs.
 
     Args:
-        parts: dataclasses and JSON values. Left out are the fields of :class:`Stage` in its subclasses, and fields
-            marked :data:`affect.settings.base.ADDED` that have their default.
+        parts: dataclasses and JSON values. Not hashed: fields that subclasses inherit from :class:`Stage`, and fields
+            marked :data:`affect.settings.base.ADDED` at their default.
 
     Returns:
         The first 16 digits of the sha256 of the parts as canonical JSON.
@@ -34,7 +34,7 @@ def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and pla
 
 
 def _unchanged(part: Any, field: dataclasses.Field) -> bool:  # noqa: ANN401
-    """Whether a field came later and has its default."""
+    """Whether a field is marked as added later and has its default value."""
     if "added" not in field.metadata:
         return False
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -1,4 +1,4 @@
-"""The base of all settings: bounds stand in the types of fields and are checked here."""
+"""Base class of all settings: field types declare bounds, which are checked on construction."""
 
 from functools import cache
 from operator import ge, gt, le, lt
@@ -23,22 +23,22 @@ Number = Annotated[int, Ge(0)]
 """0 or more."""
 
 ADDED = {"added": True}
-"""Metadata of a field that came later: at its default, addresses are as before it."""
+"""Metadata of a field added after a release: at its default value it does not enter addresses."""
 
 Bound = Gt | Ge | Interval
 
 
 class Settings:
-    """Settings whose values are checked when they are made.
+    """Settings that check their values on construction.
 
     Raises:
-        ValueError: a value is out of its bounds, or :meth:`check` finds that values contradict each other.
+        ValueError: a value is out of bounds, or :meth:`check` finds values that contradict each other.
     """
 
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        """Check every bounded field, then what fields ask of each other."""
+        """Checks every bounded field, then constraints between fields."""
         for name, bound in _bounds(cast(Any, type(self))):
             value = getattr(self, name)
             if value is not None and not _holds(value, bound):
@@ -46,17 +46,17 @@ class Settings:
         self.check()
 
     def check(self) -> None:
-        """Check what fields ask of each other; subclasses say it."""
+        """Checks constraints between fields; subclasses override it."""
 
     def require(self, condition: bool, message: str) -> None:
-        """Raise an error that names the settings unless a condition holds."""
+        """Raises an error that names the settings class if the condition is false."""
         if not condition:
             raise ValueError(f"{type(self).__name__}: {message}")
 
 
 @cache
 def _bounds(kind: type) -> list[tuple[str, Bound]]:
-    """Fields of settings with their bounds; an optional field's bound is that of its value."""
+    """Bounded fields of a settings class; for an optional field, the bound of its non-None type."""
     found = []
     for name, hint in get_type_hints(kind, include_extras=True).items():
         options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -71,7 +71,7 @@ def _holds(value: Any, bound: Bound) -> bool:  # noqa: ANN401 -- a number
 
 
 def _words(bound: Bound) -> str:
-    """A bound as an error message has it."""
+    """Text of a bound for error messages."""
     match bound:
         case Gt():
             return f"> {bound.gt}"

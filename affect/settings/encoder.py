@@ -1,4 +1,4 @@
-"""Settings of the frame encoder and of its training."""
+"""Settings of the frame encoder (GRADA) and its training."""
 
 from dataclasses import dataclass, field
 
@@ -8,66 +8,66 @@ from affect.settings.training import Fit, Loss, Workers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GradaShape(Settings):
-    """Size of the frame encoder and of its input; the defaults are EfficientNet-B1's and the paper's."""
+    """Size of the frame encoder and its input; the defaults are the paper's: EfficientNet-B1, 256 dimensions."""
 
     width: Positive = 1.0
-    """Factor on EfficientNet-B0's channels."""
+    """Channels, relative to EfficientNet-B0."""
     depth: Positive = 1.1
-    """Factor on EfficientNet-B0's layers."""
+    """Layers, relative to EfficientNet-B0."""
     embedding: Count = 256
-    """Width of the embedding."""
+    """Dimensions of the embedding."""
     dropout: Fraction = 0.1
-    """Dropout before the embedding."""
+    """Dropout probability before the embedding layer."""
     crop_px: Count = 240
-    """Side of the black square that a face is centred on."""
+    """Side of the square input in pixels; the face is centred on black."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CropAugment(Settings):
-    """Augmentation of face crops, training only."""
+    """Augmentation of face crops, in training only."""
 
     mirror: Share = 0.5
-    """Probability of a mirror image."""
+    """Probability of a horizontal flip."""
     turn_deg: float = 10.0
-    """Largest turn to either side in degrees."""
+    """Maximum rotation to either side, in degrees."""
     scale: Fraction = 0.10
-    """Largest change of size, as a share."""
+    """Maximum relative change of size."""
     shift: Fraction = 0.05
-    """Largest shift, as a share of half a side."""
+    """Maximum shift, as a share of half the side."""
     brightness: Fraction = 0.2
-    """Largest change of brightness, as a share."""
+    """Maximum relative change of brightness."""
     contrast: Fraction = 0.2
-    """Largest change of contrast, as a share."""
+    """Maximum relative change of contrast."""
     saturation: Fraction = 0.2
-    """Largest change of saturation, as a share."""
+    """Maximum relative change of saturation."""
     grey: Share = 0.05
-    """Probability of a crop without colour."""
+    """Probability of conversion to greyscale."""
     erase: Share = 0.25
-    """Probability of a blacked-out rectangle."""
+    """Probability of random erasing: one rectangle set to black."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderRun(Settings):
-    """Training of the frame encoder on labelled pictures: expressions, valence and arousal, or both."""
+    """Training of the frame encoder on images labelled with expression, valence and arousal, or both."""
 
     name: str
-    """The recipe's name."""
+    """Name of the recipe."""
     shape: GradaShape = field(default_factory=GradaShape)
-    """Its size."""
+    """Size of the network and its input."""
     trunk: str = ""
-    """EfficientNet that the trunk starts from: safetensors with torchvision's names; random if not given."""
+    """Initial EfficientNet weights: a safetensors file with torchvision's tensor names; random if empty."""
     box_growth: Fraction = 0.10
-    """A manifest's box grows by this share of its width and height on each side."""
+    """Each face box of a manifest is enlarged by this share of its width and height on every side."""
     trunk_learning_rate: Positive = 1e-4
-    """Learning rate of the trunk, which no scheduler lowers; ``fit.learning_rate`` is that of embedding and heads."""
+    """Learning rate of the trunk, constant; ``fit.learning_rate`` applies to the embedding layer and the heads."""
     affect_weight: NonNegative = 1.0
-    """Weight of the valence and arousal loss."""
+    """Weight of the valence-arousal loss."""
     expression_weight: NonNegative = 1.0
-    """Weight of the expressions' cross-entropy."""
+    """Weight of the expression cross-entropy."""
     dataset_weights: dict[str, float] = field(default_factory=dict)
-    """How often a dataset's pictures are seen in an epoch: 0.5 half of them, 2 each twice; 1 if not given."""
+    """Sampling rate per epoch by dataset: 0.5 draws half of its images, 2 draws each twice; 1 if not listed."""
     augment: CropAugment = field(default_factory=CropAugment)
-    """Augmentation."""
+    """Augmentation of face crops."""
     fit: Fit = field(
         default_factory=lambda: Fit(
             learning_rate=1e-3,
@@ -78,11 +78,11 @@ class EncoderRun(Settings):
             loss=Loss(ccc_over="batch", error_weight=1.0, min_points=4),
         )
     )
-    """How it is trained."""
+    """Training settings."""
     workers: Workers = field(default_factory=Workers)
-    """Where training runs."""
+    """Training workers."""
 
     def check(self) -> None:
-        """Check what fields ask of each other."""
+        """Checks constraints between fields."""
         for name, value in self.dataset_weights.items():
             self.require(value >= 0, f"dataset_weights of {name} is {value}, it cannot be negative")

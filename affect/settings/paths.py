@@ -1,4 +1,4 @@
-"""Settings by dotted path, and from and to plain JSON."""
+"""Settings by dotted path, and settings from plain JSON."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 
-def from_plain(kind: type, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- an instance of the kind
-    """Settings from what ``dataclasses.asdict`` and JSON make of them.
+def from_plain(kind: type, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- an instance of the class
+    """Settings from the output of ``dataclasses.asdict``, also after a JSON round trip.
 
     Args:
-        kind: the dataclass.
-        values: by field; a field that is not given has its default.
+        kind: settings class.
+        values: by field name; missing fields get their default.
 
     Raises:
         ValueError: a value is out of range or belongs to no field.
@@ -28,10 +28,10 @@ def from_plain(kind: type, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 --
 
 
 def setting(owner: Any, path: str) -> Any:  # noqa: ANN401 -- a dataclass of settings; any value
-    """A setting by its dotted path, such as ``dcmmoe.fit.learning_rate``.
+    """Value of a setting by its dotted path, such as ``dcmmoe.fit.learning_rate``.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such setting.
     """
     value = owner
     for name in path.split("."):
@@ -42,11 +42,11 @@ def setting(owner: Any, path: str) -> Any:  # noqa: ANN401 -- a dataclass of set
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 -- a dataclass, or what JSON makes of one
-    """Settings by dotted path.
+    """Flat mapping of settings, by dotted path.
 
     Args:
         settings: a dataclass, or a mapping with the same names.
-        prefix: path of the whole, empty for none.
+        prefix: path to prepend; empty for none.
     """
     parts = settings
     if dataclasses.is_dataclass(settings):
@@ -57,15 +57,15 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 -- 
     return {p: v for name, part in parts.items() for p, v in flat(part, f"{prefix}{dot}{name}").items()}
 
 
-def with_settings(owner: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- the same kind of dataclass
-    """Settings with some changed, all at once: what they ask of each other is seen of the whole.
+def with_settings(owner: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- the same dataclass
+    """Copy of settings with changed values; constraints between fields are checked after all changes.
 
     Args:
         owner: a run, or a part of one.
-        values: by dotted path.
+        values: new values by dotted path.
 
     Raises:
-        ValueError: a path is no setting, or a value is out of range or of another kind.
+        ValueError: a path is not a setting, or a value is out of range or of the wrong type.
     """
     hints = get_type_hints(type(owner))
     parts: dict[str, dict[str, Any]] = {}
@@ -82,7 +82,7 @@ def with_settings(owner: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _fitted(kind: Any, value: Any, name: str) -> Any:  # noqa: ANN401 -- a type, and any value
-    """A value as a field of a type has it; JSON and command lines know no tuples and write 1 for 1.0."""
+    """Converts a value to a field's type: lists (JSON) to tuples, integers to floats."""
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     for option in options:
         origin = get_origin(option)

@@ -1,4 +1,4 @@
-"""Complete runs as functions, each number with its source, and where each finds its files."""
+"""Recipes: functions that return the settings of a complete run, and the default places of its files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from affect.settings.training import Fit, Loss, Workers
 
 @dataclass(frozen=True)
 class Places:
-    """Files of a run.
+    """Places of a run's files.
 
     Args:
         videos: folder or bucket prefix of labelled videos.
         labels: annotation folder, with ``Train_Set`` and ``Validation_Set``.
         store: feature store.
-        runs: trained models.
+        runs: folder of trained models.
         new_videos: videos to predict.
-        template: the challenge's template for them.
-        truth: folder of their annotations.
-        out: predictions.
+        template: the challenge's template of frames to predict.
+        truth: folder of annotations of the new videos.
+        out: folder of predictions.
     """
 
     videos: str
@@ -37,11 +37,11 @@ class Places:
 
 
 GENERATOR_VERSION = 1
-"""Of the demo's corpus: raise it when its files change."""
+"""Version of the generated corpus; increase it when its files change."""
 
 
 def demo_places(root: str = "demo") -> Places:
-    """Everything of the demo under one folder."""
+    """Places of the demo, all under one folder."""
     top = Path(root).absolute()
     corpus = top / "corpus"
     return Places(
@@ -57,10 +57,10 @@ def demo_places(root: str = "demo") -> Places:
 
 
 def demo(root: str = "demo") -> Run:
-    """The whole system on a generated corpus, at a tiny size, with checkpoints that it makes itself.
+    """The whole system at a tiny size, on a generated corpus and with checkpoints made locally.
 
-    Sizes and rates are chosen so that it ends within minutes on two cores; nothing of it is tuned on held-out people.
-    Everything that is not named here is the paper's.
+    Sizes and learning rates are chosen to finish within minutes on two cores; held-out people were not used to choose
+    them. All other values are the paper's.
     """
     weights = Path(root).absolute() / "weights"
     batch = Loss(ccc_over="batch")
@@ -112,12 +112,12 @@ def demo(root: str = "demo") -> Run:
 
 
 def grada() -> EncoderRun:
-    """The frame encoder at its true size, EfficientNet-B1, on any labelled pictures; rates and epochs are our own."""
+    """The frame encoder at full size (EfficientNet-B1), on any labelled images; learning rates and epochs are ours."""
     return EncoderRun(name="grada")
 
 
 def demo_grada() -> EncoderRun:
-    """The demo's frame encoder: narrow, few epochs, no moving average of weights over so few steps."""
+    """The demo's frame encoder: narrow, few epochs, without a moving average of the weights."""
     return EncoderRun(
         name="demo",
         shape=GradaShape(width=0.25, depth=0.4, embedding=64, crop_px=96),
@@ -136,7 +136,7 @@ def demo_grada() -> EncoderRun:
 
 
 def corpus_places(root: str = "affwild2") -> Places:
-    """Where a licensed corpus lies unless flags say otherwise: its videos, labels and template in one folder."""
+    """Default places of a licensed corpus: videos, labels and template in one folder."""
     corpus = Path(root).absolute()
     return Places(
         videos=str(corpus / "videos"),
@@ -151,33 +151,33 @@ def corpus_places(root: str = "affwild2") -> Places:
 
 
 def face() -> Run:
-    """Row 1 of the paper's results: the temporal Transformer over GRADA's embeddings."""
+    """Row 1 of the paper's results: temporal Transformer over GRADA embeddings."""
     return Run(name="face", systems=("face",))
 
 
 def behavior() -> Run:
-    """Row 3: Mamba over Qwen3-VL's multimodal states."""
+    """Row 3: Mamba over multimodal states of Qwen3-VL."""
     return Run(name="behavior", systems=("behavior",))
 
 
 def behavior_vision() -> Run:
-    """Row 2: the smaller Mamba over its vision-only states."""
+    """Row 2: a smaller Mamba over vision-only states of Qwen3-VL."""
     mamba = Mamba(states="vision", hidden=128, layers=4, kernel=3, dropout=0.1)
     return Run(name="behavior_vision", systems=("behavior",), mamba=mamba)
 
 
 def behavior_dense() -> Run:
-    """Beyond the paper: the same Mamba over the states of half seconds, eight in the place of a segment's one."""
+    """Ours: Mamba over one Qwen3-VL state per half second, eight per segment instead of one."""
     return Run(name="behavior_dense", systems=("behavior",), mamba=Mamba(states="dense"))
 
 
 def audio() -> Run:
-    """Row 4: WavLM on the segments in which the visible mouth speaks; it needs no frame encoder."""
+    """Row 4: WavLM on the segments in which the visible mouth speaks; needs no frame encoder."""
     return Run(name="audio", systems=("audio",), face=Face(weights=""))
 
 
 def audio_cached() -> Run:
-    """Ours: the same, with what its frozen layers say computed once: quick to train, without waveform augmentation."""
+    """Ours: WavLM with stored outputs of its frozen layers: fast to train, no waveform augmentation."""
     return Run(name="audio_cached", systems=("audio",), face=Face(weights=""), wavlm=Wavlm(cached=True))
 
 
@@ -199,13 +199,13 @@ def raav() -> Run:
 
 @dataclass(frozen=True)
 class Published:
-    """A row of the paper's results: CCC on Aff-Wild2's development set, mean CCC on its test set.
+    """A row of the paper's results on Aff-Wild2.
 
     Args:
-        valence: development.
-        arousal: development.
-        mean: development.
-        test: None where the paper gives none.
+        valence: CCC on the development set.
+        arousal: CCC on the development set.
+        mean: mean of the two.
+        test: mean CCC on the test set; None if not published.
     """
 
     valence: float
@@ -223,7 +223,7 @@ PUBLISHED = {
     "dcmmoe": Published(0.610, 0.688, 0.649, 0.61),
     "raav": Published(0.608, 0.707, 0.658, 0.62),
 }
-"""The paper's results by system. Source: paper (arXiv 2603.13056), results on Aff-Wild2."""
+"""The paper's results by system. Source: paper (arXiv 2603.13056), results on Aff-Wild2; spec section 9."""
 
 Recipe = tuple[Callable[[], Run], Callable[[], Places]]
 """Makes a run, and the places of its files."""
@@ -245,12 +245,12 @@ RECIPES: dict[str, Recipe] = {
         )
     },
 }
-"""Recipes by name, with where they find their files."""
+"""Recipes and their default places, by name."""
 
 
 CAVEAT = "These are the demo's models, made on generated faces and voices: they say nothing about real people."
 
 
 def caveat_of(recipe: str) -> str:
-    """The caveat, where a recipe is the demo's or what a search made of it; else nothing."""
+    """The caveat of the demo recipe and of searches over it; empty for other recipes."""
     return CAVEAT if recipe.startswith("demo") else ""

@@ -1,4 +1,4 @@
-"""A complete run: every setting of extraction, models and training."""
+"""Settings of a complete run: extraction, models and training."""
 
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -12,46 +12,46 @@ from affect.settings.training import Workers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run(Settings):
-    """A complete run: what is extracted, what is trained on it, and where.
+    """A complete run: extraction, models, training, and resources.
 
     A run with a further modality is a subclass with two more fields: a :class:`affect.settings.extraction.Stage` of the
     modality's name, and the settings of its model.
     """
 
     name: str
-    """The recipe's name."""
+    """Name of the recipe."""
     systems: tuple[str, ...] = ("face", "behavior", "audio", "dcmmoe", "raav")
-    """What is trained and predicted; the last one's answer is the run's."""
+    """Systems to train and predict; the last one gives the final prediction."""
     grid: Grid = field(default_factory=Grid)
-    """Time grid."""
+    """Segment grid and clip length."""
     face: Face = field(default_factory=Face)
     """Face extraction."""
     behavior: Behavior = field(default_factory=Behavior)
     """Behaviour extraction."""
     description: Description = field(default_factory=Description)
-    """Descriptions in words, where they are asked for."""
+    """Text descriptions, with ``--describe``."""
     audio: Audio = field(default_factory=Audio)
     """Audio extraction."""
     tracking: Tracking = field(default_factory=Tracking)
-    """Who is who."""
+    """Person tracking."""
     face_transformer: FaceTransformer = field(default_factory=FaceTransformer)
-    """Temporal model of the face."""
+    """Face model."""
     mamba: Mamba = field(default_factory=Mamba)
-    """Temporal model of the behaviour."""
+    """Behaviour model."""
     wavlm: Wavlm = field(default_factory=Wavlm)
-    """Model of the audio."""
+    """Audio model."""
     dcmmoe: Dcmmoe = field(default_factory=Dcmmoe)
-    """First fusion."""
+    """DCMMOE fusion."""
     raav: Raav = field(default_factory=Raav)
-    """Second fusion."""
+    """RAAV fusion."""
     workers: Workers = field(default_factory=Workers)
-    """Where training runs."""
+    """Training workers."""
     inference: Pool = field(default_factory=lambda: Pool(max_actors=1000))
     """Actors that run trained models: prediction, evaluation, and the audio model's frozen layers. On a CPU each
-    computes on one thread; there are no more of them than two GiB of memory each allow."""
+    uses one thread; 2 GiB of memory per actor limit their number."""
 
     def check(self) -> None:
-        """Check what fields ask of each other."""
+        """Checks constraints between fields."""
         self.require(
             self.grid.segment_s == self.wavlm.blocks,
             f"grid.segment_s {self.grid.segment_s} and wavlm.blocks {self.wavlm.blocks}: a block is one second",
@@ -67,7 +67,7 @@ class Run(Settings):
 
     @classmethod
     def fields_of_systems(cls) -> dict[str, str]:
-        """Field of each system's settings: modalities, then fusions."""
+        """Name of the field with each system's settings: modalities, then fusions."""
         found = [
             (hint.system, name, hasattr(hint, "needs"))
             for name, hint in _types(cast(Any, cls))
@@ -77,38 +77,38 @@ class Run(Settings):
 
     @classmethod
     def all_modalities(cls) -> tuple[str, ...]:
-        """Modalities that a run may have."""
+        """All modalities that this class has settings for."""
         return tuple(hint.system for _, hint in _types(cast(Any, cls)) if hasattr(hint, "needs"))
 
     @classmethod
     def stages(cls) -> tuple[str, ...]:
-        """Fields of the stages of extraction."""
+        """Names of the fields with extraction stages."""
         return tuple(
             name for name, hint in _types(cast(Any, cls)) if isinstance(hint, type) and issubclass(hint, Stage)
         )
 
     @classmethod
     def files(cls) -> tuple[str, ...]:
-        """Dotted paths of the settings that name files of pretrained weights."""
+        """Dotted paths of the settings that name pretrained weights."""
         return tuple(f"{name}.{file}" for name, hint in _types(cast(Any, cls)) for file in getattr(hint, "files", ()))
 
     def reads(self, system: str) -> tuple[str, ...]:
-        """Modalities whose embeddings a system reads: none for a modality's own."""
+        """Modalities whose embeddings a fusion reads; empty for the system of a single modality."""
         return getattr(self.settings_of(system), "reads", ())
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that are trained."""
+        """Modalities whose models are trained."""
         return tuple(m for m in self.all_modalities() if m in self.systems)
 
     @property
     def extracted(self) -> tuple[str, ...]:
-        """Modalities that are extracted."""
+        """Modalities whose features are extracted."""
         needed = {m for system in self.systems for m in self.extracted_for(system)}
         return tuple(m for m in self.all_modalities() if m in needed)
 
     def extracted_for(self, system: str) -> tuple[str, ...]:
-        """Modalities whose features decide a system's numbers: audio is used where the face's mouth speaks."""
+        """Modalities whose features a system needs; audio needs the face too, for the mouth filter."""
         read = self.reads(system) or (system,)
         needed = {need for m in read for need in self.settings_of(m).needs}
         return tuple(m for m in self.all_modalities() if m in needed)
@@ -126,12 +126,12 @@ class Run(Settings):
 
     @property
     def segment_samples(self) -> int:
-        """Samples of a full segment's waveform."""
+        """Samples in the waveform of a full segment."""
         return round(self.grid.segment_s * self.audio.sample_rate_hz)
 
 
 @cache
 def _types(kind: type) -> list[tuple[str, Any]]:
-    """Fields of a run with their types."""
+    """Fields of a run class with their types."""
     hints = get_type_hints(kind)
     return [(f.name, hints[f.name]) for f in fields(kind)]

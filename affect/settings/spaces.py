@@ -1,4 +1,4 @@
-"""Search spaces: choices or ranges by the dotted path of a setting, each with its source."""
+"""Search spaces: choices or a range for each dotted path of a setting."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from affect.settings.run import Run
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two, drawn evenly on a logarithmic scale.
+    """Range of a float setting, sampled log-uniformly.
 
     Args:
-        low: smallest, > 0.
-        high: largest.
+        low: lower bound, > 0.
+        high: upper bound.
     """
 
     low: float
@@ -23,11 +23,11 @@ class Range:
 
 
 Space = Mapping[str, tuple[Any, ...] | Range]
-"""Choices or a range by dotted path."""
+"""Choices or a range, by dotted path."""
 
 
 FIXED = {"modalities", "blocks", "cached", "weights", "revision", "fit.max_epochs"}
-"""What decides more than a system's training, or how long a trial may be."""
+"""Settings that cannot be searched: they affect more than one system's training, or the length of a trial."""
 
 
 TRANSFORMER_SPACE: Space = {
@@ -43,15 +43,15 @@ TRANSFORMER_SPACE: Space = {
 
 
 def under(field: str, space: Space) -> Space:
-    """A space with its paths below a field of the run."""
+    """Copy of a space with all paths prefixed by a field of the run."""
     return {f"{field}.{path}": values for path, values in space.items()}
 
 
 def parse(texts: Sequence[str]) -> Space:
-    """A space from words such as ``dcmmoe.hidden=16,32`` and ``dcmmoe.fit.learning_rate=1e-4..1e-3``.
+    """Parses a space from flags such as ``dcmmoe.hidden=16,32`` and ``dcmmoe.fit.learning_rate=1e-4..1e-3``.
 
     Raises:
-        ValueError: a word is of another form, or names a path twice.
+        ValueError: a text is malformed, or a path is given twice.
     """
     space: dict[str, tuple[Any, ...] | Range] = {}
     for text in texts:
@@ -77,18 +77,18 @@ def _plain(text: str) -> Any:  # noqa: ANN401 -- a number, a truth value or a wo
 
 
 def check(space: Space, run: Run) -> Space:
-    """See that every value can be, before anything starts; the run's own value is always a choice, and the first.
+    """Validates a search space and puts the run's value first among the choices.
 
     Args:
-        space: what is to be searched of the run's last system.
-        run: whose settings it changes; its own values are the first trial.
+        space: settings of the run's last system to search.
+        run: base settings; its values are the first trial.
 
     Returns:
-        The space with the run's own values among its choices.
+        The space with the run's values among its choices.
 
     Raises:
-        ValueError: the space is empty, a path is no setting of the system or one that decides more than its training, a
-            value is out of its range or of another kind, a range is none or leaves the run's own value out.
+        ValueError: the space is empty; a path is not a setting of the system, or is in :data:`FIXED`; a value is out of
+            range or of the wrong type; a range is invalid or does not contain the run's value.
     """
     if not space:
         raise ValueError("the space is empty: there is nothing to search")
@@ -96,7 +96,7 @@ def check(space: Space, run: Run) -> Space:
 
 
 def _checked(path: str, values: tuple[Any, ...] | Range, run: Run) -> tuple[Any, ...] | Range:
-    own, system = setting(run, path), run.systems[-1]
+    default, system = setting(run, path), run.systems[-1]
     field = run.fields_of_systems()[system]
     fixed = FIXED | set(getattr(run.settings_of(system), "unsearched", ()))
     name = path.removeprefix(f"{field}.")
@@ -105,14 +105,14 @@ def _checked(path: str, values: tuple[Any, ...] | Range, run: Run) -> tuple[Any,
     if isinstance(values, Range):
         if not 0 < values.low < values.high < float("inf"):
             raise ValueError(f"{path}: {values.low:g}..{values.high:g} is no range of numbers above 0")
-        if not isinstance(own, float):
-            raise ValueError(f"{path} is {own!r}, which no range can hold: write its values, as {path}={own!r},...")
-        if not values.low <= own <= values.high:
-            raise ValueError(f"{path}: {values.low:g}..{values.high:g} leaves out {own}, the first trial's value")
+        if not isinstance(default, float):
+            raise ValueError(f"{path} is {default!r}, not a float: list its values, as {path}={default!r},...")
+        if not values.low <= default <= values.high:
+            raise ValueError(f"{path}: {values.low:g}..{values.high:g} leaves out {default}, the first trial's value")
         for end in (values.low, values.high):
             with_settings(run, {path: end})
         return values
     fitted = [setting(with_settings(run, {path: value}), path) for value in values]
     if any(isinstance(value, float) and not abs(value) < float("inf") for value in fitted):
         raise ValueError(f"{path}: its values have to be finite")
-    return tuple(dict.fromkeys([own, *fitted]))
+    return tuple(dict.fromkeys([default, *fitted]))

@@ -11,66 +11,65 @@ class Loss(Settings):
     """``(w_v (1 - CCC_v) + w_a (1 - CCC_a)) / (w_v + w_a) + error_weight * error``."""
 
     valence_weight: Positive = 1.0
-    """w_v."""
+    """Weight of valence (w_v)."""
     arousal_weight: Positive = 1.0
-    """w_a."""
+    """Weight of arousal (w_a)."""
     ccc_over: Literal["window", "batch"] = "window"
-    """CCC of each window, averaged over windows, or one CCC over the batch."""
+    """Scope of CCC: each window (then averaged), or all points of the batch."""
     error: Literal["mae", "mse"] = "mse"
-    """The pointwise term, a plain mean over points and both dimensions."""
+    """Pointwise error term, averaged over points and both dimensions."""
     error_weight: NonNegative = 0.0
-    """Lambda, the weight of the pointwise term."""
+    """Weight of the pointwise error (lambda)."""
     min_points: Count = 2
-    """With fewer annotated points in a batch only the pointwise term counts (``ccc_over = "batch"``)."""
+    """Minimum annotated points of a batch for the CCC term, if ``ccc_over`` is ``batch``; with fewer, error only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit(Settings):
-    """How a model is trained: AdamW, what is watched is always the development set's frame-wise mean CCC."""
+    """Training with AdamW; scheduling, stopping and selection use frame-wise mean CCC on the development set."""
 
     learning_rate: Positive = 1e-4
-    """AdamW's learning rate."""
+    """Learning rate of AdamW."""
     weight_decay: NonNegative = 0.01
-    """AdamW's weight decay."""
+    """Weight decay of AdamW."""
     batch_size: Count = 8
-    """Windows of a batch, over all workers."""
+    """Windows per batch, summed over workers."""
     max_epochs: Count = 100
-    """Passes over the training windows at most."""
+    """Maximum number of epochs."""
     stop_patience: Count = 15
-    """Epochs without a better development score before training stops."""
+    """Early stopping: epochs without a better development score."""
     plateau_factor: Inner | None = None
-    """ReduceLROnPlateau's factor; no scheduler if not given."""
+    """Factor of ReduceLROnPlateau; no scheduler if None."""
     plateau_patience: int = 5
-    """ReduceLROnPlateau's patience in epochs."""
+    """Patience of ReduceLROnPlateau in epochs."""
     plateau_threshold: float = 1e-4
-    """ReduceLROnPlateau's relative threshold."""
+    """Relative threshold of ReduceLROnPlateau."""
     clip_norm: Positive | None = None
-    """Largest norm of the gradient; not clipped if not given."""
+    """Maximum gradient norm; no clipping if None."""
     ema_decay: Inner | None = None
-    """Decay of the moving average of the weights, which is then what is validated and saved."""
+    """Decay of the exponential moving average of the weights, which is then validated and saved; none if None."""
     seed: int = 0
-    """Seed of initialisation, shuffling and dropout."""
+    """Random seed of initialisation, shuffling, dropout and augmentation."""
     precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """What the model's arithmetic runs in: ``auto`` is bfloat16 autocast on a GPU and float32 on a CPU; float16, for
-    GPUs before 2020, scales the loss so that small gradients stay; float64 is for checks. The loss is float32 or wider
-    in all of them."""
+    """Precision of the model: ``auto`` is bfloat16 autocast on a GPU and float32 on a CPU; float16 (with loss scaling)
+    is for GPUs without bfloat16; float64 is for checks. The loss is always float32 or wider."""
     compile: bool = False
-    """Whether torch.compile makes one program of the model; it costs up to minutes before the first step."""
+    """Whether to use torch.compile, which takes up to minutes before the first step."""
     loss: Loss = field(default_factory=Loss)
-    """The loss."""
+    """Loss function."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers(Settings):
-    """Where training runs."""
+    """Training workers and checkpoints."""
 
     num_workers: Number = 0
-    """Ray Train workers; 0 trains in the job's own process."""
+    """Number of Ray Train workers; 0 trains in the job's process."""
     num_cpus: Positive = 1.0
-    """CPUs of one worker."""
+    """CPUs per worker."""
     use_gpu: bool = False
-    """Whether each worker holds one GPU."""
+    """Whether each worker uses one GPU."""
     checkpoint_steps: Count = 1000
-    """Steps after which training saves where it is, in the middle of an epoch too; every epoch ends with that."""
+    """Steps between checkpoints within an epoch; a checkpoint is also saved after every epoch."""
     loader_cpus: Positive = 1.0
-    """CPUs of one of the tasks that read pictures or waveforms for the workers."""
+    """CPUs per data-loading task, which reads images or waveforms for the workers."""

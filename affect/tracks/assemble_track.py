@@ -24,7 +24,7 @@ def assemble_track(
     where: Mapping[str, str],
     store: Store,
 ) -> dict[str, Any]:
-    """Write one track's missing tables; returns why they cannot be made, and a warning."""
+    """Writes the missing tables of one track; returns the reason for a failure, and a warning."""
     name, video = row["name"], videos[row["video"]]
     gold, missing = todo[name]
     try:

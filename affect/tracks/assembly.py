@@ -1,4 +1,4 @@
-"""A person's track from the features of a video: the time grid, labels, and each modality's part."""
+"""Builds a person's track from the features of a video: times, labels, segments and the parts of all modalities."""
 
 from typing import Any
 
@@ -26,19 +26,19 @@ def make_track(
     run: Run,
     hints: Points = (),
 ) -> Track:
-    """Arrays of one person.
+    """Track of one person.
 
     Args:
-        name: of the track.
+        name: name of the track.
         person: main, left, right or a number from the left.
         video: the video.
-        features: of the video.
-        gold: annotations; their number is the track's length. None for a new video, whose own length the track has.
+        features: extracted features of the video.
+        gold: annotations, whose number of rows is the track's length; None for an unlabelled video of full length.
         run: the run.
-        hints: points that lie on the person, which then override ``person``.
+        hints: points on the person's face, which override ``person``.
 
     Raises:
-        ValueError: the hints lie on nobody.
+        ValueError: no person is at the hints.
     """
     probe = features.probe
     chosen = person_of(features, person, run, hints)
@@ -71,14 +71,14 @@ def make_track(
 
 
 def person_of(features: Features, person: str, run: Run, hints: Points = ()) -> Person | None:
-    """The person of a name, or of hints where faces are extracted; None if nobody is there."""
+    """Person with a name, or at the hints if faces are extracted; None if there is no such person."""
     if hints and "face" in run.extracted:
         return person_at(features.persons, hints)
     return person_named(features.persons, features.faces, person)
 
 
 def face_boxes(features: Features, person: Person | None, num_frames: int) -> Float[ndarray, "frames 4"]:
-    """Left, top, right and bottom of a person's face as shares of the picture's sides, NaN where not found."""
+    """Face box of a person per frame: left, top, right, bottom in [0, 1] of the frame's sides; NaN if not found."""
     boxes = np.full((num_frames, 4), np.nan)
     if person is not None:
         boxes[features.faces.frame[person.rows]] = features.faces.box[person.rows]
@@ -90,7 +90,7 @@ def _rows(person: Person | None) -> ndarray:
 
 
 def _extend(time_s: Float[ndarray, " frames"], num: int) -> Float[ndarray, " num"]:
-    """Cut surplus frames off, or go on at the mean rate for label rows past the video's end."""
+    """Times of ``num`` frames: cut, or extended at the mean frame rate for label rows past the video's end."""
     interval = 1 / timeline.Timestamps(time_s).fps
     more = time_s[-1] + interval * np.arange(1, max(0, num - len(time_s)) + 1)
     return np.concatenate([time_s, more])[:num]
@@ -99,7 +99,7 @@ def _extend(time_s: Float[ndarray, " frames"], num: int) -> Float[ndarray, " num
 def _segments(
     ranges_s: list[tuple[float, float]], ranges: ndarray, clock: timeline.Timestamps, num: int, run: Run
 ) -> Segments:
-    """The time grid, cut at the track's end."""
+    """Segments of the track, cut at its end."""
     start_s, end_s = np.array(ranges_s).T
     edges = np.array([clock.block_edges(start, run.wavlm.blocks) for start in start_s])
     return Segments(

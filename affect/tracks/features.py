@@ -1,4 +1,4 @@
-"""Everything extracted of a video: its clips' rows joined, and who is who."""
+"""Extracted features of a video: rows of its clips concatenated, faces grouped into persons."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from affect.storage.store import Store
 
 @dataclass(frozen=True)
 class Features:
-    """Everything extracted of one video.
+    """Extracted features of one video.
 
     Args:
-        probe: of the video.
-        faces: every face.
-        persons: who is seen, from left to right.
-        tables: rows by modality, the face's in the order of ``faces``; none of a modality that is not extracted.
-        reasons: why something is missing.
-        failed: whether no clip of any modality could be used.
+        probe: probe of the video.
+        faces: faces of all frames.
+        persons: persons, from left to right.
+        tables: rows by modality, the face's in the order of ``faces``; empty for a modality that is not extracted.
+        reasons: reasons of failed and degraded clips.
+        failed: whether all clips of all modalities failed.
     """
 
     probe: Probe
@@ -40,7 +40,7 @@ class Features:
 
 
 def load_features(video: Video, run: Run, where: Mapping[str, str], store: Store) -> Features:
-    """Read and join a video's clips.
+    """Reads and concatenates the clips of a video.
 
     Raises:
         FileNotFoundError: a clip has not been extracted.
@@ -50,16 +50,16 @@ def load_features(video: Video, run: Run, where: Mapping[str, str], store: Store
     for modality in where:
         tables[modality], parts = load_table(video, run, where, modality, store)
         found += [(modality, part) for part in parts]
-        if spoilt := sum(part.table.num_rows for part in parts) - tables[modality].num_rows:
-            broken.append(f"{modality}: {spoilt} rows are not finite numbers, left out")
+        if removed := sum(part.table.num_rows for part in parts) - tables[modality].num_rows:
+            broken.append(f"{modality}: {removed} rows are not finite numbers, left out")
     reasons = sorted({f"{modality}: {part.reason}" for modality, part in found if part.status != "ok"}) + broken
     failed = all(part.status == "failed" for _, part in found)
-    faces, tables["face"], people = who_is_who(tables["face"], run)
+    faces, tables["face"], people = find_persons(tables["face"], run)
     return Features(load_probe(store, video.probe_key), faces, people, tables, reasons, failed)
 
 
-def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]]:
-    """A video's faces, its rows in their order, and the persons they make."""
+def find_persons(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]]:
+    """Faces of a video, its rows in the same order, and the persons that tracking finds."""
     table = table.sort_by([("frame", "ascending"), ("face", "ascending")])
     faces = faces_of(table)
     return faces, table, persons(faces, run.tracking)
@@ -68,7 +68,7 @@ def who_is_who(table: pa.Table, run: Run) -> tuple[Faces, pa.Table, list[Person]
 def load_table(
     video: Video, run: Run, where: Mapping[str, str], modality: str, store: Store
 ) -> tuple[pa.Table, list[Extracted]]:
-    """Read a modality's rows of all of a video's clips, those of finite numbers, and the clips.
+    """Reads the finite rows of one modality from all clips of a video, and the clips.
 
     Raises:
         FileNotFoundError: a clip has not been extracted.
@@ -93,7 +93,7 @@ def _is_finite(column: pa.ChunkedArray) -> bool:
 
 
 def faces_of(table: pa.Table) -> Faces:
-    """The faces of a video, from its rows of :data:`affect.storage.schema.FACE` in order."""
+    """Faces of a video, from its sorted rows of :data:`affect.storage.schema.FACE`."""
     num = table.num_rows
     meshed = table["shape"].is_valid().to_numpy(zero_copy_only=False)
     proportions = np.full((num, len(FIRST)), np.nan)

@@ -1,4 +1,4 @@
-"""Which labelled tracks can be used, and where their tables lie: keys from everything that decides them."""
+"""Usable labelled tracks and the keys of their tables, which hash everything that affects their content."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ Clips = Mapping[str, list[tuple[str, str]]]
 
 
 class Labelled(NamedTuple):
-    """A track and its annotations."""
+    """A track and its annotations (frames, 2)."""
 
     ref: TrackRef
     gold: ndarray
@@ -43,15 +43,15 @@ def find_tracks(
     """Labelled tracks whose videos are extracted; prints the others with their reasons.
 
     Args:
-        run: the run, whose modalities' parts are meant.
+        run: the run, which selects the modalities.
         videos: probed and extracted.
         labels: annotations by split and track.
-        store: where features are.
-        hints: points on the person that a track means, by track.
+        store: the feature store.
+        hints: points on the face of a track's person, by track.
     """
     names = affwild2.track_names(labels)
     warn_unknown(hints, names)
-    stems = {video.stem for video in videos}  # a broken video's name is taken, too
+    stems = {video.stem for video in videos}  # also of unusable videos
     usable = {video.stem: video for video in videos if video.head}
     extracted = _clips(usable, run, store)
     found: list[Labelled] = []
@@ -83,13 +83,13 @@ def find_tracks(
 
 
 def warn_unknown(hints: Mapping[str, Points], names: Sequence[str]) -> None:
-    """Print hints that belong to no track."""
+    """Prints hints that belong to no track."""
     if unknown := sorted(set(hints) - set(names)):
         say(f"hints: there is no track {', '.join(unknown)}")
 
 
 def _clips(videos: Mapping[str, Video], run: Run, store: Store) -> dict[str, dict[str, list[tuple[str, str]]]]:
-    """Clips of each video of which no clip is missing, by stem; clips whose outcome is cached are not read."""
+    """Clips of each fully extracted video, by stem; a clip with a cached outcome is not read."""
     where, states = feature_addresses(run), States(store)
     found: dict[str, dict[str, list[tuple[str, str]]]] = {stem: {} for stem in videos}
     for modality in where:
@@ -103,7 +103,7 @@ def _clips(videos: Mapping[str, Video], run: Run, store: Store) -> dict[str, dic
 
 
 def _keys(name: str, person: str, video: Video, gold: ndarray, run: Run, clips: Clips, hints: Points) -> dict[str, str]:
-    """Keys of a track's tables, each from everything that decides its numbers."""
+    """Keys of a track's tables, each a hash of everything that affects its content."""
     assert video.head is not None
     labels = hashlib.sha256(np.ascontiguousarray(gold).tobytes()).hexdigest()
     base = address(schema.VERSION, name, video.head.fingerprint, run.grid, run.wavlm.blocks, labels)

@@ -1,4 +1,4 @@
-"""Tracks with known answers, for checks and benchmarks: every modality has the truth plus noise of its own."""
+"""Synthetic tracks for checks and benchmarks: each modality is the true curve plus independent noise."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -9,9 +9,9 @@ from affect.corpus.track import Blocks, Segments, Series, Track
 from affect.face.part import FacePart
 
 NOISE: dict[str, float] = {"face": 0.3, "behavior": 0.45, "audio": 0.45}
-"""Deviation of what a modality sees from the truth, whose own deviation is .4."""
+"""Standard deviation of each modality's noise; the true curves have .4."""
 DROPOUT: dict[str, float] = {"face": 0.1, "behavior": 0.1, "audio": 0.4}
-"""Share of a track that a modality does not see, in runs of about two seconds."""
+"""Share of a track without evidence of a modality, in runs of about two seconds."""
 SPREAD = 0.4
 """Standard deviation of the true curves."""
 BLOCKS = 4
@@ -27,10 +27,9 @@ def curve(num_frames: int, fps: float, rng: np.random.Generator) -> Float[ndarra
 
 
 def make_track(name: str, num_frames: int, rng: np.random.Generator, *, fps: float = 30.0, width: int = 256) -> Track:
-    """Makes a track of one person with the outputs of unimodal models.
+    """Track of one person with outputs of unimodal models.
 
-    A modality's noise has the same spectrum as the true curve. So other frames do not help to remove it, and only the
-    fusion of modalities can.
+    The noise has the spectrum of the true curve: smoothing over frames cannot remove it, only fusion can.
 
     Args:
         name: name of the track and of its video.

@@ -1,8 +1,8 @@
-"""Tracks on disk: time and labels, and the tables of each modality's part; training maps them into memory.
+"""Tracks on disk: times and labels, and tables of each modality; training memory-maps them.
 
 STORE/tracks/<slug>-<address:16>/frames.arrow, segments.arrow                 time and labels
 STORE/tracks/<slug>-<address:16>/<modality>-<address:16>.arrow                a modality's part
-STORE/waveforms/<slug>-<address:16>.rows.arrow                                a video's waveforms, segment by segment
+STORE/waveforms/<slug>-<address:16>.rows.arrow                                a video's waveforms, one row per segment
 """
 
 from collections.abc import Collection, Mapping
@@ -26,15 +26,15 @@ BASE = ("frames", "segments")
 
 @dataclass(frozen=True)
 class TrackRef:
-    """Where a track's tables are.
+    """Reference to a track's tables in the store.
 
     Args:
-        name: of the track.
-        split: whether it is learned from, selected on, or neither.
+        name: name of the track.
+        split: train, development or held_out.
         video: stem of its video.
         person: main, left or right.
-        keys: of its parts in the store.
-        content: fingerprint of the video's content, whatever it is called.
+        keys: keys of its tables, by table.
+        content: fingerprint of the video's content, independent of its file name.
     """
 
     name: str
@@ -46,20 +46,20 @@ class TrackRef:
 
     @property
     def source(self) -> str:
-        """The person in the video, whatever file, annotation and settings say it by: ``<content>/<person>``."""
+        """Identity of the person, ``<content>/<person>``, independent of file names, labels and settings."""
         return f"{self.content}/{self.person}"
 
     def __hash__(self) -> int:
-        """By what decides its content."""
+        """Hashes name and keys, which determine the content."""
         return hash((self.name, *sorted(self.keys.values())))
 
     def mark(self, *modalities: str) -> str:
-        """Address of the parts that models of these modalities read, labels included."""
+        """Address of the tables that models of these modalities read, labels included."""
         return address(self.name, [self.keys[part] for part in (*BASE, *modalities)])
 
 
 def to_tables(track: Track) -> dict[str, pa.Table]:
-    """A track as its tables, by name."""
+    """Tables of a track, by name."""
     segments = track.segments
     gold = [pa.array(track.gold[:, i], pa.float32(), from_pandas=True) for i in (0, 1)]
     columns: dict[str, dict[str, Any]] = {
@@ -86,12 +86,12 @@ def to_tables(track: Track) -> dict[str, pa.Table]:
 
 
 def load_track(store: Store, ref: TrackRef, modalities: Collection[str] | None = None) -> Track:
-    """Read a track; large arrays stay on the disk and are mapped.
+    """Reads a track; large arrays are memory-mapped.
 
     Args:
-        store: where it is.
-        ref: which.
-        modalities: whose parts are read, of those that the track has; all of them if not given.
+        store: the store.
+        ref: the track.
+        modalities: modalities to read, if the track has them; all if None.
     """
     frames, times = (store.get(ref.keys[name]).table for name in BASE)
     read = [m for m in MODALITIES if m in ref.keys and (modalities is None or m in modalities)]

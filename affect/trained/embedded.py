@@ -24,14 +24,14 @@ from affect.tracks.tables import TrackRef
 
 
 def embed(task: TrackTask, track: Track, outputs: Outputs) -> tuple[Series, Blocks | None]:
-    """Outputs of a trained unimodal model on a track: per frame, and per block where it has them."""
+    """Outputs of a trained unimodal model on a track: per frame, and per block if the model has them."""
     return task.series(track, outputs), task.blocks(track, outputs)
 
 
 def put_embedded(
     store: Store, modality: str, model: str, task: TrackTask, network: nn.Module, track: Track, ref: TrackRef
 ) -> None:
-    """Write the outputs of a unimodal model on a track, frames last: their object means that all is there."""
+    """Writes the outputs of a unimodal model on a track; the object of frames is last and marks completion."""
     device = next(network.parameters()).device
     series, blocks = embed(task, track, batches.run(task, network, track, device))
     if blocks is not None:
@@ -58,17 +58,17 @@ def put_embedded(
 
 
 def embedded_key(model: str, modality: str, ref: TrackRef, part: str = "frames") -> str:
-    """Key of the outputs of a unimodal model on a track, of ``frames`` or ``blocks``."""
+    """Key of a unimodal model's outputs on a track; ``part`` is ``frames`` or ``blocks``."""
     return f"embedded/{model}/{slug(ref.name)}-{ref.mark(modality)}/{part}.arrow"
 
 
 def with_embeddings(track: Track, ref: TrackRef, store: Store, models: Mapping[str, str]) -> Track:
-    """A track with the stored outputs of unimodal models.
+    """Copy of a track with the stored outputs of unimodal models.
 
     Args:
         track: the track.
-        ref: where it came from.
-        store: where embeddings are.
+        ref: reference of the track.
+        store: store with the embeddings.
         models: addresses of the models, by modality.
 
     Raises:

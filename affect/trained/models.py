@@ -1,6 +1,6 @@
 """Trained models on disk.
 
-RUNS/<system>/<address:16>/model.safetensors, model.json       a model is complete when its model.json is there
+RUNS/<system>/<address:16>/model.safetensors, model.json       model.json is written last: with it a model is complete
 """
 
 import dataclasses
@@ -26,23 +26,23 @@ class Model:
     """A trained model on disk.
 
     Args:
-        system: which system it is.
-        uri: its folder.
-        address: of everything that decided its numbers.
-        settings: its settings, as :func:`affect.settings.paths.from_plain` reads them.
-        settings_address: address of its settings, the content of pretrained weights included.
-        segment_samples: samples of a full segment's waveform.
+        system: name of the system.
+        uri: folder of the model.
+        address: hash of everything that affects its weights.
+        settings: settings as plain JSON, for :func:`affect.settings.paths.from_plain`.
+        settings_address: address of the settings, with the content of pretrained weights.
+        segment_samples: samples in the waveform of a full segment.
         features: addresses of the features it was trained on, by modality.
-        widths: widths of what it reads, by modality.
-        upstream: addresses of the models that embed new tracks for it, by modality.
-        folds: in how many folds its training tracks were embedded; 0: by models that were trained on them.
-        learned_from: the people that it was trained on, as :attr:`affect.tracks.tables.TrackRef.source` names them;
-            what its upstream saw, too.
-        selected_on: those that its epoch was selected on.
-        training_mean: valence and arousal, mean of the training annotations.
-        best: epoch, CCC valence, arousal and mean on the development tracks it was selected on.
-        backbone: sizes of the audio model's WavLM; none of other models, and of audio models of earlier versions.
-        version: :data:`affect.storage.schema.MODEL_VERSION` when it was trained; 1 before that was noted.
+        widths: widths of its inputs, by modality.
+        upstream: addresses of the unimodal models whose embeddings it reads, by modality; empty for a unimodal model.
+        folds: number of folds in which its training tracks were embedded; 0: by models trained on the same tracks.
+        learned_from: people in its training data and in that of its upstream models, as
+            :attr:`affect.tracks.tables.TrackRef.source`.
+        selected_on: people in the data that its epoch was selected on.
+        training_mean: mean valence and arousal of the training annotations.
+        best: epoch, CCC of valence and arousal, and their mean, on the development tracks it was selected on.
+        backbone: sizes of the audio model's WavLM; empty for other models and for audio models of earlier versions.
+        version: :data:`affect.storage.schema.MODEL_VERSION` at training; 1 for models older than this field.
     """
 
     system: str
@@ -64,25 +64,25 @@ class Model:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that it reads, itself or through the models before it."""
+        """Modalities that it reads, directly or through its upstream models."""
         return tuple(self.upstream) or (self.system,)
 
     @property
     def title(self) -> str:
-        """Name in tables."""
+        """Name of the model in tables."""
         folds = f", {self.folds} folds" if self.folds else ""
         return SYSTEMS[self.system].title(self.settings, list(self.upstream)) + folds
 
     def task(self) -> TrackTask:
-        """Builds its inputs and joins its outputs."""
+        """Task that builds its inputs and joins its outputs."""
         system = SYSTEMS[self.system]
         return system.task(from_plain(system.model, self.settings), self.widths, self.segment_samples)
 
     def network(self, device: torch.device) -> nn.Module:
-        """Its weights, ready for inference.
+        """Network with its weights, in inference mode.
 
         Raises:
-            ValueError: the file holds another model.
+            ValueError: the weights do not fit the description.
         """
         path = files.join(self.uri, "model.safetensors")
         try:
@@ -91,24 +91,24 @@ class Model:
             raise ValueError(f"{path} does not hold the model of its model.json: {error}") from error
 
 
-def nameless(model: Model) -> Model:
-    """A model without the many names of people that it was trained on: arguments of actors are kept small."""
+def without_people(model: Model) -> Model:
+    """Copy of a model without its lists of people, to keep the arguments of actors small."""
     return dataclasses.replace(model, learned_from=[], selected_on=[])
 
 
 def load_model(uri: str) -> Model:
-    """Description of a trained model.
+    """Reads the description of a trained model.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: its description is of another version of this program.
+        FileNotFoundError: there is no model.
+        ValueError: another version of this program wrote it, or it is in the wrong folder.
     """
     path = files.join(uri, "model.json")
     content = files.read(path)
     try:
         model = Model(uri=uri, **json.loads(content))
         settings = dataclasses.asdict(from_plain(SYSTEMS[model.system].model, model.settings))
-        model = dataclasses.replace(model, settings=settings)  # those that are new have their defaults
+        model = dataclasses.replace(model, settings=settings)  # new settings get their defaults
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} describes no model of this version, delete it to train again: {error}") from error
     if reason := SYSTEMS[model.system].outdated(model.settings, model.version):
@@ -119,10 +119,10 @@ def load_model(uri: str) -> Model:
 
 
 def all_models(runs: str) -> list[Model]:
-    """Every model that a recipe's latest training came to, once, in the order of the systems.
+    """Distinct models of the latest training of every recipe, in the order of the systems.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no model.
     """
     names = run_names(runs)
     found = {(system, mark) for name in names for system, mark in read_run(runs, name).items()}
@@ -134,15 +134,15 @@ def all_models(runs: str) -> list[Model]:
 
 
 def load_models(run: Run, runs: str, folds: int = 0) -> dict[str, Model]:
-    """The latest trained model of each of a run's systems.
+    """Latest trained model of each system of a run.
 
     Args:
         run: the run.
-        runs: where models are.
-        folds: of the training that is meant.
+        runs: folder of trained models.
+        folds: number of folds of the training.
 
     Raises:
-        ValueError: one is missing, or was trained with settings or features other than the run's.
+        ValueError: a model is missing, or was trained with other settings or features than the run's.
     """
     runs, name = files.absolute(runs), run_name(run.name, folds)
     known = read_run(runs, name)
@@ -167,17 +167,17 @@ def load_models(run: Run, runs: str, folds: int = 0) -> dict[str, Model]:
 
 
 def check_settings(model: Model, run: Run) -> None:
-    """See that a model was trained with a run's settings, whatever pretrained weights it began with.
+    """Checks that a model was trained with a run's settings; pretrained weights may differ.
 
     Raises:
-        ValueError: it was not; names the settings that differ.
+        ValueError: settings differ; the message names them.
     """
     kept = json.dumps(dataclasses.asdict(run.settings_of(model.system)))  # as model.json has them: tuples are lists
-    own, theirs = flat(json.loads(kept)), flat(json.loads(json.dumps(model.settings)))
+    expected, actual = flat(json.loads(kept)), flat(json.loads(json.dumps(model.settings)))
     differing = [
-        f"{name} {theirs.get(name)} (this run: {value})"
-        for name, value in own.items()
-        if theirs.get(name) != value and name not in ("weights", "revision")  # a trained model holds all its weights
+        f"{name} {actual.get(name)} (this run: {value})"
+        for name, value in expected.items()
+        if actual.get(name) != value and name not in ("weights", "revision")  # a trained model holds all its weights
     ]
     if differing:
         raise ValueError(

@@ -3,7 +3,7 @@
 OUT/<video>.parquet, <video>.csv      one row per frame and person
 OUT/videos.csv                        one row per video: status, people, reason
 
-A table's metadata hold an address of everything it was made from: a video with the same address is skipped.
+A table's metadata holds the address of all its inputs: a video whose address is unchanged is skipped.
 """
 
 import io
@@ -24,23 +24,30 @@ from affect.storage import files, schema
 from affect.storage.store import read_table
 
 SUMMARY = "videos"
-"""Name of the table of videos and how each ended."""
+"""Name of the table of videos and their outcomes."""
 _METADATA = b"affect"
 UNANSWERED = "the model's answer is not a finite number"
 
 
 def predictions_schema() -> pa.Schema:
-    """Columns of a table of predictions, of all modalities and systems that there are."""
+    """Columns of a table of predictions, for all modalities and systems."""
     return schema.predictions(MODALITIES, SYSTEMS)
 
 
 def known_outcome(path: str, mark: str) -> dict[str, Any] | None:
-    """Outcome of a video that was predicted before from the same inputs; None if it was not."""
+    """Outcome of a video already predicted from the same inputs; None if there is none."""
     try:
         note = pq.read_schema(io.BytesIO(files.read(path))).metadata or {}
         known = json.loads(note.get(_METADATA, b"{}"))
         return dict(known["outcome"]) if known.get("mark") == mark else None
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):  # none, or none of ours
+    except (
+        OSError,
+        pa.ArrowException,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # no table, or not one of predictions
         return None
 
 
@@ -52,15 +59,15 @@ def prediction_table(
     trust: Mapping[str, ndarray],
     boxes: Float[ndarray, "frames 4"],
 ) -> pa.Table:
-    """Rows of a person.
+    """Predictions of one person, one row per frame.
 
     Args:
-        track: with the outputs of its modalities' models.
-        answers: of each system, NaN everywhere without evidence of the person; the last one is the main system.
-        evidence: modalities that the main system needs: a frame at which none is valid is not valid.
-        spread: of the main system's overlapping windows.
-        trust: share of each modality in the main system's gates.
-        boxes: of the face, NaN where it is not found.
+        track: track with the outputs of its unimodal models.
+        answers: predictions (frames, 2) by system, NaN without any evidence of the person; the last is the main system.
+        evidence: modalities of the main system's evidence; a frame where none of them is valid is not valid.
+        spread: half the range of the main system's overlapping windows.
+        trust: weight of each modality in the main system's gates.
+        boxes: face boxes, NaN where the face is not found.
     """
     seen = {m: series.valid for m, series in track.series.items()}
     valid: ndarray = np.any([seen[m] for m in evidence], axis=0)
@@ -106,10 +113,10 @@ def _nullable(values: ndarray) -> pa.Array:
 
 
 def read_predictions(uri: str) -> pa.Table:
-    """Predictions of a video; columns that an earlier version did not write are null.
+    """Reads the predictions of a video; columns that an earlier version did not write are null.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: the video has no predictions.
     """
     table, rows = read_table(uri), predictions_schema()
     for missing in (field for field in rows if field.name not in table.schema.names):
@@ -118,15 +125,15 @@ def read_predictions(uri: str) -> pa.Table:
 
 
 def read_outcomes(out: str) -> list[dict[str, Any]]:
-    """Outcomes of the videos of a folder of predictions, from its ``videos.csv``.
+    """Reads the outcomes of all videos of a folder of predictions, from its ``videos.csv``.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is none of ours.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a table of outcomes.
     """
     uri = files.join(out, f"{SUMMARY}.csv")
     kinds = pa.csv.ConvertOptions(column_types=schema.OUTCOMES, null_values=[])
-    lines = pa.csv.ParseOptions(newlines_in_values=True)  # of names and reasons
+    lines = pa.csv.ParseOptions(newlines_in_values=True)  # names and reasons may contain them
     try:
         found = pa.csv.read_csv(io.BytesIO(files.read(uri)), parse_options=lines, convert_options=kinds)
         rows: list[dict[str, Any]] = found.select(schema.OUTCOMES.names).to_pylist()
@@ -138,12 +145,19 @@ def read_outcomes(out: str) -> list[dict[str, Any]]:
 
 
 def earlier_outcomes(out: str, models: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Outcomes of earlier predictions in the same folder by the same models."""
+    """Outcomes of earlier predictions in this folder by the same models; empty if there are none."""
     try:
         if json.loads(files.read(files.join(out, "run.json"))).get("models") != models:
             return []
-        there = {name for name, _, _ in files.walk(out)}
+        present = {name for name, _, _ in files.walk(out)}
         rows = read_outcomes(out)
-        return [row for row in rows if row["status"] == "failed" or f"{row['video']}.parquet" in there]
-    except (FileNotFoundError, IsADirectoryError, ValueError, AttributeError, TypeError, KeyError):  # none of ours
+        return [row for row in rows if row["status"] == "failed" or f"{row['video']}.parquet" in present]
+    except (
+        FileNotFoundError,
+        IsADirectoryError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        KeyError,
+    ):  # no predictions, or other files
         return []

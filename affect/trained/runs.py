@@ -1,4 +1,4 @@
-"""What a training is kept under, and what it was made with: RUNS/<name>.json, its models, settings and store."""
+"""Records of trainings: RUNS/<name>.json with models, settings and store."""
 
 import dataclasses
 import json
@@ -14,28 +14,28 @@ from affect.storage import files
 
 
 def run_name(recipe: str, folds: int) -> str:
-    """What the trainings of a recipe are kept under."""
+    """Name of a recipe's training in the folder of runs."""
     return f"{recipe}-{folds}folds" if folds else recipe
 
 
 def note_run(run: Run, runs: str, name: str, store: str, models: Mapping[str, str]) -> None:
-    """Note a training: its settings, its store and its models; models that it had before and has not now stay.
+    """Records a training: settings, store and models; earlier models of other systems are kept.
 
     Args:
-        run: the run.
-        runs: where models are.
+        run: settings of the training.
+        runs: folder of trained models.
         name: from :func:`run_name`.
-        store: where its features are.
+        store: URI of the feature store.
         models: addresses by system.
     """
     known = {**read_run(runs, name), **models}
-    lasting = {path: weights.absolute_name(setting(run, path)) for path in run.files()}
-    note = {"systems": known, "store": store, "settings": dataclasses.asdict(with_settings(run, lasting))}
+    absolute = {path: weights.absolute_name(setting(run, path)) for path in run.files()}
+    note = {"systems": known, "store": store, "settings": dataclasses.asdict(with_settings(run, absolute))}
     files.write(files.join(runs, f"{name}.json"), json.dumps(note, indent=1).encode())
 
 
 def read_run(runs: str, name: str) -> dict[str, str]:
-    """Addresses of a run's models by system; none if there is no such run.
+    """Addresses of a training's models by system; empty if there is no such training.
 
     Raises:
         ValueError: the file is damaged.
@@ -54,33 +54,33 @@ def _read_note(runs: str, name: str) -> dict[str, Any]:
 
 
 class Trained(NamedTuple):
-    """A training as it was noted.
+    """A recorded training.
 
     Args:
-        run: its settings.
-        store: where its features are.
+        run: settings of the training.
+        store: URI of its feature store.
     """
 
     run: Run
     store: str
 
     def store_or(self, other: str) -> str:
-        """Its store if that can be reached from here, else another."""
+        """URI of its store if that exists on this machine, else ``other``."""
         return self.store if files.exists(self.store) else other
 
 
-def trained_run(runs: str, name: str, here: Run | None) -> Trained | None:
-    """A training's settings, weights included, with the actors and workers of another run; None if none are noted.
+def trained_run(runs: str, name: str, pools_of: Run | None) -> Trained | None:
+    """Settings of a training, weights included, with the actor pools of another run; None if it is not recorded.
 
-    Settings of a model are the model's own, from whatever training it is.
+    Each model's settings come from its ``model.json``, since it may be older than the latest training of this name.
 
     Args:
-        runs: where models are.
+        runs: folder of trained models.
         name: from :func:`run_name`.
-        here: whose pools are used; those of the training if not given.
+        pools_of: run whose actor pools and workers are used; those of the training if None.
 
     Raises:
-        ValueError: the note or a model's description is of another version of this program.
+        ValueError: another version of this program wrote the record or a model's description.
     """
     note = _read_note(runs, name)
     if "settings" not in note:
@@ -88,47 +88,47 @@ def trained_run(runs: str, name: str, here: Run | None) -> Trained | None:
     try:
         known: dict[str, str] = note["systems"]
         systems = note["settings"]["systems"]
-        if not known.keys() <= set(systems):  # an earlier training of this name had others, too
+        if not known.keys() <= set(systems):  # models of earlier trainings of this name
             systems = [system for system in SYSTEMS if system in known or system in systems]
         settings = {**note["settings"], "systems": systems}
         kind = run_class(settings)
         fields = kind.fields_of_systems()
         for system, mark in known.items():
-            own = json.loads(files.read(files.join(runs, system, mark, "model.json")))["settings"]
+            of_model = json.loads(files.read(files.join(runs, system, mark, "model.json")))["settings"]
             pretrained = note["settings"][fields[system]]
-            kept = {name: pretrained[name] for name in ("weights", "revision") if name in own}
-            settings[fields[system]] = own | kept
+            kept = {name: pretrained[name] for name in ("weights", "revision") if name in of_model}
+            settings[fields[system]] = of_model | kept
         run: Run = from_plain(kind, settings)
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         path = files.join(runs, f"{name}.json")
         raise ValueError(f"{path} describes no training of this version ({error}); train again") from error
-    if here is not None:
-        pools = {f"{stage}.{f.name}" for stage in here.stages() for f in dataclasses.fields(Stage)}
-        run = with_settings(run, {path: setting(here, path) for path in pools})
-        run = dataclasses.replace(run, workers=here.workers, inference=here.inference)
+    if pools_of is not None:
+        pools = {f"{stage}.{f.name}" for stage in pools_of.stages() for f in dataclasses.fields(Stage)}
+        run = with_settings(run, {path: setting(pools_of, path) for path in pools})
+        run = dataclasses.replace(run, workers=pools_of.workers, inference=pools_of.inference)
     return Trained(run, str(note["store"]))
 
 
 def run_class(settings: Mapping[str, Any]) -> type[Run]:
-    """Class of a run that has some settings: the first that has them all, of those that modalities bring."""
+    """First run class, of :class:`Run` and the modalities' own, that has all fields of the settings."""
     kinds: list[type[Run]] = [Run, *(modality.run for modality in MODALITIES.values())]
     return next((kind for kind in kinds if settings.keys() <= {f.name for f in dataclasses.fields(kind)}), Run)
 
 
 def run_names(runs: str) -> list[str]:
-    """Names of the trainings that a folder has notes of."""
+    """Names of the trainings recorded in a folder."""
     return [name.removesuffix(".json") for name, _, _ in files.walk(runs) if "/" not in name and name[-5:] == ".json"]
 
 
-def best(path: str, run: Run) -> Run:
-    """A run with what a search found.
+def with_best(path: str, run: Run) -> Run:
+    """Run with the best settings of a search.
 
     Args:
-        path: ``best.json`` of a search, as jobs/tune.py writes it.
-        run: of the recipe that was searched; other flags of its systems' settings are overridden.
+        path: ``best.json`` of a search, written by jobs/tune.py.
+        run: run of the searched recipe; its settings of the searched systems are overridden.
 
     Raises:
-        ValueError: the file is none, or of another recipe.
+        ValueError: the file is not a ``best.json``, or of another recipe.
     """
     try:
         note = json.loads(files.read(path))

@@ -1,4 +1,4 @@
-"""Stored states of the audio model's frozen layers.
+"""Stored outputs of the audio model's frozen layers.
 
 STORE/trunk/<address>/<name>-<address:16>.rows.arrow      one row per segment
 """
@@ -15,12 +15,12 @@ from affect.tracks.tables import TrackRef
 
 
 def trunk_key(trunk: str, ref: TrackRef) -> str:
-    """Key of the states of a track's video, from their address."""
+    """Key of the stored states of a track's video; ``trunk`` is their address."""
     return f"trunk/{trunk}/{ref.keys['waveforms'].rpartition('/')[2]}"
 
 
 def with_trunk(track: Track, ref: TrackRef, store: Store, trunk: str) -> Track:
-    """A track whose audio reads stored states in place of waveforms; unchanged if the address is empty."""
+    """Copy of a track whose audio reads stored states instead of waveforms; unchanged if the address is empty."""
     if not trunk:
         return track
     audio = replace(track.parts["audio"], frozen=Rows(store.uri_of(trunk_key(trunk, ref)), _states))

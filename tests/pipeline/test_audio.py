@@ -266,7 +266,7 @@ def test_without_an_encoder_faces_are_the_same_but_for_what_it_says(micro: Micro
     rows = {}
     for name, own, where in (("mouths", run, store), ("whole", extracted.run, whole)):
         video = probe_videos(find(micro.places.videos), where, {})[0]
-        rows[name] = load_features(video, own, feature_addresses(own), where).face_table
+        rows[name] = load_features(video, own, feature_addresses(own), where).tables["face"]
     said = ["embedding", "valence", "arousal", "expression"]
     assert rows["mouths"].drop_columns(said).equals(rows["whole"].drop_columns(said)) and rows["mouths"].num_rows >= 50
     assert all(rows["mouths"][name].null_count == rows["mouths"].num_rows for name in said[1:])
@@ -280,12 +280,12 @@ def two_people(micro: Micro, store: Store) -> tuple[Video, Features]:
     run = audio_run(micro.run)
     video = probe_videos(find(micro.places.videos), store, {})[0]
     found = load_features(video, run, feature_addresses(run), store)
-    table, [person] = found.face_table, found.persons
+    table, [person] = found.tables["face"], found.persons
     wide = pc.multiply(table["lip_area"], 10.0).cast(pa.float32())
     other = table.set_column(table.schema.get_field_index("lip_area"), table.schema.field("lip_area"), wide)
     both = pa.concat_tables([table, other])
     second = replace(person, rows=person.rows + table.num_rows)
-    return video, replace(found, faces=faces_of(both), face_table=both, persons=[person, second])
+    return video, replace(found, faces=faces_of(both), tables={**found.tables, "face": both}, persons=[person, second])
 
 
 @pytest.mark.parametrize(("name", "said"), [("video01", True), ("video01_left", False), ("pointed", False)])

@@ -25,7 +25,7 @@ from affect.settings.training import Workers
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
 from affect.trained.models import load_model
-from affect.trained.runs import best as spaces_best
+from affect.trained.runs import with_best as spaces_best
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from affect.corpus.film import TICKS, write_film
 from affect.modalities import MODALITIES, SYSTEMS
-from affect.report.pages import index_page, index_row, video_page
+from affect.report.pages import ScoreSection, index_page, index_row, video_page
 from affect.report.series import moments
 from affect.report.sweep import Trial
 from affect.report.sweep import page as page_of_search
@@ -272,7 +272,7 @@ def test_an_index_of_two_hundred_videos_finds_sorts_and_escapes(browser: Browser
         status = "failed" if i % 50 == 0 else "ok"
         row = outcome(stem, table, status, "it has no video stream" if status == "failed" else "")
         rows.append(index_row(row, table, f"videos/{stem}.html"))
-    html = index_page("Many videos", rows, [("affect", "1")], "{}", [("it has no video stream", 4)], [], "", [], "")
+    html = index_page("Many videos", rows, [("affect", "1")], "{}", [("it has no video stream", 4)], None, "")
     path = tmp_path / "index.html"
     path.write_text(html)
     index = Opened(browser, path)
@@ -315,7 +315,8 @@ def test_no_table_is_wider_than_its_page(browser: Browser, tmp_path: Path, width
         score | {"system": system, "videos": 3, "frames": 1_234_567} for system in ("face", "dcmmoe (face + audio)")
     ]
     facts = [("raav model", "/a/folder/of/trained/models/runs/raav/0123456789abcdef")]
-    html = index_page("Three videos", rows, facts, "{}", [(reason, 3)], scores, "predictions of x on y", [], "")
+    section = ScoreSection("predictions of x on y", scores, [])
+    html = index_page("Three videos", rows, facts, "{}", [(reason, 3)], section, "")
     trials = [
         Trial(
             "001",

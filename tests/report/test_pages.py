@@ -68,14 +68,14 @@ def test_a_video_of_nobody_has_a_page_and_one_that_failed_a_row():
     html = video_page(outcome("a", empty, "degraded", "no person"), empty, None, [], {}, {}, "")
     assert data_of(html)["people"] == [] and "no person" in html
     rows = [index_row(outcome("b", empty, "failed", "it has <b>no</b> video"), empty, None)]
-    page = index_page("t", rows, [], "", [], [], "", [], "")
+    page = index_page("t", rows, [], "", [], None, "")
     assert "&lt;b&gt;no&lt;/b&gt; video" in page and "<b>no</b>" not in page and json.loads(json.dumps(rows)) == rows
 
 
 def test_pages_ask_for_nothing_from_anywhere():
     table = predictions("a", 5.0)
     page = video_page(outcome("a", table), table, "a.mp4", [], {}, {}, "")
-    for html in (page, index_page("t", [index_row(outcome("a", table), table, "a")], [], "", [], [], "", [], "")):
+    for html in (page, index_page("t", [index_row(outcome("a", table), table, "a")], [], "", [], None, "")):
         assert "default-src 'none'" in html
         assert not re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?(?:https?:)?//', html)
 
@@ -103,7 +103,7 @@ def test_the_first_and_the_last_of_a_few_videos_are_drawn_whole():
 def test_an_index_says_whose_means_they_are():
     table = predictions("a", 10.0)
     row = index_row(outcome("a", table), table, "videos/a.html")
-    html = index_page("One video", [row], [], "{}", [], [], "", [], "")
+    html = index_page("One video", [row], [], "{}", [], None, "")
     assert [name for name, _ in row["valence_of_each"]] == ["left", "right"]
     assert re.search(r'left</span> [+-]0\.\d\d, <span class="soft">right</span> [+-]0\.\d\d', html)
 

@@ -143,7 +143,7 @@ def test_what_json_cannot_say_has_no_address():
 def test_settings_that_do_not_fit_each_other_are_refused():
     with pytest.raises(ValueError, match=r"segment_s 6.0 and wavlm.blocks 4"):
         Run(name="a", grid=Grid(segment_s=6.0))
-    with pytest.raises(ValueError, match="WavLM hears 16000"):
+    with pytest.raises(ValueError, match="WavLM needs 16000"):
         Audio(sample_rate_hz=8000)
 
 

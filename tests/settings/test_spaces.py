@@ -11,7 +11,7 @@ from affect.settings import recipes
 from affect.settings.paths import setting, with_settings
 from affect.settings.run import Run
 from affect.settings.spaces import Range, check, parse
-from affect.trained.runs import best
+from affect.trained.runs import with_best
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_space_is_read_from_words(run: Run):
         (["dcmmoe.fit.learning_rate=1e-4..inf"], "no range of numbers above 0"),
         (["dcmmoe.fit.learning_rate=1e-3,Infinity"], "its values have to be finite"),
         (["dcmmoe.fit.learning_rate=0.1..0.2"], "leaves out 0.001, the first trial's value"),
-        (["dcmmoe.hidden=16..64"], "dcmmoe.hidden is 32, which no range can hold"),
+        (["dcmmoe.hidden=16..64"], "dcmmoe.hidden is 32, not a float"),
         (["dcmmoe.dropout=0.01..3"], "dropout is 3.0"),
         # what the trials of a search of DCMMOE would not read, or what decides more than its training
         (["mamba.hidden=16,32"], "mamba.hidden cannot be searched of dcmmoe: give settings below dcmmoe"),
@@ -134,11 +134,11 @@ def test_what_a_search_found_is_a_run_of_its_recipe(run: Run, tmp_path: Path):
     note = {"recipe": "demo", "name": "demo-x", "systems": ["face", "behavior", "audio", "raav"]}
     path = tmp_path / "best.json"
     path.write_text(json.dumps({**note, "settings": {"raav.hidden": 32}}))
-    found = best(str(path), run)
+    found = with_best(str(path), run)
     assert (found.name, found.systems[-1], found.raav.hidden) == ("demo-x", "raav", 32)
     with pytest.raises(ValueError, match="is of recipe demo, not of raav"):
-        best(str(path), recipes.raav())
+        with_best(str(path), recipes.raav())
     for content in ("{", "[]", "{}", json.dumps({**note, "settings": [1]})):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"is no best\.json"):
-            best(str(path), run)
+            with_best(str(path), run)
