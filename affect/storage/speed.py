@@ -55,7 +55,7 @@ def record(root: str, what: str, address: str, amount: float, work_s: float, sta
 
 
 def training_key(run: Run, system: str) -> tuple[str, str]:
-    """What a training's speed is kept under: the seed changes nothing of it."""
+    """Kind of work and address under which a training's speed is kept; the seed is left out."""
     settings = run.settings_of(system)
     plain = replace(settings, fit=replace(settings.fit, seed=0))
     return f"train-{system}", address(plain, run.workers.num_workers, run.workers.use_gpu)

@@ -24,7 +24,7 @@ from affect.trained.runs import trained_run
 from jobs.train import Train
 from tests.conftest import micro_run
 from tests.pipeline.color import register
-from tests.pipeline.color.settings import ColorRun
+from tests.pipeline.color.settings import Color, ColorRun
 
 
 def color_run(root: str) -> ColorRun:
@@ -35,6 +35,7 @@ def color_run(root: str) -> ColorRun:
         "systems": (*four, "dcmmoe", "raav"),
         "dcmmoe": replace(micro.dcmmoe, modalities=four),
         "raav": replace(micro.raav, other_priors={"color": 0.1}),
+        "color": Color(num_cpus=0.2),
     }
     return ColorRun(**own)
 
