@@ -61,8 +61,9 @@ class TrainEncoder:
 
 def work(args: Train | TrainEncoder) -> int:
     """Trains the models that are missing; the exit code."""
+    from affect.console.forecast import forecast_training
     from affect.corpus import affwild2, hints
-    from affect.pipeline import encoder
+    from affect.pipeline import encoder, forecast
     from affect.pipeline.assemble import assemble
     from affect.pipeline.crossvalidate import cross_validate
     from affect.pipeline.demo import prepare_default
@@ -80,10 +81,8 @@ def work(args: Train | TrainEncoder) -> int:
         raise ValueError("--folds and --cross-validate cannot be given together")
     labels = affwild2.read_training(args.labels) if folded else affwild2.read_splits(args.labels)
     if args.plan:
-        from affect.pipeline import forecast
-
         found, probed = forecast.extraction(args.run, args.videos, store, affwild2.track_names(labels))
-        return forecast.training(found, args.run, probed, labels, args.runs, args.folds, folded).show()
+        return forecast_training(found, args.run, probed, labels, args.runs, args.folds, folded).show()
     videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos
     refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
     if folded:

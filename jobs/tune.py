@@ -66,6 +66,7 @@ def work(args: Tune) -> int:
     from affect.pipeline.train import check
     from affect.pipeline.tune import conclude, prepare, search
     from affect.storage.store import Store
+    from affect.trained.search import SearchOptions
 
     system = args.system or args.run.systems[-1]
     run = replace(args.run, systems=(*args.run.reads(system), system))
@@ -80,9 +81,8 @@ def work(args: Tune) -> int:
         sets.append((args.new_videos, args.truth))
         codes.add(extract(run, args.new_videos, store, tracks=list(affwild2.read_folder(args.truth))).exit_code)
     refs = assemble(run, found.videos, labels, store, points)
-    prepared = prepare(
-        run, refs, store, args.runs, space, args.trials, args.folds, args.search_name or system, args.seed
-    )
+    options = SearchOptions(args.search_name or system, space, args.trials, args.folds, args.seed)
+    prepared = prepare(run, refs, store, args.runs, options)
     trials = search(prepared)
     conclude(prepared, trials, sets, points)
     return EXIT_PARTIAL if any(trial.status == "failed" for trial in trials) else max(codes)

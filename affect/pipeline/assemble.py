@@ -1,4 +1,4 @@
-"""Writes the tables of labelled tracks, in parallel.
+"""Writes the tables of labelled tracks in parallel.
 
 Runs that need the same part of a track share it (:mod:`affect.tracks.tables`).
 """
@@ -27,20 +27,20 @@ def assemble(
     store: Store,
     hints: Mapping[str, Points] | None = None,
 ) -> list[TrackRef]:
-    """Write the tables of every labelled track that has none, in parallel.
+    """Writes the missing tables of labelled tracks in parallel.
 
     Args:
-        run: the run, whose modalities' parts are written.
+        run: the run; the parts of its modalities are written.
         videos: probed and extracted.
         labels: annotations by split and track.
-        store: where features are and tables go.
+        store: store of features and tables.
         hints: points on the person that a track means, by track.
 
     Returns:
-        The tracks that can be used; the others are printed with their reasons.
+        The usable tracks; the others are printed with their reasons.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no track is usable.
     """
     hints = hints or {}
     tracks = find_tracks(run, videos, labels, store, hints)

@@ -1,4 +1,4 @@
-"""What a Ray cluster has and may grow to, and whether what a job holds at once fits on its nodes."""
+"""Resources of a Ray cluster, how far it may grow, and whether a job's processes fit on its nodes together."""
 
 import copy
 import math
@@ -15,10 +15,12 @@ from affect.settings.run import Run
 from affect.settings.training import Workers
 
 WAIT_FOR_NODES_S = 6 * 3600
-"""How long a job may go without any progress: spot nodes may not be had for hours."""
-WORKERS_ADVICE = "it is held all the time: lower --workers.num-workers, --workers.num-cpus or --workers.loader-cpus"
+"""Seconds that a job may go without progress: spot nodes may be unavailable for hours."""
+WORKERS_ADVICE = (
+    "training reserves it all the time: lower --workers.num-workers, --workers.num-cpus or --workers.loader-cpus"
+)
 _SLACK = 1e-6
-"""Ray counts in ten thousandths: shares that differ by less are the same."""
+"""Tolerance of comparisons: Ray counts resources in ten thousandths."""
 
 
 def may_grow() -> bool:
@@ -27,36 +29,36 @@ def may_grow() -> bool:
 
 
 def room() -> dict[str, float]:
-    """CPUs, GPUs and other resources of all nodes that are there, or that an autoscaler may add; the larger counts.
+    """CPUs, GPUs and other resources of all present nodes, or of the nodes that an autoscaler may add if that is more.
 
-    A cluster whose worker groups start at zero has nothing yet, and is no reason to refuse a job.
+    A cluster whose worker groups start at zero has no resources yet, but can run a job.
 
-    Source: as Ray Train asks (``ray.train.v2._internal.execution.worker_group``); Ray has no public way.
+    Source: ``ray.train.v2._internal.execution.worker_group`` reads the same state; Ray has no public function.
     """
-    there = ray.cluster_resources()
+    present = ray.cluster_resources()
     possible = state.get_max_resources_from_cluster_config() or {}
-    return {name: max(there.get(name, 0.0), float(possible.get(name, 0))) for name in {*there, *possible}}
+    return {name: max(present.get(name, 0.0), float(possible.get(name, 0))) for name in {*present, *possible}}
 
 
 def device() -> str:
-    """``cuda`` if Ray gave this actor or task a GPU, else ``cpu``: Ray hides no GPU from those that asked for none."""
+    """``cuda`` if Ray assigned a GPU to this actor or task, else ``cpu``: Ray hides no GPU from the others."""
     return "cuda" if ray.get_gpu_ids() else "cpu"
 
 
 def labels_of(pool: Pool) -> dict[str, str]:
-    """What Ray asks of the nodes that a pool's actors are placed on."""
+    """Node labels that a pool's actors require."""
     key, _, value = pool.node_label.partition("=")
     return {key: value} if key else {}
 
 
 class Share(NamedTuple):
-    """What one process of a job holds.
+    """Resources that one process of a job reserves.
 
     Args:
-        name: what is said of it, such as ``an actor of --face``.
-        cpus: CPUs, fractions are allowed.
-        gpus: GPUs: a part of one card, or whole cards.
-        labels: of the nodes that it may be on.
+        name: name of the process in messages, such as ``--face``.
+        cpus: CPUs; fractions are allowed.
+        gpus: GPUs: a fraction of one card, or whole cards.
+        labels: node labels that it requires.
         memory: bytes.
     """
 
@@ -68,26 +70,26 @@ class Share(NamedTuple):
 
     @property
     def num_cards(self) -> int:
-        """Cards that it is on: one for a part of one, none without GPUs."""
+        """Number of cards that it uses; a fraction of a card counts as one."""
         return math.ceil(self.gpus)
 
 
 def share_of(name: str, pool: Pool) -> Share:
-    """What an actor of a pool holds."""
+    """Resources of a pool's actor."""
     return Share(name, pool.num_cpus, pool.num_gpus, labels_of(pool))
 
 
 @dataclass
 class Node:
-    """What is free on a node.
+    """Free resources of a node.
 
     Args:
-        id: Ray's own name of it.
-        name: its address.
+        id: Ray's id of the node.
+        name: address of the node.
         labels: its labels.
-        cpus: CPUs.
-        cards: the free part of each GPU.
-        memory: bytes, as Ray counts them: without its object store.
+        cpus: free CPUs.
+        cards: free fraction of each GPU.
+        memory: free bytes, without Ray's object store.
     """
 
     id: str
@@ -98,29 +100,29 @@ class Node:
     memory: float = float("inf")
 
     def fits(self, share: Share) -> bool:
-        """Whether there is room for one."""
-        here = share.labels.items() <= self.labels.items() and self.cpus + _SLACK >= share.cpus
-        return here and self.memory >= share.memory and len(self._cards(share)) >= share.num_cards
+        """Whether a process fits on the node."""
+        allowed = share.labels.items() <= self.labels.items() and self.cpus + _SLACK >= share.cpus
+        return allowed and self.memory >= share.memory and len(self._cards(share)) >= share.num_cards
 
     def take(self, share: Share) -> None:
-        """Give one its room."""
+        """Subtracts the resources of a process."""
         self.cpus -= share.cpus
         self.memory -= share.memory
         for card in self._cards(share)[: share.num_cards]:
             self.cards[card] -= min(1.0, share.gpus)
 
     def _cards(self, share: Share) -> list[int]:
-        """Cards with room for a part of one, or for whole ones; the fullest first."""
+        """Indices of the cards with enough free for the share, least free first."""
         part = min(1.0, share.gpus)
         return sorted((i for i, free in enumerate(self.cards) if free + _SLACK >= part), key=lambda i: self.cards[i])
 
     def __str__(self) -> str:
-        """In words."""
+        """Address, CPUs and GPUs in words."""
         return f"{self.name} with {self.cpus:g} CPUs and {sum(self.cards):g} GPUs"
 
 
 def nodes() -> list[Node]:
-    """The nodes that are there, with all that they have, whoever holds it now."""
+    """The present nodes with all their resources, free or not."""
     found = []
     for node in ray.nodes():
         if node["Alive"]:
@@ -133,14 +135,14 @@ def nodes() -> list[Node]:
 
 
 def placed(shares: Sequence[Share], on: Sequence[Node]) -> Share | None:
-    """Give each its room: those that may not be anywhere first, then the largest, each where it leaves the least.
+    """Places processes on nodes: those with labels first, then the largest, each where the least remains free.
 
     Args:
-        shares: what is held at once.
-        on: nodes, of which what is taken is subtracted.
+        shares: processes that run at the same time.
+        on: nodes; the resources of placed processes are subtracted.
 
     Returns:
-        The first that there is no room for, None if all have theirs.
+        The first process that does not fit; None if all fit.
     """
     for share in sorted(shares, key=lambda share: (not share.labels, -share.gpus, -share.cpus)):
         fitting = [node for node in on if node.fits(share)]
@@ -151,24 +153,24 @@ def placed(shares: Sequence[Share], on: Sequence[Node]) -> Share | None:
 
 
 def check_room(shares: Sequence[Share], advice: str) -> None:
-    """See that what a job holds at once fits on the cluster's nodes: what does not would wait for ever.
+    """Checks that the processes of a job fit on the cluster's nodes together; otherwise they would wait for ever.
 
-    A cluster that may grow says how much it may have, and not in what nodes: there totals are compared.
+    For a cluster that may grow only totals are compared, because the sizes of its future nodes are unknown.
 
     Args:
-        shares: what is held at once.
-        advice: what to do where it does not fit.
+        shares: processes that run at the same time.
+        advice: what the user can do if they do not fit.
 
     Raises:
-        ValueError: it does not; names what has no room and the node that comes nearest.
+        ValueError: they do not fit; names the process without room and the nearest node.
     """
     if may_grow():
-        there = room()
-        for resource, asked in (("CPU", sum(s.cpus for s in shares)), ("GPU", sum(s.gpus for s in shares))):
-            if asked > there.get(resource, 0.0) + _SLACK:
+        limit = room()
+        for resource, needed in (("CPU", sum(s.cpus for s in shares)), ("GPU", sum(s.gpus for s in shares))):
+            if needed > limit.get(resource, 0.0) + _SLACK:
                 raise ValueError(
-                    f"{_asked(shares)}: {asked:g} {resource}s, and the cluster may grow to "
-                    f"{there.get(resource, 0.0):g}; {advice}"
+                    f"{_words(shares)}: {needed:g} {resource}s, and the cluster may grow to "
+                    f"{limit.get(resource, 0.0):g}; {advice}"
                 )
         return
     whole = nodes()
@@ -181,23 +183,23 @@ def check_room(shares: Sequence[Share], advice: str) -> None:
         raise ValueError(f"no node has the label {label} of {share.name}: it would wait for ever")
     alone = any(node.fits(share) for node in whole)
     nearest = max(left if alone else whole, key=lambda node: _nearness(node, share))
-    held = f" beside all else that the job holds at once ({_asked(shares)})" if alone else ""
+    others = f" beside the job's other processes ({_words(shares)})" if alone else ""
     raise ValueError(
-        f"{share.name} asks for {share.cpus:g} CPUs and {share.gpus:g} GPUs, and no node has room for it{held}: the "
+        f"{share.name} asks for {share.cpus:g} CPUs and {share.gpus:g} GPUs, and no node has room for it{others}: the "
         f"nearest is {nearest}{' left' if alone else ''}; {advice}"
     )
 
 
 def _nearness(node: Node, share: Share) -> tuple[bool, float]:
-    """How near a node comes: the right label, then the smallest of the parts that it has of what is asked."""
+    """Sort key of nodes: the label matches, then the smallest ratio of what the node has to what is needed."""
     parts = [node.cpus / share.cpus] if share.cpus else []
     if share.gpus:
         parts.append(sum(node.cards) / share.gpus if share.gpus >= 1 else max(node.cards, default=0.0) / share.gpus)
     return share.labels.items() <= node.labels.items(), min([1.0, *parts])
 
 
-def _asked(shares: Sequence[Share]) -> str:
-    """Shares in words, each kind once with its number."""
+def _words(shares: Sequence[Share]) -> str:
+    """Processes in words, each kind once with its number."""
     counts = Counter((share.name, share.cpus, share.gpus) for share in shares)
     parts = (
         f"{count} x {name} {cpus:g} CPUs{f' {gpus:g} GPUs' if gpus else ''}"
@@ -207,18 +209,21 @@ def _asked(shares: Sequence[Share]) -> str:
 
 
 def at_most(shares: Sequence[Share], most: int) -> int:
-    """How often the cluster has room for some shares, or may grow to; at least once, so that they may wait for nodes.
+    """Number of copies of a group of processes that fit on the cluster, or on what it may grow to.
 
     Args:
-        shares: what is held together.
-        most: how often they are wanted.
+        shares: one group of processes.
+        most: upper limit of the result.
+
+    Returns:
+        One or more: a group may wait for nodes.
     """
     if may_grow():
-        there = room()
-        asked = {"CPU": sum(share.cpus for share in shares), "GPU": sum(share.gpus for share in shares)}
-        asked |= {"memory": sum(share.memory for share in shares)} if "memory" in there else {}
-        rooms = [int(there.get(name, 0.0) / number + _SLACK) for name, number in asked.items() if number]
-        return max(1, min([most, *rooms]))
+        limit = room()
+        needed = {"CPU": sum(share.cpus for share in shares), "GPU": sum(share.gpus for share in shares)}
+        needed |= {"memory": sum(share.memory for share in shares)} if "memory" in limit else {}
+        counts = [int(limit.get(name, 0.0) / number + _SLACK) for name, number in needed.items() if number]
+        return max(1, min([most, *counts]))
     left, count = nodes(), 0
     while count < most and placed(shares, left) is None:
         count += 1
@@ -226,22 +231,22 @@ def at_most(shares: Sequence[Share], most: int) -> int:
 
 
 def actors(pool: Pool, num_rows: int, memory: float = 0.0) -> int:
-    """Actors that a pool may have at once: what it grows to, where the cluster has room and there is work.
+    """Most actors of a pool at the same time, limited by its settings, the cluster and the number of rows.
 
     Args:
-        pool: its settings.
-        num_rows: rows that there are to do.
-        memory: bytes that an actor takes, 0 if they need not be counted.
+        pool: settings of the pool.
+        num_rows: number of rows to process.
+        memory: bytes of an actor; 0: memory is no limit.
     """
     return at_most([share_of("", pool)._replace(memory=memory)], min(pool.max_actors, num_rows))
 
 
 def shares_of(workers: Workers, *, read: bool) -> list[Share]:
-    """What a training's processes hold of the cluster at once.
+    """Processes of a training that run at the same time.
 
     Args:
-        workers: how many there are; without any the job's own process trains, which holds nothing.
-        read: whether a task of Ray Data reads for them.
+        workers: number and resources; with 0 workers the job's own process trains, which reserves nothing.
+        read: whether a Ray Data task reads for them.
     """
     each = Share("--workers", workers.num_cpus, float(workers.use_gpu))
     reader = [Share("reading for --workers", workers.loader_cpus, 0.0)]
@@ -249,17 +254,21 @@ def shares_of(workers: Workers, *, read: bool) -> list[Share]:
 
 
 READING_CPUS = 0.1
-"""CPUs that Ray Data keeps for reading rows."""
+"""CPUs that Ray Data reserves for reading rows."""
 
 
 def check_pools(run: Run, kinds: Iterable[str]) -> None:
-    """Check that the actors that all stages start with fit on the nodes at once and leave something for reading.
+    """Checks that the first actors of all stages and Ray Data's reading fit on the nodes together.
+
+    Args:
+        run: the run.
+        kinds: kinds of features, a stage each.
 
     Raises:
-        ValueError: they do not; names the stage that has no room and the node that comes nearest.
+        ValueError: they do not fit; names the stage without room and the nearest node.
     """
     pools: dict[str, Pool] = {kind: getattr(run, kind) for kind in kinds}
     shares = [share_of(f"--{kind}", pool) for kind, pool in pools.items() for _ in range(pool.min_actors)]
     largest = max(pools, key=lambda kind: (pools[kind].num_gpus, pools[kind].num_cpus))
     flags = f"--{largest}.num-cpus" + (f" and --{largest}.num-gpus" if pools[largest].num_gpus else "")
-    check_room([*shares, Share("reading", READING_CPUS, 0.0)], f"stages hold it all the time: lower {flags}")
+    check_room([*shares, Share("reading", READING_CPUS, 0.0)], f"all stages run at the same time: lower {flags}")

@@ -1,4 +1,4 @@
-"""Makes what the demo needs where a job asks for the demo at its usual place."""
+"""Makes the demo's corpus and checkpoints for a job on the demo."""
 
 import json
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from affect.settings.run import Run
 
 
 def prepare_default(run: Run, videos: Sequence[str]) -> Places | None:
-    """Make what the demo needs at its usual place, if that is what a job was asked for.
+    """Makes the demo's missing inputs if a job is the demo on its default videos.
 
     Args:
         run: the job's run.
         videos: the job's videos.
 
     Returns:
-        The demo's places; None if the job is about something else.
+        The demo's places; None for other jobs.
     """
     places = recipes.demo_places()
     if run.name != "demo" or list(videos) != [places.videos]:
         return None
-    if not _is_there(run, places):
+    if not _exists(run, places):
         from affect.pipeline.demo_assets import prepare
 
         prepare(run, places)
@@ -31,8 +31,8 @@ def prepare_default(run: Run, videos: Sequence[str]) -> Places | None:
     return places
 
 
-def _is_there(run: Run, places: Places) -> bool:
-    """Whether corpus and checkpoints have been made."""
+def _exists(run: Run, places: Places) -> bool:
+    """Whether this version's corpus and the checkpoints exist."""
     marker = Path(places.labels).with_name("corpus.json")
     made = marker.exists() and json.loads(marker.read_text()).get("generator_version") == recipes.GENERATOR_VERSION
     return made and all(Path(part.weights).is_dir() for part in (run.face, run.behavior, run.wavlm))

@@ -1,4 +1,4 @@
-"""What the demo needs before it can start: its corpus, and checkpoints that the real code loads."""
+"""Corpus of the demo, and small checkpoints that the real code loads."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,17 +27,17 @@ from affect.storage import files
 from affect.storage.store import encode_csv
 
 FRAME_STEP = 3
-"""Every third frame is enough for the encoder."""
+"""Every third frame becomes a training picture of the encoder."""
 SPLITS: tuple[demo.Split, ...] = ("train", "development", "held_out")
 
 
 def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
-    """Make the corpus and the checkpoints that are missing.
+    """Makes the corpus and the missing checkpoints.
 
     Args:
-        run: the demo's run: where its checkpoints have to be.
-        places: where its corpus has to be.
-        size: of the corpus.
+        run: the demo's run, which names the folders of the checkpoints.
+        places: folders of the corpus.
+        size: size of the corpus.
     """
     corpus = Path(places.labels).parent
     say(f"demo: corpus of generated talking heads in {corpus}")
@@ -62,17 +62,18 @@ def prepare(run: Run, places: Places, size: demo.Size = "demo") -> None:
 
 
 def _on_ray(function: Callable[[Any], int], items: Iterable[Any]) -> list[int]:
-    """Apply a function on the cluster, results in order."""
+    """Applies a function to items in Ray tasks; results in order."""
     remote: Any = ray.remote(num_cpus=1)(_apply)
     return ray.get([remote.remote(function, item) for item in items])
 
 
-def _apply(function: Callable[[Any], int], item: Any) -> int:  # noqa: ANN401 -- whatever the function takes
+def _apply(function: Callable[[Any], int], item: Any) -> int:  # noqa: ANN401 -- any argument of the function
+    """Calls a function in a Ray task, which needs a function of a module."""
     return function(item)
 
 
 def _cut(settings: Face, places: Places, split: demo.Split, folder: Path) -> Path:
-    """Cut the people of a split out of their videos, and list the pictures in a manifest."""
+    """Writes crops of the people of a split, and the manifest that lists them; returns the manifest."""
     manifest = folder / f"{split}.csv"
     if manifest.is_file():
         return manifest
@@ -91,7 +92,7 @@ def _cut(settings: Face, places: Places, split: demo.Split, folder: Path) -> Pat
 def _cut_track(
     settings: Face, known: dict[str, File], name: str, names: list[str], gold: ndarray, folder: Path
 ) -> list[dict[str, Any]]:
-    """Write the crops of a track's person; returns their rows of a manifest."""
+    """Writes the crops of a track's person; returns their rows of the manifest."""
     stem = affwild2.video_of(name, known)
     uri = known[stem].uri
     info = video.probe(uri, known[stem].path)

@@ -22,14 +22,14 @@ from affect.trained.models import Model, all_models
 def score_runs(
     run: Run, videos: Places, labels: str, store: Store, runs: str, hints: Mapping[str, Points]
 ) -> Evaluation:
-    """Judge every trained model on annotated tracks.
+    """Scores every trained model on annotated tracks.
 
     Args:
-        run: the run, for features and workers.
-        videos: the annotated videos, extracted.
-        labels: annotations: of one set, or of both, of which the development set is judged.
-        store: features.
-        runs: trained models.
+        run: the run, for features and actors.
+        videos: places of the annotated videos, which are extracted.
+        labels: annotations of one set, or of both sets; then the development set is scored.
+        store: store of the features.
+        runs: folder of the models.
         hints: points on the person that a track means, by track.
 
     Raises:
@@ -44,15 +44,18 @@ def score_runs(
 def score_models(
     run: Run, models: Sequence[Model], videos: Places, labels: str, store: Store, hints: Mapping[str, Points]
 ) -> Evaluation:
-    """The same of some models.
+    """Scores some models on annotated tracks.
 
     Args:
-        run: as in :func:`score_runs`, and so are the others.
-        models: those that are judged.
-        videos: the same.
-        labels: the same.
-        store: the same.
-        hints: the same.
+        run: as in :func:`score_runs`.
+        models: the models.
+        videos: as in :func:`score_runs`.
+        labels: as in :func:`score_runs`.
+        store: as in :func:`score_runs`.
+        hints: as in :func:`score_runs`.
+
+    Raises:
+        ValueError: no track can be used.
     """
     golds = read_labels(labels)
     found = find(videos)

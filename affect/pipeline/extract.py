@@ -1,11 +1,11 @@
-"""Extraction: every clip of every video that the store lacks, through one actor pool per kind of features.
+"""Extraction: the clips that the store lacks, through one actor pool per kind of features.
 
-    clips --> face actors --> behaviour actors --> audio actors          one Ray Data stream, all pools at work at once
+    clips --> face actors --> behaviour actors --> audio actors          one Ray Data stream, all pools work at once
                  |                  |                    |
              face/<clip>       behavior/<clip>       audio/<clip>        Parquet, written by the actor
 
-Descriptions in words are a fourth pool. What travels is a small row per clip; frames never enter the object store: an
-actor decodes its clip's time range itself.
+Descriptions in words are a fourth pool. The stream carries a small row per clip. Frames never enter the object store:
+an actor decodes its clip's time range itself.
 """
 
 import time
@@ -43,10 +43,10 @@ class Summary:
 
     Args:
         videos: every video of the job.
-        done: units done now, by status; ``error`` are failures of the surroundings, which are not recorded.
-        existing: units that were there before, by status.
-        num_nodes: nodes that worked.
-        reasons: reasons of units and videos that are not ``ok``, and other notes, with how often.
+        done: number of clips of this job by status; ``error`` is a failure outside the clip, which is not stored.
+        existing: number of clips stored before, by status.
+        num_nodes: number of nodes that extracted.
+        reasons: reasons of clips and videos that are not ``ok``, and notes, with their counts.
     """
 
     videos: list[Video]
@@ -57,7 +57,7 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all fine, 3 finished with failed clips or videos, 1 nothing usable."""
+        """0: all fine; 3: finished with failed clips or videos; 1: nothing usable."""
         both = self.done + self.existing
         if not both["ok"] + both["degraded"]:
             return EXIT_NOTHING
@@ -75,19 +75,19 @@ def extract(
     retry_failed: bool = False,
     describe: bool = False,
 ) -> Summary:
-    """Extract what is missing of every video.
+    """Extracts the missing clips of every video.
 
     Args:
         run: the run.
-        videos: where videos are.
-        store: where features go.
-        tracks: names of known tracks, whose ``_left`` and ``_right`` are people to ask the behaviour about.
-        only: stems of the videos that are wanted; all of them if not given.
-        retry_failed: whether videos and units that failed are done again.
+        videos: places of the videos.
+        store: store of the features.
+        tracks: names of known tracks; ``_left`` and ``_right`` in them name people for the behaviour prompts.
+        only: stems of the wanted videos; None for all.
+        retry_failed: whether failed videos and clips are extracted again.
         describe: whether behaviour is also described in words.
 
     Raises:
-        ValueError: no video, weights that cannot be had, or pools that do not fit the cluster.
+        ValueError: there is no video, weights are not available, or the pools do not fit on the cluster.
     """
     found = find(videos)
     for path in found.sound if only is None else ():
@@ -127,7 +127,7 @@ def _extract(
     summary: Summary,
     again: bool,
 ) -> None:
-    """Send units through the actors, count their outcomes and note the speed of each kind."""
+    """Runs clips through the actors, counts their outcomes and records the speed of each kind."""
     rows = [_row(summary.videos[unit.video], unit, run) | {"again": again} for unit in units]
     lengths = {kind: sum(row["length_s"] for row in rows if kind in row["missing"].split(",")) for kind in kinds}
     work = dict.fromkeys(kinds, 0.0)
@@ -136,7 +136,7 @@ def _extract(
     tally: Any = ray.remote(num_cpus=0, max_restarts=-1)(Tally).options(name=name).remote()
     total = sum(row["length_s"] for row in rows)
     try:
-        with Meter("extract", total, "s of video", parts=lengths, poll=lambda: _ask(tally.read) or {}) as meter:
+        with Meter("extract", total, "s of video", parts=lengths, poll=lambda: _result_of(tally.read) or {}) as meter:
             for row in graph.extract(rows, kinds, run, (store, where, attempts, name)):
                 for kind in kinds:
                     if kind in row["missing"].split(","):
@@ -144,10 +144,10 @@ def _extract(
                         work[kind] += row[f"{kind}_seconds"]
                 failed = summary.done["failed"] + summary.done["error"]
                 meter.advance(row["length_s"], f"{failed} failed" if failed else "")
-        summary.num_nodes = _ask(tally.num_nodes) or 0
+        summary.num_nodes = _result_of(tally.num_nodes) or 0
     finally:
         ray.kill(tally)
-        with suppress(OSError):  # a store that cannot be written to raises an error of its own
+        with suppress(OSError):  # an unwritable store has raised its own error
             attempts.close()
     busy = max(seconds / actors(KINDS[kind].stage(run), len(units)) for kind, seconds in work.items())
     for kind in kinds:
@@ -155,6 +155,7 @@ def _extract(
 
 
 def _row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
+    """Row of a clip, as the actors take it."""
     return {
         "uri": video.uri,
         "probe_key": video.probe_key,
@@ -166,7 +167,7 @@ def _row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
 
 
 def _set_patience(run: Run, rows: Sequence[dict[str, Any]], kinds: Sequence[str]) -> None:
-    """Let Ray Data wait until a clip that hangs has been given up, and for nodes that are not there yet."""
+    """Sets Ray Data's timeouts: longer than all attempts at a clip that hangs, and than the wait for new nodes."""
     longest = max(row["length_s"] for row in rows)
     patience = max(limit_s(KINDS[kind].stage(run), longest) for kind in kinds)
     context = DataContext.get_current()
@@ -175,8 +176,8 @@ def _set_patience(run: Run, rows: Sequence[dict[str, Any]], kinds: Sequence[str]
     context.execution_no_progress_timeout_s = int(max(WAIT_FOR_NODES_S, 2 * MAX_ATTEMPTS * patience))
 
 
-def _ask(method: Any) -> Any:  # noqa: ANN401 -- an actor's
-    """Answer of the tally; None while it does not answer."""
+def _result_of(method: Any) -> Any:  # noqa: ANN401 -- a method of an actor
+    """Result of a method of the tally; None if it does not return in time."""
     try:
         return ray.get(method.remote(), timeout=POLL_EVERY_S)
     except RayError:
@@ -184,6 +185,7 @@ def _ask(method: Any) -> Any:  # noqa: ANN401 -- an actor's
 
 
 def _count(summary: Summary, row: dict[str, Any], kind: str) -> None:
+    """Counts a clip's outcome, and prints its failure."""
     status, reason = row[f"{kind}_status"], row[f"{kind}_reason"]
     summary.done[status] += 1
     if reason:
@@ -194,24 +196,25 @@ def _count(summary: Summary, row: dict[str, Any], kind: str) -> None:
 
 
 def _fetch_weights(run: Run, kinds: Collection[str]) -> None:
-    """Fetch and check weights once on every node that may start actors, before they do.
+    """Downloads and checks weights once on every node that can start actors, before the actors start.
 
     Raises:
-        WeightsError: they cannot be had or used; one error here instead of one per actor.
+        WeightsError: weights are not available or not usable; one error here instead of one per actor.
     """
     for kind in kinds:
         KINDS[kind].fetch(run)
-    there = nodes()
+    present = nodes()
     check: Any = ray.remote(num_cpus=0, max_retries=0)(_check_weights)
     checks = [
         check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(kind, run)
         for kind in kinds
         if KINDS[kind].checked_on_nodes
-        for node in there
+        for node in present
         if node.fits(share_of(kind, KINDS[kind].stage(run)))
     ]
     ray.get(checks)
 
 
 def _check_weights(kind: str, run: Run) -> None:
+    """Checks the weights of a kind of features on this node."""
     KINDS[kind].check_weights(run)

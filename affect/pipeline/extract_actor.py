@@ -1,4 +1,4 @@
-"""The actor that extracts one kind of features, clip after clip, and the actor that counts finished seconds."""
+"""The actor that extracts one kind of features of clips, and the actor that counts finished seconds of video."""
 
 import errno
 import faulthandler
@@ -22,64 +22,64 @@ from affect.storage.state import State
 from affect.storage.store import Outcome, Store
 
 KEEP_EVERY_S = 5.0
-"""Seconds of work on a clip after which its part is kept."""
+"""Seconds between two saves of an unfinished clip."""
 UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """Errors of a store that is read-only, full or over quota."""
 
 
 class UnreadError(Exception):
-    """A video cannot be read now, though the file itself may be fine."""
+    """A video that cannot be read now, although its file may be intact."""
 
 
 class Tally:
-    """An actor that counts the seconds of video which each stage has done, and the nodes that worked."""
+    """An actor that counts finished seconds of video per kind of features, and the nodes that extract."""
 
     def __init__(self) -> None:
-        """Start at nothing."""
+        """Starts all counts at zero."""
         self._done: dict[str, float] = {}
         self._nodes: set[str] = set()
 
     def add(self, kind: str, seconds: float, node: str) -> None:
-        """Count seconds of video."""
+        """Adds finished seconds of video."""
         self._done[kind] = self._done.get(kind, 0.0) + seconds
         self._nodes.add(node)
 
     def read(self) -> dict[str, float]:
-        """Seconds of video done so far, by kind."""
+        """Finished seconds of video by kind of features."""
         return self._done
 
     def num_nodes(self) -> int:
-        """Nodes that worked."""
+        """Number of nodes that have extracted."""
         return len(self._nodes)
 
 
 class ExtractActor:
-    """An actor that extracts one kind of features of the clips that it is given.
+    """An actor that extracts one kind of features of clips.
 
     Args:
-        kind: its name.
+        kind: name of the kind.
         run: the run.
-        store: where objects go.
+        store: store of the features.
         where: addresses by kind.
-        attempts: counter of the run's attempts at clips.
-        tally: name of the :class:`Tally`; a handle would make Ray print the warning of which
-            :mod:`affect.pipeline.streams` tells.
+        attempts: counter of attempts at clips.
+        tally: name of the :class:`Tally`. A handle would make Ray print a warning, see
+            :mod:`affect.pipeline.streams`.
     """
 
     def __init__(
         self, kind: str, run: Run, store: Store, where: dict[str, str], attempts: Attempts, tally: str
     ) -> None:
-        """Load the model."""
+        """Loads the model."""
         self._kind, self._run, self._store, self._where = KINDS[kind], run, store, where
         self._attempts, self._tally, self._parts = attempts, ray.get_actor(tally), Parts(store)
         self._stage = self._kind.stage(run)
         self._extract = self._kind.extractor(run, device())
-        if torch := sys.modules.get("torch"):  # audio needs no torch, and starts two seconds sooner without
+        if torch := sys.modules.get("torch"):  # audio does not need torch; without it, it starts 2 s earlier
             torch.set_num_threads(max(1, int(self._stage.num_cpus)))
         self._probe = lru_cache(maxsize=8)(lambda key: load_probe(store, key))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Extract one clip; returns its row with the outcome.
+        """Extracts one clip; returns its row with the outcome.
 
         Raises:
             OSError: the store is read-only, full or forbidden, because every further clip would fail too.
@@ -97,18 +97,18 @@ class ExtractActor:
         return {key: [value] for key, value in (row | added).items()}
 
     def _count(self, share: float) -> None:
-        """Add what is done of the clip since the last time to the tally."""
+        """Adds the seconds of the clip that were finished since the last call to the tally."""
         done_s = share * self._length_s
         self._tally.add.remote(self._kind.name, done_s - self._counted_s, ray.get_runtime_context().get_node_id())
         self._counted_s = done_s
 
     def _clip(self, row: dict[str, Any]) -> Outcome:
-        """Extract a clip and write its object, a failure of the clip included."""
+        """Extracts a clip and writes its object; a failure of the clip is an object, too."""
         try:
             probe: Probe = self._probe(row["probe_key"])
             prompts, number, name = tuple(row["prompts"].split(",")), row["number"], self._kind.name
             key = unit_keys(name, self._where[name], prompts, probe.path, probe.fingerprint, number + 1)[-1]
-            if self._store.has(key):  # another job on the same store was faster, or it failed before
+            if self._store.has(key):  # written by another job on the store, or a stored failure
                 known = State.of(self._store, key).outcome
                 if known.status != "failed" or not row["again"]:
                     return known
@@ -124,7 +124,7 @@ class ExtractActor:
             self._attempts.end(key)
             self._parts.end(key)
             return outcome
-        except Exception as error:  # something around the clip failed: it stays missing and other clips go on
+        except Exception as error:  # not the clip's fault: it stays missing, others go on
             if isinstance(error, PermissionError) or getattr(error, "errno", None) in UNWRITABLE:
                 raise
             traceback.print_exc()
@@ -132,10 +132,11 @@ class ExtractActor:
             return Outcome("error", f"{type(cause).__name__}: {cause}", 0)
 
     def _try(self, clip: Clip, begun: Part | None, key: str, limit_s: float) -> Extracted:
-        """Extract a clip; a process that takes too long prints where it is and ends itself."""
+        """Extracts a clip; after ``limit_s`` seconds the process prints its stack and exits."""
         kept_at = time.monotonic()
 
         def save(part: Part) -> None:
+            """Counts an unfinished part, and saves it every few seconds."""
             nonlocal kept_at
             self._count(part.share)
             if time.monotonic() - kept_at >= KEEP_EVERY_S:
@@ -153,4 +154,5 @@ class ExtractActor:
             faulthandler.cancel_dump_traceback_later()
 
     def _failed(self, reason: str) -> Extracted:
+        """Object of a clip that failed."""
         return Extracted(self._kind.rows.empty_table(), "failed", reason)

@@ -1,73 +1,64 @@
-"""What a job would do, how long it takes and what may go wrong; nothing but probes is computed or written."""
+"""Forecasts of extraction and prediction on this cluster; only missing probes are computed and written."""
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
 from affect.console import estimate
-from affect.console.exits import EXIT_OK
-from affect.corpus import affwild2
-from affect.corpus.affwild2 import Split
+from affect.console.forecast import Forecast
 from affect.corpus.videos import Places, find
-from affect.modalities import KINDS, SYSTEMS
+from affect.modalities import KINDS
 from affect.pipeline.cluster import actors, check_pools, room
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.report import at_once
 from affect.pipeline.streams import MODEL_BYTES, check_inference
-from affect.plan.addresses import feature_addresses, wanted_features
-from affect.plan.clips import Video, load_probe, missing_units, unit_seconds
-from affect.progress import format_duration, say
+from affect.plan.addresses import wanted_features
+from affect.plan.clips import Unit, Video, load_probe, missing_units, unit_seconds
+from affect.progress import format_duration
 from affect.settings.address import address
 from affect.settings.extraction import Pool
 from affect.settings.run import Run
 from affect.storage import files, speed
-from affect.storage.state import ProbeSummary
 from affect.storage.store import Store
-from affect.trained.models import Model, load_model
-from affect.trained.runs import read_run, run_name
+from affect.trained.models import Model
 
 GIB = 1 << 30
-MAX_NAMED = 20
-"""Labels that are named of those that something is wrong with."""
 ASSUMED_START_S = 15.0
+"""Seconds to start and end a job, where none was measured."""
 SLOW_S = 10.0
-"""Seconds of work per second of video beyond which a GPU is advised."""
+"""Seconds of work per second of video above which a GPU is recommended."""
 NAMES = {"predict": "predict", "report": "films and pages"}
 MIN_CPUS_PER_GPU = 8
-"""Decoding and preparing keep about this many CPUs busy for a GPU."""
+"""CPUs that decode and prepare frames for one GPU."""
+DISK_MARGIN = 1.2
+"""Free disk space that is expected, as a multiple of the estimated output."""
 
 
-@dataclass
-class Forecast:
-    """What is to be said of a job.
+@dataclass(frozen=True)
+class Work:
+    """Estimated work of one kind of features.
 
     Args:
-        lines: what would run.
-        warnings: what may go wrong.
-        seconds: how long it would take; None where nothing is known.
+        line: its line of the forecast.
+        start_s: seconds to start and end the actors.
+        busy_s: seconds of its pool of actors.
+        cpu_s: CPU-seconds.
+        gpu_s: GPU-seconds.
+        written: bytes.
+        warning: a possible problem; empty for none.
     """
 
-    lines: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    seconds: float | None = 0.0
-
-    def add(self, seconds: float | None) -> None:
-        """Count time; not knowing one part is not knowing the whole."""
-        self.seconds = None if self.seconds is None or seconds is None else self.seconds + seconds
-
-    def show(self) -> int:
-        """Say it all; returns the exit code."""
-        for line in self.lines:
-            say(line)
-        for warning in self.warnings:
-            say(f"plan: WARNING: {warning}")
-        took = {None: "; how long it takes is not known yet", 0.0: ", and nothing is to do"}
-        say(f"plan: nothing was done{took.get(self.seconds, f'; in all about {format_duration(self.seconds or 0.0)}')}")
-        return EXIT_OK
+    line: str
+    start_s: float
+    busy_s: float
+    cpu_s: float
+    gpu_s: float
+    written: float
+    warning: str = ""
 
 
 def extraction(
@@ -80,25 +71,28 @@ def extraction(
     retry_failed: bool = False,
     describe: bool = False,
 ) -> tuple[Forecast, list[Video]]:
-    """Forecast an extraction.
+    """Forecasts an extraction; its arguments are those of :func:`affect.pipeline.extract.extract`.
 
     Args:
-        run: as in :func:`affect.pipeline.extract.extract`, and so are the others.
-        videos: the same.
-        store: the same.
-        tracks: the same.
-        only: the same.
-        retry_failed: the same.
-        describe: the same.
+        run: the run.
+        videos: places of the videos.
+        store: feature store.
+        tracks: names of known tracks.
+        only: stems of the wanted videos; None for all.
+        retry_failed: whether failed videos and clips are extracted again.
+        describe: whether behaviour is also described in words.
 
     Returns:
-        The forecast and the videos, which are probed for it.
+        The forecast, and the videos, which are probed for it.
+
+    Raises:
+        ValueError: there is no video.
     """
     listed = find(videos)
-    asked, where = wanted_features(run, listed.videos, tracks, describe=describe)
+    prompts, addresses = wanted_features(run, listed.videos, tracks, describe=describe)
     chosen = None if only is None else list(only)
-    probed = probe_videos(listed, store, asked, only=chosen, retry_failed=retry_failed)
-    units, existing = missing_units(probed, run, where, store, retry_failed=retry_failed)
+    probed = probe_videos(listed, store, prompts, only=chosen, retry_failed=retry_failed)
+    units, existing = missing_units(probed, run, addresses, store, retry_failed=retry_failed)
     found = Forecast()
     usable = [entry for entry in probed if entry.head]
     length = sum(entry.head.duration_s for entry in usable if entry.head)
@@ -108,48 +102,62 @@ def extraction(
     counts = ", ".join(f"{n} {status}" for status, n in sorted(Counter(o.status for o in existing).items()))
     if counts:
         found.lines.append(f"plan: in {store.uri} already: {counts}")
-    kinds = [kind for kind in where if any(kind in unit.missing for unit in units)]
+    kinds = [kind for kind in addresses if any(kind in unit.missing for unit in units)]
     if not kinds:
         found.lines.append("plan: nothing to extract")
         return found, probed
-    busy, start_s, written, cpu_hours, gpu_hours = 0.0, 0.0, 0.0, 0.0, 0.0
-    for kind in kinds:
-        own = [unit for unit in units if kind in unit.missing]
-        to_do = sum(unit_seconds(probed[unit.video], unit, run) for unit in own)
-        pool: Pool = KINDS[kind].stage(run)
-        known = speed.read(store.uri, kind, where[kind])
-        rate, source = _rate(kind, run, probed, store, known)
-        num = actors(pool, len(units))
-        start_s = max(start_s, known.start_s if known else ASSUMED_START_S)
-        busy = max(busy, to_do * rate / num)
-        cpu_hours += to_do * rate * pool.num_cpus / 3600
-        gpu_hours += to_do * rate * pool.num_gpus / 3600
-        written += to_do * _bytes(store, kind, where[kind], known)
-        found.lines.append(
-            f"plan: {kind}: {len(own)} clips, {format_duration(to_do)} of video, {rate:.2f} s of work per second of "
-            f"video ({source}), {num} actors: {format_duration(to_do * rate / num)}"
-        )
-        if pool.num_gpus == 0 and rate > SLOW_S:
-            found.warnings.append(
-                f"{kind} takes {rate:.0f} s of work per second of video on a CPU: use GPUs (--{kind}.num-gpus 1)"
-            )
+    works = [_work(kind, addresses[kind], run, probed, units, store) for kind in kinds]
+    found.lines += [work.line for work in works]
+    found.warnings += [work.warning for work in works if work.warning]
+    start_s, busy_s = max(work.start_s for work in works), max(work.busy_s for work in works)
+    cpu_s, gpu_s, written = (sum(getattr(work, name) for work in works) for name in ("cpu_s", "gpu_s", "written"))
     found.lines.append(
-        f"plan: extraction takes about {format_duration(start_s + busy)}: {format_duration(start_s)} to start and end, "
-        f"then as long as the slowest stage; {cpu_hours:.2f} CPU-hours, {gpu_hours:.2f} GPU-hours, "
+        f"plan: extraction takes about {format_duration(start_s + busy_s)}: {format_duration(start_s)} to start and "
+        f"end, then as long as the slowest stage; {cpu_s / 3600:.2f} CPU-hours, {gpu_s / 3600:.2f} GPU-hours, "
         f"{written / GIB:.2f} GiB written"
     )
-    found.add(start_s + busy)
+    found.add(start_s + busy_s)
     _warn(found, run, kinds, store, written)
     return found, probed
 
 
+def _work(kind: str, mark: str, run: Run, probed: Sequence[Video], units: Sequence[Unit], store: Store) -> Work:
+    """Estimated work of one kind of features.
+
+    Args:
+        kind: the kind.
+        mark: address of its features.
+        run: the run.
+        probed: the videos.
+        units: all missing clips, of this kind or others.
+        store: feature store.
+    """
+    missing = [unit for unit in units if kind in unit.missing]
+    length_s = sum(unit_seconds(probed[unit.video], unit, run) for unit in missing)
+    pool: Pool = KINDS[kind].stage(run)
+    known = speed.read(store.uri, kind, mark)
+    rate, source = _rate(kind, run, probed, store, known)
+    num = actors(pool, len(units))
+    slow = f"{kind} takes {rate:.0f} s of work per second of video on a CPU: use GPUs (--{kind}.num-gpus 1)"
+    return Work(
+        line=f"plan: {kind}: {len(missing)} clips, {format_duration(length_s)} of video, {rate:.2f} s of work per "
+        f"second of video ({source}), {num} actors: {format_duration(length_s * rate / num)}",
+        start_s=known.start_s if known else ASSUMED_START_S,
+        busy_s=length_s * rate / num,
+        cpu_s=length_s * rate * pool.num_cpus,
+        gpu_s=length_s * rate * pool.num_gpus,
+        written=length_s * _bytes(store, kind, mark, known),
+        warning=slow if pool.num_gpus == 0 and rate > SLOW_S else "",
+    )
+
+
 def _rate(kind: str, run: Run, probed: Sequence[Video], store: Store, known: speed.Speed | None) -> tuple[float, str]:
-    """Seconds of an actor per second of video, and where that is from."""
+    """Seconds of an actor per second of video, and the source of this number."""
     if known:
         return known.work_s / known.amount, f"measured in {known.runs} runs"
     probe = load_probe(store, next(entry.probe_key for entry in probed if entry.head))
-    found = estimate.extraction(kind, run, probe)
-    return found.work_s, f"ESTIMATED, nothing was measured yet: {found.words}"
+    guess = estimate.extraction(kind, run, probe)
+    return guess.work_s, f"ESTIMATED, nothing was measured yet: {guess.words}"
 
 
 def _bytes(store: Store, kind: str, mark: str, known: speed.Speed | None) -> float:
@@ -159,8 +167,9 @@ def _bytes(store: Store, kind: str, mark: str, known: speed.Speed | None) -> flo
 
 
 def _warn(found: Forecast, run: Run, kinds: Sequence[str], store: Store, written: float) -> None:
-    there = room()
-    cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+    """Adds warnings about the cluster and the disk."""
+    resources = room()
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     try:
         check_pools(run, kinds)
     except ValueError as error:
@@ -175,106 +184,25 @@ def _warn(found: Forecast, run: Run, kinds: Sequence[str], store: Store, written
     if isinstance(system, LocalFileSystem):
         folder = next(parent for parent in (Path(path), *Path(path).parents) if parent.exists())
         free = shutil.disk_usage(folder).free
-        if free < 1.2 * written:
+        if free < DISK_MARGIN * written:
             found.warnings.append(f"{folder} has {free / GIB:.1f} GiB free, {written / GIB:.1f} GiB would be written")
-
-
-def training(
-    found: Forecast,
-    run: Run,
-    probed: Sequence[Video],
-    labels: Mapping[Split, Mapping[str, Sized]],
-    runs: str,
-    folds: int,
-    rotations: int = 0,
-) -> Forecast:
-    """Add what would be trained.
-
-    Args:
-        found: of the extraction.
-        run: the run.
-        probed: the videos.
-        labels: annotations by split and track.
-        runs: where models go.
-        folds: of the training.
-        rotations: folds of a cross-validation, each of which is a training beside the last one.
-    """
-    runs = files.absolute(runs)
-    heads = {entry.stem: entry.head for entry in probed if entry.head}
-    usable: dict[Split, list[ProbeSummary]] = {split: [] for split in labels}
-    stems, missing = {entry.stem for entry in probed}, []
-    for split, tracks in labels.items():
-        for name, gold in tracks.items():
-            said = ""
-            try:
-                if head := heads.get(affwild2.video_of(name, stems)):
-                    said = affwild2.check_length(name, len(gold), head.num_frames, head.duration_s)
-                    usable[split].append(head)
-                else:
-                    said = f"left out: track {name}: its video cannot be used"
-            except affwild2.LabelError as error:
-                said = f"left out: {error}"
-            missing += [said] * bool(said)
-    found.warnings += missing[:MAX_NAMED]
-    if len(missing) > MAX_NAMED:
-        found.warnings.append(f"and {len(missing) - MAX_NAMED} more labels")
-    total = sum(head.num_frames for head in usable["train"])
-    development = len(usable.get("development", ())) or rotations
-    other = f"{rotations} folds" if rotations else f"{development} development tracks"
-    found.lines.append(f"plan: {len(usable['train'])} training tracks, {total:,} frames; {other}")
-    there = _trained(run, runs, folds)
-    if not total or not development:
-        found.warnings.append("it would not start: no annotated video is here for training, or none for development")
-        return found
-    for system in run.systems:
-        if system in there:
-            found.lines.append(f"plan: {system}: there already, {there[system]}, unless labels or features changed")
-            continue
-        times = 1 + rotations + (folds if folds and not run.reads(system) else 0)
-        fit = run.settings_of(system).fit
-        known = speed.read(runs, *speed.training_key(run, system))
-        amount = total * times
-        if known is None:
-            found.lines.append(f"plan: {system}: {times} x at most {fit.max_epochs} epochs, not timed yet")
-            found.add(None)
-            continue
-        epochs = min(fit.max_epochs, known.amount / known.runs / amount)
-        likely, most = (amount * n * known.work_s / known.amount for n in (epochs, fit.max_epochs))
-        found.lines.append(
-            f"plan: {system}: {times} x at most {fit.max_epochs} epochs, {format_duration(likely)} for {epochs:.0f} as "
-            f"before, {format_duration(most)} at most"
-        )
-        found.add(likely)
-    return found
-
-
-def _trained(run: Run, runs: str, folds: int) -> dict[str, str]:
-    """Models of the recipe's latest training that have the run's settings."""
-    found: dict[str, str] = {}
-    features = feature_addresses(run)
-    for system, mark in read_run(runs, run_name(run.name, folds)).items():
-        if system not in run.systems:
-            continue
-        model = load_model(files.join(runs, system, mark))
-        same = model.settings_address == SYSTEMS[system].settings_address(run)
-        fresh = all(found.get(m) for m in run.reads(system)) or not run.reads(system)
-        if same and fresh and all(features.get(m) == at for m, at in model.features.items()):
-            found[system] = model.uri
-    return found
 
 
 def prediction(
     found: Forecast, run: Run, probed: Sequence[Video], models: Mapping[str, Model], store: Store, *, report: bool
 ) -> Forecast:
-    """Add what would be predicted.
+    """Adds the prediction of videos to a forecast.
 
     Args:
-        found: of the extraction.
+        found: forecast of the extraction.
         run: the run.
         probed: the videos.
         models: from :func:`affect.trained.models.load_models`.
-        store: where speeds are kept.
+        store: feature store, which also keeps measured speeds.
         report: whether films and pages are made.
+
+    Returns:
+        The same forecast.
     """
     try:
         check_inference(run.inference)
@@ -282,16 +210,16 @@ def prediction(
         found.warnings.append(f"it would not start: {error}")
     length = sum(entry.head.duration_s for entry in probed if entry.head)
     all_models = address({system: model.address for system, model in models.items()})
-    for what, mark in [("predict", all_models), *([("report", "films")] if report else [])]:
-        known = speed.read(store.uri, what, mark)
-        num = actors(run.inference, len(probed), MODEL_BYTES) if what == "predict" else at_once(len(probed))
+    for step, mark in [("predict", all_models), *([("report", "films")] if report else [])]:
+        known = speed.read(store.uri, step, mark)
+        num = actors(run.inference, len(probed), MODEL_BYTES) if step == "predict" else at_once(len(probed))
         if known:
             rate, start_s, source = known.work_s / known.amount, known.start_s, f"measured in {known.runs} runs"
         else:
             fps = sum(e.head.num_frames for e in probed if e.head) / max(length, 1e-9)
-            guess = estimate.prediction(run, models, fps) if what == "predict" else estimate.REPORT
+            guess = estimate.prediction(run, models, fps) if step == "predict" else estimate.REPORT
             rate, start_s, source = guess.work_s, ASSUMED_START_S, f"ESTIMATED: {guess.words}"
-        took = start_s + length * rate / num
-        found.lines.append(f"plan: {NAMES[what]}: {format_duration(took)} if none is there yet ({source})")
-        found.add(took)
+        seconds = start_s + length * rate / num
+        found.lines.append(f"plan: {NAMES[step]}: {format_duration(seconds)} if none is there yet ({source})")
+        found.add(seconds)
     return found

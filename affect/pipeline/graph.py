@@ -5,41 +5,56 @@
                                             +---------------------predict------------------+--> tables --films, pages
 
 A task per row is :func:`affect.pipeline.streams.each`, a pool of actors :func:`affect.pipeline.streams.pool`. Training
-runs on Ray Train (:mod:`affect.pipeline.workers`), a search on Ray Tune (:mod:`affect.pipeline.tune`).
+runs on Ray Train or as Ray tasks (:mod:`affect.pipeline.workers`), a search on Ray Tune (:mod:`affect.pipeline.tuner`).
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import ray.data
+from ray.tune import ResultGrid
 
+from affect.face.encoder_task import GradaTask
 from affect.modalities import KINDS
+from affect.pipeline import encoder_worker
+from affect.pipeline.encoder_worker import EncoderTraining, train_share
 from affect.pipeline.extract_actor import ExtractActor
 from affect.pipeline.judge_actor import JudgeActor
 from affect.pipeline.predict_actor import PredictActor
+from affect.pipeline.stream import in_order
 from affect.pipeline.streams import Row, each, on_actors, pool
+from affect.pipeline.train_model import train_model
+from affect.pipeline.trial import run_trial
 from affect.pipeline.trunk_actor import TrunkActor
+from affect.pipeline.tuner import tuner
+from affect.pipeline.workers import as_tasks, on_workers
 from affect.plan.probe import probe_video
 from affect.report.films import film_row
 from affect.report.people import film_of_people
 from affect.report.video_page import write_page
+from affect.settings.encoder import EncoderRun
 from affect.settings.run import Run
 from affect.storage.store import Store
 from affect.tracks.assemble_track import assemble_track
 from affect.trained.models import Model
+from affect.trained.search import Search
+from affect.trained.training import Training
 
 FILM_CPUS = 0.5
-"""CPUs of making a film or a page."""
+"""CPUs of a task that makes a film or a page."""
+MAX_PICTURE_TASKS = 64
+"""Most tasks that check labelled pictures."""
 
 
 def probe(rows: Sequence[Row], store: Store) -> Iterator[Row]:
-    """Videos: read what their containers say."""
+    """Videos: length, streams and fingerprint of each, read from its container."""
     return each(rows, partial(probe_video, store=store), 0.5)
 
 
 def extract(rows: Sequence[Row], kinds: Sequence[str], run: Run, given: tuple[Any, ...]) -> Iterator[Row]:
-    """Clips: through one pool of actors per kind of features, all pools at work at once."""
+    """Clips: one pool of actors per kind of features, all pools at once."""
     stream: ray.data.Dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows))
     for kind in kinds:
         stage = KINDS[kind].stage(run)
@@ -49,7 +64,7 @@ def extract(rows: Sequence[Row], kinds: Sequence[str], run: Run, given: tuple[An
 
 
 def assemble(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:
-    """Labelled tracks: from features of clips to tables of a person."""
+    """Labelled tracks: a person's tables from the features of clips."""
     return each(rows, partial(assemble_track, **given), 0.5)
 
 
@@ -58,8 +73,36 @@ def trunk(rows: Sequence[Row], run: Run, store: Store) -> Iterator[Row]:
     return pool(rows, TrunkActor, (run.wavlm, run.segment_samples, store), run.inference)
 
 
+def train(training: Training) -> None:
+    """One model: in this process or on Ray Train workers."""
+    on_workers(train_model, training, training.run.workers, f"{training.system}-{training.address}", training.uri)
+
+
+def train_folds(trainings: Sequence[Training]) -> None:
+    """One system's models of all folds: a Ray task each."""
+    alone = dataclasses.replace(trainings[0].run.workers, num_workers=0)
+    jobs = [dataclasses.replace(each, run=dataclasses.replace(each.run, workers=alone)) for each in trainings]
+    as_tasks(train_model, jobs, alone)
+
+
+def check_pictures(rows: Sequence[Row], run: EncoderRun) -> Iterator[Row]:
+    """Labelled pictures: which ones can be read; rows in order."""
+    work = partial(encoder_worker.check_pictures, task=GradaTask(run))
+    return in_order(rows, min(len(rows), MAX_PICTURE_TASKS), work, run.workers.loader_cpus)
+
+
+def train_encoder(job: EncoderTraining) -> None:
+    """The frame encoder: in this process or on Ray Train workers."""
+    on_workers(train_share, job, job.run.workers, "grada", job.folder)
+
+
+def search(job: Search, num_parallel: int) -> ResultGrid:
+    """Settings of one system: a training each, those that lag behind are stopped."""
+    return tuner(run_trial, job, num_parallel).fit()
+
+
 def judge(rows: Sequence[Row], run: Run, models: Sequence[Model], store: Store) -> Iterator[Row]:
-    """Labelled tracks: answers of every model."""
+    """Labelled tracks: predictions of every model."""
     return pool(rows, JudgeActor, (models, store), run.inference)
 
 
@@ -69,12 +112,12 @@ def predict(rows: Sequence[Row], run: Run, given: tuple[Any, ...]) -> Iterator[R
 
 
 def films(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:
-    """Predicted videos: a film with their people drawn onto them."""
+    """Predicted videos: a film with boxes and predictions of the people."""
     return each(rows, partial(film_row, **given), FILM_CPUS)
 
 
 def pages(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:
-    """Predicted videos: a page of their report."""
+    """Predicted videos: a page of the report."""
     return each(rows, partial(write_page, **given), FILM_CPUS)
 
 

@@ -1,4 +1,4 @@
-"""What every job does around its own work: read the command line, join Ray, turn errors into one line."""
+"""The frame of every job: reads the command line, joins Ray, prints errors as one line."""
 
 import logging
 import os
@@ -30,18 +30,19 @@ def entry(
     needs: Sequence[str] = (),
     **listed: Any,  # noqa: ANN401 -- as parse has them
 ) -> Callable[[], None]:
-    """A job's main function: it runs the job and ends the process with its exit code.
+    """A job's main function, which runs the job and ends the process with its exit code.
 
-    The first argument names a recipe; every setting of it and of the job is a flag. ``-v`` shows tracebacks.
+    The first argument of the command line names a recipe; every setting of the recipe and of the job is a flag. ``-v``
+    shows tracebacks.
 
     Args:
         job: as in :func:`affect.console.arguments.parse`. A field ``best`` is the ``best.json`` of a search, whose
-            settings the run then has; one ``here`` says that Ray is not needed.
+            settings are applied to the run; a true field ``here`` means that Ray is not needed.
         work: does the job and returns the exit code.
-        fills: settings that name a place which the job writes to.
+        fills: fields with folders or bucket prefixes that the job writes to.
         others: as in :func:`affect.console.arguments.parse`.
-        needs: modules that the work imports, which are imported while Ray starts: each of the two takes seconds.
-        listed: ``trained`` and ``unlisted``, the same.
+        needs: modules that the work imports; they are imported while Ray starts, because both take seconds.
+        listed: ``trained`` and ``unlisted`` of :func:`affect.console.arguments.parse`.
     """
 
     def main() -> None:
@@ -54,7 +55,7 @@ def entry(
                 arguments = replace(arguments, run=with_best(path, arguments.run))
             check_buckets(arguments, fills)
             with ThreadPoolExecutor(1) as importing:
-                importing.submit(lambda: [import_module(name) for name in needs])  # errors are the work's own
+                importing.submit(lambda: [import_module(name) for name in needs])  # the work raises their errors
                 if not getattr(arguments, "here", False):
                     start_ray()
             code = work(arguments)
@@ -72,26 +73,30 @@ def entry(
 
 
 def check_buckets(arguments: Any, fills: Collection[str]) -> None:  # noqa: ANN401 -- a job
-    """Find out before any work whether the buckets that a job names are there, and those it fills can be written to.
+    """Checks, before any work, that a job's buckets exist and that those it fills are writable.
+
+    Args:
+        arguments: the job.
+        fills: as in :func:`entry`.
 
     Raises:
-        OSError: one cannot be used; says why.
+        OSError: a bucket cannot be used; gives the reason.
         ValueError: a protocol is unknown.
     """
-    only_looks = getattr(arguments, "here", False) or getattr(arguments, "plan", False)
+    reads_only = getattr(arguments, "here", False) or getattr(arguments, "plan", False)
     for name in (f.name for f in fields(arguments)):
         value = getattr(arguments, name)
         for uri in value if isinstance(value, tuple) else (value,):
             if isinstance(uri, str) and "://" in uri:
                 files.check_readable(uri)
-                if name in fills and not only_looks:
+                if name in fills and not reads_only:
                     files.check_writable(uri)
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong in a task or an actor, without its traceback."""
+    """Message of an error, or of its cause in a task or an actor, without the traceback."""
     raised = re.findall(r"^(?!ray\.exceptions\.User)(?:\w+\.)*\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
-    if isinstance(error, UserCodeException) and raised:  # of Ray Data, which says no more than that there was one
+    if isinstance(error, UserCodeException) and raised:  # of Ray Data, which has no message of its own
         return raised[-1]
     if cause := getattr(error, "cause", None):
         return str(cause)
@@ -99,10 +104,10 @@ def _cause(error: Exception) -> str:
 
 
 class Cluster(NamedTuple):
-    """The Ray that a job joined.
+    """The Ray cluster of a job.
 
     Args:
-        address: what ``RAY_ADDRESS`` has to be for others to join it.
+        address: value of ``RAY_ADDRESS`` with which other processes join it.
         num_cpus: CPUs of all its nodes.
     """
 
@@ -111,15 +116,15 @@ class Cluster(NamedTuple):
 
 
 def start_ray() -> Cluster:
-    """Join the cluster that ``RAY_ADDRESS`` or this machine has, else start one here."""
+    """Joins the cluster of ``RAY_ADDRESS`` or of this machine; starts one here if there is none."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Models are run with one thread an actor: two on a shared core took a 32 ms step to 1.75 s.
+    # One thread per actor with models: two on a shared core slowed a step from 32 ms to 1.75 s.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # It warns of a default that protects the cluster which it starts.
+    # It warns about the default token, which protects the cluster that starts here.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING, include_dashboard=False)  # of a cluster that is started here
+        ray.init(logging_level=logging.WARNING, include_dashboard=False)  # applies to a cluster that starts here
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     DataContext.get_current().execution_no_progress_timeout_s = WAIT_FOR_NODES_S
     return Cluster(ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0.0))

@@ -15,25 +15,25 @@ from affect.trained.models import Model, without_people
 
 
 def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: Store) -> dict[str, dict[str, Judged]]:
-    """Answers of every model on every track; stored answers are read.
+    """Predictions of every model on every track; stored ones are read.
 
     Args:
         run: the run, for its actors.
-        models: from :func:`usable`.
+        models: from :func:`affect.evaluation.judged.usable`.
         refs: assembled tracks.
-        store: where they are.
+        store: store of the tracks.
 
     Returns:
-        By model address and track.
+        Predictions by model address and track.
     """
-    there = {model.address: {name for name, _, _ in files.walk(files.join(model.uri, "judged"))} for model in models}
+    present = {model.address: {name for name, _, _ in files.walk(files.join(model.uri, "judged"))} for model in models}
     todo = [
-        {"ref": ref} for ref in refs if any(judged_name(model, ref) not in there[model.address] for model in models)
+        {"ref": ref} for ref in refs if any(judged_name(model, ref) not in present[model.address] for model in models)
     ]
     if todo:
         for model in models:
             model.network(torch.device("cpu"))  # damaged weights are one error here instead of one per actor
-        say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions with each modality taken away too")
+        say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions also without each modality")
         with Meter("evaluate", float(len(todo)), "tracks") as meter:
             for _ in graph.judge(todo, run, [without_people(model) for model in models], store):
                 meter.advance(1.0)

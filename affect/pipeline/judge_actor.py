@@ -26,12 +26,12 @@ class JudgeActor:
     """An actor that runs every model on one track at a time.
 
     Args:
-        models: those that are judged.
-        store: where tracks are.
+        models: the models to run.
+        store: store of the tracks.
     """
 
     def __init__(self, models: list[Model], store: Store) -> None:
-        """Load the models, and those whose embeddings they read."""
+        """Loads the models and their upstream models."""
         torch.set_num_threads(1)
         self._models, self._store = models, store
         known = {model.address: model for model in models}
@@ -44,7 +44,7 @@ class JudgeActor:
         self._networks: dict[str, nn.Module] = {mark: model.network(self._device) for mark, model in known.items()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the answers of all models on one track."""
+        """Writes the predictions of all models on one track."""
         ref: TrackRef = batch["ref"][0]
         track = load_track(self._store, ref)
         outputs_of: dict[str, tuple[Series, Blocks | None]] = {}
@@ -62,6 +62,7 @@ class JudgeActor:
         return {"track": [ref.name]}
 
     def _fusion(self, model: Model, track: Track, outputs_of: Mapping[str, tuple[Series, Blocks | None]]) -> Judged:
+        """Predictions of a fusion with all modalities and without each one."""
         task = self._tasks[model.address]
         assert isinstance(task, FusionTask)
         read = {m: outputs_of[model.upstream[m]] for m in model.modalities}
@@ -72,6 +73,7 @@ class JudgeActor:
         return Judged(prediction, gates, removed)
 
     def _fused(self, task: FusionTask, model: Model, track: Track) -> tuple[ndarray, ndarray]:
+        """Predictions (frames, 2) and gates (frames, sources) of a fusion; NaN and 0 without evidence."""
         outputs = batches.run(task, self._networks[model.address], track, self._device)
         if not outputs.windows:
             return np.full((track.num_frames, 2), np.nan), np.zeros((track.num_frames, len(task.sources)))

@@ -1,6 +1,6 @@
-"""What a search shows while it runs: the best trials so far, and the time that is left.
+"""Progress of a search: the best trials so far, and the time left.
 
-Ray Tune's own reporter prints all trials with their hosts and processes, and knows no time that is left.
+Ray Tune's own reporter prints all trials with hosts and processes, and no time left.
 """
 
 import sys
@@ -15,40 +15,40 @@ from affect.progress import LINE_EVERY_S, one_line, say
 from affect.report.sweep import format_value, short
 
 SHOWN = 5
-"""Trials on the board."""
+"""Number of trials that are shown."""
 
 
 class Leaderboard(Callback):
-    """Prints the best trials: a table on a terminal, a few lines in a log, every ten seconds.
+    """Prints the best trials every ten seconds: a table on a terminal, a few lines in a log.
 
     Args:
-        num_trials: trials in all.
-        paths: settings that are searched.
+        num_trials: number of trials of the search.
+        paths: paths of the searched settings.
     """
 
     def __init__(self, num_trials: int, paths: tuple[str, ...]) -> None:
-        """Nothing has happened yet."""
+        """Starts with no results."""
         self._num_trials, self._paths = num_trials, paths
         self._rows: dict[str, dict[str, Any]] = {}
         self._over: set[str] = set()
         self._failed: set[str] = set()
-        self._before = 0  # trials that were over when this process began
+        self._before = 0  # trials that had ended when this process started
 
     def setup(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
-        """Start the clock, in a search that goes on, too."""
+        """Starts the clock, also in a resumed search."""
         self._before = len(self._over)
         self._start = self._last = time.monotonic()
 
     def get_state(self) -> dict[str, Any]:
-        """What a search that goes on has to know."""
+        """State for a resumed search."""
         return {"rows": self._rows, "over": sorted(self._over), "failed": sorted(self._failed)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on with it."""
+        """Restores the state."""
         self._rows, self._over, self._failed = state["rows"], set(state["over"]), set(state["failed"])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:  # noqa: ANN401
-        """Note an epoch, or why there is none."""
+        """Records an epoch, or the error of a failed trial."""
         if error := result.get("error"):
             self._failed.add(_number(trial))
             say(f"tune: trial {_number(trial)} failed: {error}")
@@ -59,21 +59,22 @@ class Leaderboard(Callback):
             self._show()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401
-        """Note a trial's end."""
+        """Records the end of a trial."""
         self._over.add(_number(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401
-        """Note a trial that will not be started again."""
+        """Records a trial whose process died too often."""
         self._failed.add(_number(trial))
         self._over.add(_number(trial))
         reason = one_line(trial.get_error())
-        say(f"tune: trial {_number(trial)} failed, and was started again as often as it may: {reason}")
+        say(f"tune: trial {_number(trial)} failed, its restarts are used up: {reason}")
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:  # noqa: ANN401
-        """Show the last board."""
+        """Prints the final best trials."""
         self._show()
 
     def _show(self) -> None:
+        """Prints counts, time left and the best trials."""
         elapsed, over = time.monotonic() - self._start, len(self._over)
         new, to_do = over - self._before, self._num_trials - over
         left = f", about {elapsed / new * to_do:.0f} s left" if new and to_do else ""
@@ -97,4 +98,5 @@ class Leaderboard(Callback):
 
 
 def _number(trial: Any) -> str:  # noqa: ANN401 -- Ray Tune's own class
+    """Number of a trial, three digits, from 001."""
     return trial.experiment_tag.partition("_")[0].zfill(3)

@@ -25,11 +25,23 @@ def predict(
     out: str | None,
     people: People,
 ) -> pa.Table:
-    """What :func:`affect.predict` does."""
-    run, runs, kept = _training(recipe, runs)
+    """Implements :func:`affect.predict`: extracts videos, predicts them, and returns their tables as one.
+
+    Args:
+        videos: places of the videos.
+        recipe: name of the recipe or training; None for the only training of ``runs``, or the demo.
+        runs: folder of the models; None for the recipe's default.
+        store: feature store; None for that of the training.
+        out: folder of the tables; None for a folder in the store.
+        people: people to predict.
+
+    Raises:
+        ValueError: there is no such training, or no video can be predicted.
+    """
+    run, runs, default_store = _training(recipe, runs)
     start_ray()
     models = load_models(run, runs)
-    features = Store(store or kept)
+    features = Store(store or default_store)
     target = files.absolute(out or files.join(features.uri, "_notebook"))
     found = extract(run, videos, features)
     rows = predict_all(run, found.videos, models, features, target, people=people)
@@ -41,7 +53,7 @@ def predict(
 
 
 def _training(recipe: str | None, runs: str | None) -> tuple[Run, str, str]:
-    """The settings of a training, where its models are, and where its features are."""
+    """Run of a training, folder of its models, and its feature store."""
     if recipe is None and runs is not None:
         names = run_names(runs)
         if len(names) != 1:

@@ -1,9 +1,9 @@
-"""Films and tables of the people of extracted videos, in parallel.
+"""Films and tables of the people of extracted videos, made in parallel.
 
 OUT/<video>.mp4       the video with every person's box, name and mouth
-OUT/people.csv        one row per person: how long seen, where, how open the mouth
-OUT/segments.csv      one row per segment of a person: what the audio filter says
-OUT/_people/          both per video, with the address of what it was made from
+OUT/people.csv        one row per person: time on screen, position, mouth opening
+OUT/segments.csv      one row per segment of a person: result of the mouth filter of the audio
+OUT/_people/          both tables per video, with the address of their inputs
 """
 
 import json
@@ -20,17 +20,20 @@ from affect.storage import files, schema
 from affect.storage.store import Store, encode_csv
 
 MAX_LINES = 20
-"""People that are said one by one; a table holds them all."""
+"""Most people that are printed; the table has all."""
 
 
 def overlay(run: Run, videos: list[Video], store: Store, out: str) -> None:
-    """Draw every extracted video that has not been drawn, and write and say who is in them.
+    """Makes the missing films of extracted videos, writes the tables of people and segments, and prints the people.
 
     Args:
         run: the run.
         videos: probed and extracted.
-        store: features.
-        out: where films and the table go.
+        store: store of the features.
+        out: folder of films and tables.
+
+    Raises:
+        ValueError: the folder is one of the videos' folders, or lies in one.
     """
     out, where = files.absolute(out), feature_addresses(run)
     for folder in {entry.uri.rpartition("/")[0] for entry in videos}:

@@ -1,6 +1,6 @@
-"""New videos to valence and arousal for every frame and person.
+"""New videos to valence and arousal of every frame and person.
 
-OUT/run.json        the models, and the training mean: it stands for people that nothing is known of
+OUT/run.json        the models, and the training mean, which stands for people without any evidence
 """
 
 import dataclasses
@@ -43,20 +43,23 @@ def predict(
     tracks: list[str] | None = None,
     hints: Mapping[str, Points] | None = None,
 ) -> list[dict[str, Any]]:
-    """Predict every extracted video that has not been predicted from the same before.
+    """Predicts extracted videos; those with a table of the same inputs are skipped.
 
     Args:
         run: the run.
         videos: probed and extracted.
-        models: from :func:`load_models`.
-        store: features.
-        out: where tables go.
-        people: whom to predict, unless tracks are given.
-        tracks: names of the tracks to predict, as a template has them.
+        models: from :func:`affect.trained.models.load_models`.
+        store: store of the features.
+        out: folder of the tables.
+        people: people to predict, unless tracks are given.
+        tracks: names of the tracks to predict, from a template.
         hints: points on the person that a track means, by track.
 
     Returns:
-        One row per video, sorted by name; ``videos.csv`` also has those that the same models predicted before.
+        One row per video, sorted by name. ``videos.csv`` also has earlier rows of other videos by the same models.
+
+    Raises:
+        ValueError: ``people`` is unknown or given together with tracks, or an actor has no room on the cluster.
     """
     if tracks is not None:
         warn_unknown(hints or {}, tracks)
@@ -65,22 +68,12 @@ def predict(
     if tracks is not None and people != "all":
         raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
     by_stem = {video.stem: video for video in videos}
-    asked = None if tracks is None else _asked(tracks, by_stem)
-    todo = [{"video": video, "tracks": json.dumps(asked and asked[stem])} for stem, video in by_stem.items()]
-    own = {system: without_people(model) for system, model in models.items()}
-    given = (feature_addresses(run), own, store, files.absolute(out), people, hints or {})
-    rows: list[dict[str, Any]] = []
-    start = time.monotonic()
-    with Meter("predict", float(len(by_stem)), "videos") as meter:
-        for row in graph.predict(todo, run, given):
-            rows.append(row)
-            meter.advance(1.0)
-    length, work_s = (sum(row.pop(name) for row in rows) for name in ("new_s", "took_s"))
-    start_s = max(0.0, time.monotonic() - start - work_s / actors(run.inference, len(by_stem), MODEL_BYTES))
-    mark = address({system: model.address for system, model in models.items()})
-    speed.record(store.uri, "predict", mark, length, work_s, start_s)
-    rows.sort(key=lambda row: row["video"])
+    wanted = None if tracks is None else _tracks_of(tracks, by_stem)
+    todo = [{"video": video, "tracks": json.dumps(wanted and wanted[stem])} for stem, video in by_stem.items()]
     out, addresses = files.absolute(out), {system: model.address for system, model in models.items()}
+    small = {system: without_people(model) for system, model in models.items()}
+    given = (feature_addresses(run), small, store, out, people, hints or {})
+    rows = _run_actors(run, todo, given, address(addresses), store)
     others = [row for row in earlier_outcomes(out, addresses) if row["video"] not in by_stem]
     everything = sorted(others + rows, key=lambda row: row["video"])
     summary = encode_csv(pa.Table.from_pylist(everything, schema=schema.OUTCOMES))
@@ -100,8 +93,24 @@ def predict(
     return rows
 
 
-def _asked(tracks: Sequence[str], stems: Collection[str]) -> dict[str, list[tuple[str, str]]]:
-    """Tracks that a template names and whom each means, by the stem of their video."""
+def _run_actors(
+    run: Run, todo: Sequence[dict[str, Any]], given: tuple[Any, ...], mark: str, store: Store
+) -> list[dict[str, Any]]:
+    """Predicts videos and records the speed under an address of the models; returns one row per video, sorted."""
+    rows: list[dict[str, Any]] = []
+    start = time.monotonic()
+    with Meter("predict", float(len(todo)), "videos") as meter:
+        for row in graph.predict(todo, run, given):
+            rows.append(row)
+            meter.advance(1.0)
+    length, work_s = (sum(row.pop(name) for row in rows) for name in ("new_s", "took_s"))
+    start_s = max(0.0, time.monotonic() - start - work_s / actors(run.inference, len(todo), MODEL_BYTES))
+    speed.record(store.uri, "predict", mark, length, work_s, start_s)
+    return sorted(rows, key=lambda row: row["video"])
+
+
+def _tracks_of(tracks: Sequence[str], stems: Collection[str]) -> dict[str, list[tuple[str, str]]]:
+    """Name and person of each track of a template, by the stem of its video."""
     found: dict[str, list[tuple[str, str]]] = {stem: [] for stem in stems}
     for track in tracks:
         stem = affwild2.video_of(track, stems)
@@ -110,7 +119,7 @@ def _asked(tracks: Sequence[str], stems: Collection[str]) -> dict[str, list[tupl
 
 
 def _made_with(models: Mapping[str, Model], store: Store) -> dict[str, str]:
-    """Versions, models, features and how fast they were extracted, to be read."""
+    """Versions, models, features and their speed of extraction, for the report."""
     facts = {"python": platform.python_version()}
     facts |= {name: metadata.version(name) for name in ("affect", "torch", "transformers", "ray", "mediapipe", "av")}
     facts |= {f"{system} model": model.uri for system, model in models.items()}

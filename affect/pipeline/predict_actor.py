@@ -40,7 +40,7 @@ from affect.trained.predictions import (
 )
 
 MAX_NAME_BYTES = 200
-"""Of a video's name without its suffix: tables, pages and films are called so, and file systems allow 255."""
+"""Most bytes of a video's name without suffix: its table, page and film have it, and file systems allow 255."""
 
 
 class PredictActor:
@@ -49,10 +49,10 @@ class PredictActor:
     Args:
         run: the run.
         where: addresses of the features, by modality.
-        models: from :func:`load_models`.
-        store: features.
-        out: where tables go.
-        people: whom to predict of a video whose row names no tracks.
+        models: from :func:`affect.trained.models.load_models`.
+        store: store of the features.
+        out: folder of the tables.
+        people: people to predict in videos whose row names no tracks.
         hints: points on the person that a track means, by track.
     """
 
@@ -66,7 +66,7 @@ class PredictActor:
         people: People,
         hints: Mapping[str, Points],
     ) -> None:
-        """Load all models."""
+        """Loads all models."""
         torch.set_num_threads(1)
         self._whom, self._hints = people, hints
         self._run, self._store, self._out = run, store, out
@@ -76,11 +76,11 @@ class PredictActor:
         self._networks = {system: model.network(self._device) for system, model in models.items()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Predict one video; its row is the outcome.
+        """Predicts one video; returns its outcome as a row.
 
         Args:
-            batch: ``video``, and ``tracks``, JSON: name and person of each that is to be predicted, null for those who
-                are seen.
+            batch: ``video``, and ``tracks`` as JSON: name and person of each track to predict, or null for the people
+                in the video.
         """
         video: Video = batch["video"][0]
         start = time.monotonic()
@@ -93,12 +93,13 @@ class PredictActor:
         elif video.head is not None:
             row |= {"duration_s": video.head.duration_s, **self._predict(video, json.loads(batch["tracks"][0]))}
             row["took_s"] = time.monotonic() - start if row["new_s"] else 0.0
-        if row["status"] == "failed" and video.stem != SUMMARY:  # what an earlier run said of it holds no more
+        if row["status"] == "failed" and video.stem != SUMMARY:  # earlier predictions are out of date
             for suffix in ("parquet", "csv"):
                 files.delete(files.join(self._out, f"{video.stem}.{suffix}"))
         return {name: [value] for name, value in row.items()}
 
     def _predict(self, video: Video, tracks: list[list[str]] | None) -> dict[str, Any]:
+        """Writes the tables of a video, unless they exist; returns the changed fields of its outcome."""
         path = files.join(self._out, f"{video.stem}.parquet")
         try:
             mark = self._mark(video, tracks)
@@ -107,12 +108,12 @@ class PredictActor:
             features = load_features(video, self._run, self._where, self._store)
         except FileNotFoundError as error:
             return {"reason": f"not extracted: {error}"}
-        except ValueError as error:  # an object is damaged: the other videos' are not
+        except ValueError as error:  # a damaged object; other videos go on
             return {"reason": str(error)}
         people = self._seen(video, features) if tracks is None else tracks
         try:
             tables = [self._person(video, features, name, person) for name, person in people]
-        except ValueError as error:  # hints that lie on nobody
+        except ValueError as error:  # hints that are on nobody
             return {"reason": str(error)}
         table = pa.concat_tables(tables) if tables else predictions_schema().empty_table()
         nobody = "no person: no face is seen long enough" if self._whom == "all" else f"nobody is {self._whom}"
@@ -125,11 +126,13 @@ class PredictActor:
             return row
         files.write(files.join(self._out, f"{video.stem}.csv"), encode_csv(table))
         note = json.dumps({"mark": mark, "outcome": row}).encode()
-        files.write(path, encode(table.replace_schema_metadata({_METADATA: note})))  # last: it says that all is there
+        files.write(
+            path, encode(table.replace_schema_metadata({_METADATA: note}))
+        )  # last: it marks the video as finished
         return {**row, "new_s": features.probe.clock.duration_s}
 
     def _mark(self, video: Video, tracks: list[list[str]] | None) -> str:
-        """Address of everything that decides a video's table.
+        """Address of all inputs of a video's table.
 
         Raises:
             FileNotFoundError: something has not been extracted.
@@ -138,8 +141,8 @@ class PredictActor:
         run = self._run
         keys = [key for kind in self._where for key in keys_of(video, run, self._where, kind)]
         units = [(key, str(self._store.outcome(key))) for key in keys]
-        points = sorted((name, [tuple(point) for point in own]) for name, own in self._hints.items())
-        asked = [self._whom, tracks, points]
+        points = sorted((name, [tuple(point) for point in given]) for name, given in self._hints.items())
+        people = [self._whom, tracks, points]
         return address(
             schema.VERSION,
             schema.MODEL_VERSION,
@@ -149,16 +152,16 @@ class PredictActor:
             units,
             run.tracking,
             run.wavlm.speaking,
-            asked,
+            people,
         )
 
     def _seen(self, video: Video, features: Features) -> list[list[str]]:
-        """Tracks of the people who are seen, and whom each means.
+        """Track name and person of the people in a video.
 
-        Without faces nobody knows who is seen: then it is whom the behaviour was asked about.
+        Without face features these are the people of the behaviour prompts.
         """
-        asked = [prompt for prompt in video.prompts if prompt != "neutral"]
-        seen = person_names(features.persons) if "face" in self._run.extracted else asked or ["main"]
+        prompts = [prompt for prompt in video.prompts if prompt != "neutral"]
+        seen = person_names(features.persons) if "face" in self._run.extracted else prompts or ["main"]
         if self._whom == "main":
             seen = ["main"] if seen else []
         elif self._whom != "all":
@@ -166,6 +169,7 @@ class PredictActor:
         return [[video.stem if person == "main" else f"{video.stem}_{person}", person] for person in seen]
 
     def _person(self, video: Video, features: Features, name: str, person: str) -> pa.Table:
+        """Predictions of one person by every system."""
         track = make_track(name, person, video, features, None, self._run, self._hints.get(name, ()))
         answers: dict[str, ndarray] = {}
         series: dict[str, Series] = {}
@@ -178,7 +182,7 @@ class PredictActor:
             else:
                 series[system], blocks = embed(task, track, outputs)
                 track, valid = replace(track, blocks=blocks or track.blocks), series[system].valid
-            nothing = np.full((track.num_frames, 2), np.nan)  # of one who was never seen
+            nothing = np.full((track.num_frames, 2), np.nan)  # no evidence of the person
             answers[system] = task.predict(track, outputs) if valid.any() else nothing
         track = replace(track, series=series)
         fusion = task if isinstance(task, FusionTask) else None

@@ -1,4 +1,4 @@
-"""Probes every new video of a folder, in parallel."""
+"""Probes new videos in parallel."""
 
 from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
@@ -18,17 +18,17 @@ def probe_videos(
     only: Collection[str] | None = None,
     retry_failed: bool = False,
 ) -> list[Video]:
-    """Probe every video that has not been probed, in parallel.
+    """Probes, in parallel, the videos that have no stored probe.
 
     Args:
         found: the videos.
-        store: keeps the probes.
-        prompts: people asked about per video, ``neutral`` where it says nothing.
-        only: stems of the videos that are wanted; all of them if not given.
-        retry_failed: whether videos that could not be used are probed again.
+        store: store of the probes.
+        prompts: people of the behaviour prompts by video; ``neutral`` for videos that it lacks.
+        only: stems of the wanted videos; None for all.
+        retry_failed: whether unusable videos are probed again.
 
     Returns:
-        One entry per video, sorted by path; a video that cannot be used has a reason and no probe.
+        One entry per video, sorted by path; an unusable video has a reason and no probe.
     """
     chosen = [file for stem, file in found.videos.items() if only is None or stem in only]
     rows = [{"path": file.path, "uri": file.uri, "key": key_of(file)} for file in chosen]
@@ -45,7 +45,7 @@ def probe_videos(
     states.save()
     videos = []
     for file, key in zip(chosen, keys, strict=True):
-        state, asked = unread.get(key) or known[key], prompts.get(file.stem, ("neutral",))
-        videos.append(Video(file.stem, file.uri, file.path, file.bytes, key, state.head, state.outcome.reason, asked))
+        state, people = unread.get(key) or known[key], prompts.get(file.stem, ("neutral",))
+        videos.append(Video(file.stem, file.uri, file.path, file.bytes, key, state.head, state.outcome.reason, people))
     unnamed = found.misnamed if only is None else []
     return videos + [Video(PurePosixPath(uri).name, uri, uri, 0, "", None, MISNAMED) for uri in unnamed]

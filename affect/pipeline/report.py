@@ -1,7 +1,7 @@
-"""Films and pages of predictions, in parallel.
+"""Films and pages of predictions, made in parallel.
 
-OUT/report/index.html                      every video, what is missing and why, what it was made with
-OUT/report/videos/<video>.html, .mp4       a video: its film, valence and arousal under it, whom the fusion trusted
+OUT/report/index.html                      all videos, failures with reasons, versions and settings
+OUT/report/videos/<video>.html, .mp4       a video: film, valence and arousal over time, gates of the fusion
 """
 
 import json
@@ -30,12 +30,12 @@ from affect.trained.predictions import read_outcomes
 
 
 def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapping[str, Points]) -> None:
-    """Make the films of predicted videos, those that are not there.
+    """Makes the missing films of predicted videos.
 
     Args:
         run: the run.
         videos: probed and extracted.
-        store: features.
+        store: store of the features.
         out: folder of predictions.
         hints: points on the person that a track means, by track.
     """
@@ -56,16 +56,16 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
 
 
 def at_once(num_films: int) -> int:
-    """Films that are made at once."""
+    """Number of films that are made at the same time."""
     return max(1, min(num_films, int(room().get("CPU", 1.0) / graph.FILM_CPUS)))
 
 
 def pages(out: str, gold: Evaluation | None = None) -> None:
-    """Make the pages of all predicted videos and their index.
+    """Makes the pages of all predicted videos and their index.
 
     Args:
-        out: folder of predictions; films that it has are shown.
-        gold: the same predictions against annotations; without it pages show predictions alone.
+        out: folder of predictions; pages show the films that it has.
+        gold: these predictions with annotations; None: pages show predictions only.
     """
     out = files.absolute(out)
     note = json.loads(files.read(files.join(out, "run.json")))
@@ -89,8 +89,9 @@ def pages(out: str, gold: Evaluation | None = None) -> None:
             if row["video"] in within:
                 row["ccc"] = dict(zip(("valence", "arousal"), within[row["video"]], strict=True))
         truth, answers = gold.truth, gold.answers[-1].tracks
-        told = {name: results.at_labels(answers[name], len(values)) for name, values in truth.gold.items()}
-        density = gold_against_predicted(np.concatenate(list(truth.gold.values())), np.concatenate(list(told.values())))
+        predicted = {name: results.at_labels(answers[name], len(values)) for name, values in truth.gold.items()}
+        gold_values = np.concatenate(list(truth.gold.values()))
+        density = gold_against_predicted(gold_values, np.concatenate(list(predicted.values())))
         table = results.scores(list(gold.answers), truth).to_pylist()
         scored = ScoreSection(gold.title, table, [density, ranking(within)])
     facts = [(name, str(value)) for name, value in note["made_with"].items()]
@@ -112,6 +113,6 @@ def _track_scores(gold: Evaluation) -> dict[str, tuple[float, float]]:
 
 
 def _video_scores(gold: Evaluation) -> dict[str, tuple[float, float]]:
-    """The same of every annotated video."""
+    """CCC of valence and arousal of every annotated video."""
     rows = results.per_video([gold.answers[-1]], gold.truth).to_pylist()
     return {row["video"]: (row["valence"], row["arousal"]) for row in rows}

@@ -1,4 +1,4 @@
-"""The shapes of Ray Data streams: a task per row, and pools of actors that grow."""
+"""Two kinds of Ray Data streams: a task per row, and pools of actors that grow."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -13,20 +13,20 @@ from affect.pipeline.cluster import actors, check_room, labels_of, share_of
 from affect.settings.extraction import Pool
 
 MAX_BLOCKS = 256
-"""Tasks of :func:`each` that are made at most; more rows than that share them."""
+"""Most tasks of :func:`each`; more rows share them."""
 MODEL_BYTES = 2.0 * (1 << 30)
-"""Memory that an actor with trained models may take: WavLM-Large is 1.2 GiB, torch and Ray .6."""
+"""Memory of an actor with trained models: WavLM-Large takes 1.2 GiB, torch and Ray 0.6 GiB."""
 
 Row = dict[str, Any]
 
 
 def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> Iterator[Row]:
-    """Rows done by tasks, wherever the cluster has room; in any order, each as soon as its task has ended.
+    """Applies a function to rows in tasks on the whole cluster; yields results in any order, as soon as they are ready.
 
     Args:
         rows: one or more.
-        work: does one row.
-        num_cpus: of a task.
+        work: makes one row's result.
+        num_cpus: CPUs of a task.
     """
     stream = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS))
     stream.context.enable_progress_bars = False
@@ -36,15 +36,15 @@ def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> It
 def on_actors(
     stream: ray.data.Dataset, actor: type, arguments: Sequence[Any], settings: Pool, fewest: int, most: int
 ) -> ray.data.Dataset:
-    """A stream whose rows actors do, one row at a time each.
+    """Passes a stream through a pool of actors, one row per call.
 
     Args:
         stream: the rows.
-        actor: its instances take a row as a batch of one.
-        arguments: of its constructor.
-        settings: what an actor holds, and where it may be.
-        fewest: actors that are started at once.
-        most: actors that the pool grows to.
+        actor: class whose instances take a row as a batch of one.
+        arguments: arguments of its constructor.
+        settings: resources and node label of an actor.
+        fewest: actors that are started at first.
+        most: most actors of the pool.
     """
     _pass_by_value()
     return stream.map_batches(
@@ -60,10 +60,10 @@ def on_actors(
 
 @cache
 def _pass_by_value() -> None:
-    """Have Ray Data hand its two constructor arguments, of a few KB, to an actor by value.
+    """Makes Ray Data pass its two constructor arguments of an actor, a few KB, by value.
 
-    It hands references over, of which Ray warns at every pool, in red, that such an actor cannot be started again if
-    they are lost. There is no public way (https://github.com/ray-project/ray/issues/57733).
+    It passes references, and Ray warns at every pool that an actor cannot be restarted if they are lost. There is no
+    public option (https://github.com/ray-project/ray/issues/57733).
     """
     start = ActorPoolMapOperator._start_actor
     held = ("_data_context_ref", "_map_transformer_ref")
@@ -84,27 +84,27 @@ def _pass_by_value() -> None:
 
 
 def check_inference(settings: Pool) -> None:
-    """See that an actor which runs trained models has room, before hours of other work.
+    """Checks that some node has room for an actor with trained models, before hours of other work.
 
     Raises:
-        ValueError: no node has.
+        ValueError: no node has room.
     """
     check_room([share_of("--inference", settings)], "lower --inference.num-cpus or --inference.num-gpus")
 
 
 def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: Pool) -> Iterator[Row]:
-    """Rows done by actors that run trained models, one row at a time each, in any order.
+    """Passes rows through a pool of actors that run trained models, one row per call; yields results in any order.
 
-    The pool grows to what the cluster has room for.
+    The pool grows as far as the cluster has room.
 
     Args:
         rows: one or more.
-        actor: its instances take a row as a batch of one.
-        arguments: of its constructor.
-        settings: a run's ``inference``: what an actor holds, and how many there may be.
+        actor: class whose instances take a row as a batch of one.
+        arguments: arguments of its constructor.
+        settings: a run's ``inference``: resources of an actor, and the number of actors.
 
     Raises:
-        ValueError: no node has room for an actor, which would wait for ever.
+        ValueError: no node has room for an actor; it would never start.
     """
     check_inference(settings)
     most = actors(settings, len(rows), MODEL_BYTES)

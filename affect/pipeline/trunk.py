@@ -1,4 +1,4 @@
-"""Computes the states of the audio model's frozen layers once, for all trainings that read them."""
+"""Computes the states of the audio model's frozen layers once; all trainings read them."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ from affect.trained.trunk import trunk_key
 
 
 def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
-    """Compute what is missing of the frozen layers' states.
+    """Computes the missing states of the frozen layers.
 
     Args:
         run: the run.
         refs: assembled tracks.
-        store: where waveforms are and states go.
+        store: store of waveforms and states.
 
     Returns:
-        The states' address.
+        Address of the states.
     """
     trunk = MODALITIES["audio"].trunk_address(run)
     present = store.keys(f"trunk/{trunk}")
@@ -38,5 +38,5 @@ def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
             clipped += int(row["clipped"])
             meter.advance(1.0)
     if clipped:
-        say(f"trunk: {clipped} states lie beyond 16 bits and were stored as {LARGEST:g}")
+        say(f"trunk: {clipped} states exceed the range of 16 bits and were stored as {LARGEST:g}")
     return trunk

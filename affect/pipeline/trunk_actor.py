@@ -19,20 +19,20 @@ from affect.storage.store import Store
 
 SILENT = np.zeros((0, 1), dtype=np.float16)
 LARGEST = 65_504.0
-"""Largest number of 16 bits: a state beyond it is stored as this."""
+"""Largest 16-bit float; larger states are stored as this number."""
 
 
 class TrunkActor:
     """An actor that runs the frozen layers of the audio model.
 
     Args:
-        settings: of the model.
+        settings: settings of the model.
         segment_samples: samples of a full segment.
-        store: where waveforms are and states go.
+        store: store of waveforms and states.
     """
 
     def __init__(self, settings: Wavlm, segment_samples: int, store: Store) -> None:
-        """Load the model."""
+        """Loads the model."""
         torch.set_num_threads(1)
         self._device = torch.device(device())
         task = AudioTask(settings, segment_samples)
@@ -40,7 +40,11 @@ class TrunkActor:
         self._settings, self._samples, self._store = settings, segment_samples, store
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the states of one video; a segment without sound has none."""
+        """Writes the states of one video; a segment without sound has none.
+
+        Raises:
+            ValueError: a state is not finite.
+        """
         key, source = str(batch["key"][0]), str(batch["source"][0])
         waves = [wave[: self._samples] for wave in stored_waveforms(self._store, source)]
         rows, clipped = [_row(number, wave, SILENT) for number, wave in enumerate(waves)], 0
@@ -54,11 +58,12 @@ class TrunkActor:
             clipped += int((found.abs() > LARGEST).sum())
             for number, states in zip(part, found.clamp(-LARGEST, LARGEST).half().numpy(), strict=True):
                 rows[number] = _row(number, waves[number], states)
-        # A batch per row: offsets into all of a long video's states would not fit 32 bits.
+        # A batch per row: offsets of all states of a long video do not fit into 32 bits.
         self._store.put(key, Extracted(pa.Table.from_batches(rows, schema.TRUNK)))
         return {"clipped": np.array([clipped])}
 
     def _states(self, waves: list[np.ndarray]) -> torch.Tensor:
+        """States (segments, positions, width) after the frozen layers."""
         x = torch.from_numpy(np.stack([padded(wave, self._samples) for wave in waves]))
         lengths = torch.tensor([len(wave) for wave in waves], device=self._device)
         with torch.inference_mode(), batches.autocast(self._settings.fit, self._device):
@@ -66,6 +71,7 @@ class TrunkActor:
 
 
 def _row(number: int, wave: np.ndarray, states: np.ndarray) -> pa.RecordBatch:
+    """Row of a segment: its number, its samples and its states."""
     each = list_column(states, pa.float16())
     whole = pa.ListArray.from_arrays(np.array([0, len(states)], dtype=np.int32), each)
     return pa.record_batch([pa.array([number], pa.int32()), pa.array([len(wave)], pa.int32()), whole], schema.TRUNK)

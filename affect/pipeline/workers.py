@@ -1,9 +1,10 @@
-"""Runs a training in this process or on Ray Train's workers."""
+"""Runs trainings: in this process, on Ray Train workers, or as Ray tasks."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -13,21 +14,21 @@ from affect.settings.training import Workers
 from affect.storage import files
 
 MAX_FAILURES = 3
-"""Times that a training is started again after a process of it died; it goes on from its last checkpoint."""
+"""Restarts of a training whose process died; each resumes from the last checkpoint."""
 
 
 def on_workers(train: Callable[[Any], None], job: Any, workers: Workers, name: str, folder: str) -> None:  # noqa: ANN401
-    """Run a training.
+    """Runs one training.
 
     Args:
-        train: one process' share of it; called again after a worker died.
-        job: its argument.
-        workers: how many processes; 0 is this one.
-        name: what is trained.
-        folder: where the result goes; Ray Train keeps its own files beside it.
+        train: one process' share of the training; called again after a worker died.
+        job: argument of ``train``.
+        workers: number of processes and their resources; 0 processes: this one trains.
+        name: name of the model.
+        folder: folder of the model; Ray Train's own files are in ``<folder>.ray``.
 
     Raises:
-        ValueError: it failed in a worker.
+        ValueError: the training failed in a worker.
     """
     if workers.num_workers == 0:
         train(job)
@@ -48,8 +49,22 @@ def on_workers(train: Callable[[Any], None], job: Any, workers: Workers, name: s
         raise ValueError(f"training {name} failed: {error}") from error
 
 
+def as_tasks(train: Callable[[Any], None], jobs: Sequence[Any], workers: Workers) -> None:
+    """Runs several trainings at once, a Ray task each.
+
+    Args:
+        train: runs one training; called again after its process died.
+        jobs: arguments of ``train``.
+        workers: resources of a task; the number of workers is not used.
+    """
+    remote: Any = ray.remote(train).options(
+        num_cpus=workers.num_cpus, num_gpus=int(workers.use_gpu), max_retries=MAX_FAILURES
+    )
+    ray.get([remote.remote(job) for job in jobs])
+
+
 def scaling(workers: Workers) -> ray.train.ScalingConfig:
-    """What Ray Train is asked for."""
+    """Workers and their resources, as Ray Train takes them."""
     return ray.train.ScalingConfig(
         num_workers=workers.num_workers,
         use_gpu=workers.use_gpu,
@@ -58,11 +73,12 @@ def scaling(workers: Workers) -> ray.train.ScalingConfig:
 
 
 def _unwrapped(config: dict[str, Any]) -> None:
+    """Training function of Ray Train, which passes one dictionary."""
     config["train"](config["job"])
 
 
 def device_of(workers: Workers) -> torch.device:
-    """The device of this process' share of a training."""
+    """Device of this training process."""
     if workers.num_workers:
         return ray.train.torch.get_device()
     return torch.device("cuda" if workers.use_gpu else "cpu")

@@ -9,6 +9,7 @@ from .demo import prepared_demo
 
 def plan() -> None:
     """Estimates of extraction, training and prediction, each from an earlier run of another part of the work."""
+    from affect.console.forecast import forecast_training
     from affect.corpus import affwild2
     from affect.pipeline import forecast
     from affect.pipeline.assemble import assemble
@@ -38,7 +39,7 @@ def plan() -> None:
             wavlm=replace(run.wavlm, fit=replace(run.wavlm.fit, seed=1)),
         )
         found, probed = forecast.extraction(other, places.videos, store, tracks)
-        found = forecast.training(found, other, probed, labels, runs, 0)
+        found = forecast_training(found, other, probed, labels, runs, 0)
         start = time.monotonic()
         train(other, refs, store, runs)
         _say("train", found.seconds, time.monotonic() - start)

@@ -29,11 +29,12 @@ def tune() -> None:
     from affect.learning.fit import fit
     from affect.pipeline.assemble import assemble
     from affect.pipeline.probe import probe_videos
-    from affect.pipeline.train import prepared
     from affect.pipeline.tune import prepare, search
     from affect.settings.paths import with_settings
     from affect.settings.spaces import check
     from affect.storage.store import Store
+    from affect.trained.inputs import prepared
+    from affect.trained.search import SearchOptions
 
     run, places = prepared_demo()
     torch.set_num_threads(1)
@@ -46,19 +47,14 @@ def tune() -> None:
         def job(name: str, trials: int, cpus: float = 1.0, epochs: int | None = None) -> Any:  # noqa: ANN401
             fit = replace(run.raav.fit, max_epochs=epochs or run.raav.fit.max_epochs)
             part = replace(run, raav=replace(run.raav, fit=fit), workers=replace(run.workers, num_cpus=cpus))
-            return prepare(part, refs, store, folder, check(GRID, part), trials, 0, name, 0)
-
-        def seconds(sought: Any) -> float:  # noqa: ANN401
-            start = time.perf_counter()
-            search(sought)
-            return time.perf_counter() - start
+            return prepare(part, refs, store, folder, SearchOptions(name, check(GRID, part), trials))
 
         search(job("warm", 2, epochs=1))
-        few, many = seconds(job("few", 2, 2.0, 1)), seconds(job("many", 14, 2.0, 1))
+        few, many = _seconds(job("few", 2, 2.0, 1)), _seconds(job("many", 14, 2.0, 1))
         each = (many - few) / 12
         plain = _one_epoch(job("plain", 1, epochs=1))
         print(f"tune: overhead of a trial {each - plain:.2f} s, its training {plain:.2f} s, after the first trials")
-        alone, together = seconds(job("alone", 24, 2.0, 9)), seconds(job("together", 24, 1.0, 9))
+        alone, together = _seconds(job("alone", 24, 2.0, 9)), _seconds(job("together", 24, 1.0, 9))
         print(f"tune: 24 trials one by one {alone:.1f} s, two at once {together:.1f} s, ratio {alone / together:.2f}")
 
         whole = job("grid", 1)
@@ -84,10 +80,19 @@ def tune() -> None:
     _memory()
 
 
+def _seconds(job: Any) -> float:  # noqa: ANN401 -- a Search
+    """Seconds of a search."""
+    from affect.pipeline.tune import search
+
+    start = time.perf_counter()
+    search(job)
+    return time.perf_counter() - start
+
+
 def _one_epoch(job: Any) -> float:  # noqa: ANN401 -- a Search
     """Seconds of the training of a trial of one epoch."""
     from affect.learning.fit import fit
-    from affect.pipeline.train import prepared
+    from affect.trained.inputs import prepared
 
     best = float("inf")
     for _ in range(3):

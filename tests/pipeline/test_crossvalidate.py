@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from _pytest.capture import CaptureFixture
 
+from affect.console.forecast import forecast_training
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import LabelError
 from affect.corpus.videos import find
@@ -100,6 +101,6 @@ def test_labels_without_a_development_set_say_what_can_be_done(
     run = face_of(trained)
     found, probed = forecast.extraction(run, everyone(trained), store, [])
     golds = affwild2.read_training(labels)
-    said = forecast.training(found, run, probed, golds, str(tmp_path), 0, 3)
+    said = forecast_training(found, run, probed, golds, str(tmp_path), 0, 3)
     assert any("3 training tracks, 150 frames; 3 folds" in line for line in said.lines)
     assert any("face: 4 x at most 2 epochs" in line for line in said.lines)

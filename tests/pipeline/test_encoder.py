@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +14,14 @@ from torch import Tensor, nn
 
 from affect.concordance import ccc
 from affect.corpus.images import read_manifest
-from affect.face import grada
+from affect.face import encoder_scores, grada
+from affect.face.encoder_scores import judge
 from affect.face.encoder_task import GradaTask
 from affect.face.grada import Encoded, Grada
 from affect.learning.batches import load_here
 from affect.pipeline import encoder
-from affect.pipeline.encoder import judge, train_encoder, train_on
+from affect.pipeline.encoder import train_encoder, train_on
+from affect.pipeline.encoder_worker import EncoderTraining
 from affect.settings.names import EXPRESSIONS
 from affect.settings.training import Workers
 from tests.pictures import NO_AUGMENT, RUN, Pictures, group, make_pictures
@@ -47,7 +48,8 @@ def trained(pictures: Pictures, local_ray: str, tmp_path_factory: pytest.TempPat
     """The tiny encoder, trained in this process."""
     runs, lines = str(tmp_path_factory.mktemp("runs")), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "say", lines.append)
+        for module in (encoder, encoder_scores):
+            patch.setattr(module, "say", lines.append)
         folder = train_on(RUN, [pictures.wild, pictures.lab], [pictures.development], [pictures.held_out], runs)
     return Trained(folder, runs, "\n".join(lines))
 
@@ -171,11 +173,11 @@ def test_a_person_in_two_sets_is_an_error_before_anything_is_trained(
 def test_a_persons_pictures_may_lie_in_two_manifests_of_one_set(
     local_ray: str, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ):
-    jobs: list[dict[str, Any]] = []
-    monkeypatch.setattr(encoder, "on_workers", lambda train, job, *rest: jobs.append(job))
+    jobs: list[EncoderTraining] = []
+    monkeypatch.setattr("affect.pipeline.graph.train_encoder", jobs.append)
     wild = read_manifest(pictures.wild)
     train_encoder(RUN, [*wild, *wild], read_manifest(pictures.development), [], "nowhere")
-    assert len(jobs) == 1 and len(jobs[0]["training"]) == 8
+    assert len(jobs) == 1 and len(jobs[0].training) == 8
 
 
 @pytest.mark.parametrize("labels", ["affect", "expression"])

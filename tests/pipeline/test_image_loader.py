@@ -15,7 +15,8 @@ from affect.face import grada
 from affect.face.encoder_task import GradaTask
 from affect.learning.batches import Batch, Share, load_here
 from affect.pipeline import stream
-from affect.pipeline.encoder import MAX_NAMED, ImageLoader, train_encoder
+from affect.pipeline.encoder import train_encoder
+from affect.pipeline.encoder_worker import MAX_NAMED, ImageLoader
 from tests.pictures import RUN, Pictures, group, make_pictures
 
 CPU = torch.device("cpu")

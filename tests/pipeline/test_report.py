@@ -17,6 +17,7 @@ from _pytest.capture import CaptureFixture
 
 import affect
 from affect import progress
+from affect.console.forecast import Forecast, forecast_training
 from affect.console.status import replay, status
 from affect.corpus import affwild2, video
 from affect.evaluation.evaluate import score_predictions
@@ -224,19 +225,19 @@ def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
     assert found.seconds == 0 and "plan: nothing to extract" in found.lines
     labels = affwild2.read_splits(extracted.places.labels)
     nothing = str(tmp_path / "runs")
-    empty = forecast.training(forecast.Forecast(), run, [], labels, nothing, 0)
+    empty = forecast_training(Forecast(), run, [], labels, nothing, 0)
     assert "no annotated video is here" in empty.warnings[-1]
     assert [said for said in empty.warnings if "has no video" in said] == empty.warnings[:-1]
     assert len(empty.warnings) == 1 + sum(len(tracks) for tracks in labels.values())
     many = {"train": {f"nobody{number}": gold for number in range(30) for gold in labels["train"].values()}}
-    crowd = forecast.training(forecast.Forecast(), run, probed, {**labels, **many}, nothing, 0).warnings
+    crowd = forecast_training(Forecast(), run, probed, {**labels, **many}, nothing, 0).warnings
     assert len(crowd) == 22 and crowd[20] == "and 10 more labels"
     [name] = labels["train"]
     short = {**labels, "train": {name: labels["train"][name][:10]}}
-    refused = forecast.training(forecast.Forecast(), run, probed, short, nothing, 0)
+    refused = forecast_training(Forecast(), run, probed, short, nothing, 0)
     assert "plan: 0 training tracks, 0 frames; 1 development tracks" in refused.lines
     assert any("left out" in said and "are these 2 ratings a second" in said for said in refused.warnings)
-    found = forecast.training(found, run, probed, labels, nothing, 0)
+    found = forecast_training(found, run, probed, labels, nothing, 0)
     assert found.seconds is None and sum("not timed yet" in line for line in found.lines) == 5
     assert found.show() == 0
     assert "how long it takes is not known yet" in capsys.readouterr().out
@@ -257,7 +258,7 @@ def test_a_plan_multiplies_what_was_measured(extracted: Micro, tmp_path: Path):
     frames = sum(entry.head.num_frames for entry in probed if entry.head and entry.stem in labels["train"])
     face = replace(run, systems=("face",))
     speed.record(str(tmp_path / "runs"), *speed.training_key(face, "face"), 2.0 * frames, 8.0, 0.0)
-    found = forecast.training(forecast.Forecast(), face, probed, labels, str(tmp_path / "runs"), 0)
+    found = forecast_training(Forecast(), face, probed, labels, str(tmp_path / "runs"), 0)
     assert found.seconds == pytest.approx(8.0)
 
 

@@ -24,15 +24,17 @@ from affect.learning.checkpoint import decode
 from affect.pipeline.assemble import assemble
 from affect.pipeline.evaluate import score_runs
 from affect.pipeline.probe import probe_videos
-from affect.pipeline.train import fold_videos, train
+from affect.pipeline.train import train
 from affect.settings.run import Run
 from affect.storage import files
 from affect.storage.columns import matrix
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef, load_track
 from affect.trained.embedded import embedded_key, with_embeddings
+from affect.trained.folds import fold_videos
 from affect.trained.models import all_models, load_model
 from affect.trained.runs import read_run
+from affect.trained.training import Training
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -268,16 +270,14 @@ def test_weights_of_another_model_are_said_with_both_shapes(trained: Micro, tmp_
 def test_tracks_whose_embeddings_differ_in_width_are_refused(
     trained: Micro, refs: list[TrackRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from affect.pipeline import train as module
-
-    def load(training: module.Training, ref: TrackRef) -> Track:
+    def load(training: Training, ref: TrackRef) -> Track:
         track = load_track(training.store, ref)
         width = 3 if ref.name == "video01" else 4
         return replace(
             track, parts={"face": replace(track.parts["face"], embedding=np.zeros((50, width), dtype=np.float32))}
         )
 
-    monkeypatch.setattr(module, "_load", load)
+    monkeypatch.setattr("affect.trained.inputs._load", load)
     run = replace(trained.run, systems=("face",))
     with pytest.raises(ValueError, match="face is not equally wide in all tracks"):
         train(run, refs, Store(trained.places.store), str(tmp_path))

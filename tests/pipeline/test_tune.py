@@ -18,7 +18,7 @@ from affect.corpus.videos import find
 from affect.pipeline.assemble import assemble
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
-from affect.pipeline.tune import Search, conclude, prepare, search
+from affect.pipeline.tune import conclude, prepare, search
 from affect.settings.run import Run
 from affect.settings.spaces import check, parse
 from affect.settings.training import Workers
@@ -26,6 +26,7 @@ from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
 from affect.trained.models import load_model
 from affect.trained.runs import with_best as spaces_best
+from affect.trained.search import Search, SearchOptions
 from tests.conftest import Micro
 
 pytestmark = pytest.mark.usefixtures("pools_here")
@@ -52,7 +53,7 @@ def refs(trained: Micro, run: Run) -> list[TrackRef]:
 
 def job_of(micro: Micro, run: Run, refs: list[TrackRef], runs: Path, words: list[str], trials: int = 8) -> Search:
     space = check(parse(words), run)
-    return prepare(run, refs, Store(micro.places.store), str(runs), space, trials, 0, "small", 0)
+    return prepare(run, refs, Store(micro.places.store), str(runs), SearchOptions("small", space, trials))
 
 
 def test_a_search_goes_on_past_failing_trials_and_its_winner_is_trained_judged_and_reproduced(
@@ -130,7 +131,7 @@ def test_folds_hold_every_training_video_out_once(trained: Micro, run: Run, refs
     both = [replace(ref, split="train") for ref in refs]
     three = [*both, replace(refs[1], name="again", split="development")]
     space = check(parse(WORDS[:1]), run)
-    job = prepare(run, three, Store(trained.places.store), str(tmp_path), space, 2, 2, "folds", 0)
+    job = prepare(run, three, Store(trained.places.store), str(tmp_path), SearchOptions("folds", space, 2, folds=2))
     assert sorted(job.parts) == [(("video01",), ("video02",)), (("video02",), ("video01",))]
     assert job.objective == "mean CCC on 2 folds of training videos, the mean of their best epochs"
     trials = search(job)

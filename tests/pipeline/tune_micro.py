@@ -12,6 +12,7 @@ from affect.pipeline.tune import conclude, prepare, search
 from affect.settings import recipes
 from affect.settings.spaces import check, parse
 from affect.storage.store import Store
+from affect.trained.search import SearchOptions
 from tests.conftest import micro_run
 
 root, features, runs, num_trials, num_workers, epochs = sys.argv[1:]
@@ -23,5 +24,5 @@ transformer = replace(run.face_transformer, fit=fit)
 run = replace(run, systems=("face",), workers=workers, face_transformer=transformer)
 refs = assemble(run, probe_videos(find(places.videos), store, {}), affwild2.read_splits(places.labels), store)
 words = ["face_transformer.hidden=32,64", "face_transformer.fit.learning_rate=1e-4..1e-2"]
-job = prepare(run, refs, store, runs, check(parse(words), run), int(num_trials), 0, "killed", 0)
+job = prepare(run, refs, store, runs, SearchOptions("killed", check(parse(words), run), int(num_trials)))
 conclude(job, search(job), [(places.videos, places.labels)], {})
