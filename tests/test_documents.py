@@ -150,6 +150,13 @@ def test_every_file_is_named_beside_it(folder: Path):
     assert not {file for file in files if f"`{file}`" not in text}
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=name)
+def test_every_file_of_a_table_exists(folder: Path):
+    rows = re.findall(r"^\| (`[\w.]+`(?:, `[\w.]+`)*) \|", (folder / "README.md").read_text(), re.MULTILINE)
+    named = {file for row in rows for file in re.findall(r"`(\w+\.py)`", row)}
+    assert not {file for file in named if not (folder / file).exists()}
+
+
 def test_the_first_page_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= MAX_LINES
@@ -180,3 +187,19 @@ def test_a_wrong_link_is_found(tmp_path: Path):
         "# A heading\n\n[a](#a-heading) [b](#b) [c](README.md) [d](none.md) `[e](code.md)`\n\n    [f](code.md)\n"
     )
     assert broken(page) == ["#b", "none.md"]
+
+
+def identifiers(text: str) -> set[str]:
+    """Names of classes, attributes of classes and constants in inline code."""
+    found = re.findall(r"`([A-Z]\w+(?:\.\w+)*)`", text)
+    return {word for word in found if re.search("[a-z]", word) or "_" in word}
+
+
+def test_identifiers_exist_in_the_code():
+    """A page that names a class or a constant which is gone sends its reader nowhere."""
+    sources = chain(*((ROOT / top).rglob("*.py") for top in ("affect", "jobs", "tests")), [ROOT / "Makefile"])
+    known = set(re.findall(r"\w+", "\n".join(path.read_text() for path in sources if path != Path(__file__))))
+    for page in PAGES:
+        missing = {word for word in identifiers(page.read_text()) if not set(word.split(".")) <= known}
+        assert not missing, f"{name(page)}: {missing}"
+    assert identifiers("`SPACES_OF` of `Track.block_gold`, `OUT`") == {"SPACES_OF", "Track.block_gold"}
