@@ -18,7 +18,7 @@ class ColorClip:
     def __init__(self, settings: Color) -> None:
         self._settings = settings
 
-    def __call__(self, clip: Clip, begun: Part | None = None, save: Save = discard_part) -> Extracted:
+    def __call__(self, clip: Clip, partial: Part | None = None, save: Save = discard_part) -> Extracted:
         """Extract a clip."""
         rows = []
         for frame, picture in video.decode(clip.uri, clip.probe, *clip.frames):
