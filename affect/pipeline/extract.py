@@ -128,7 +128,7 @@ def _extract(
     again: bool,
 ) -> None:
     """Runs clips through the actors, counts their outcomes and records the speed of each kind."""
-    rows = [_row(summary.videos[unit.video], unit, run) | {"again": again} for unit in units]
+    rows = [clip_row(summary.videos[unit.video], unit, run) | {"again": again} for unit in units]
     lengths = {kind: sum(row["length_s"] for row in rows if kind in row["missing"].split(",")) for kind in kinds}
     work = dict.fromkeys(kinds, 0.0)
     _set_patience(run, rows, kinds)
@@ -154,7 +154,8 @@ def _extract(
         speed.record(store.uri, kind, where[kind], lengths[kind], work[kind], time.monotonic() - start - busy)
 
 
-def _row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
+def clip_row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
+    """Row of a clip, as it goes through the actors."""
     """Row of a clip, as the actors take it."""
     return {
         "uri": video.uri,

@@ -25,15 +25,15 @@ from affect.settings.address import address
 from affect.settings.names import People
 from affect.settings.run import Run
 from affect.storage import files, schema
-from affect.storage.store import Store, encode, encode_csv
+from affect.storage.store import Store, encode_csv
 from affect.tracks.assembly import face_boxes, make_track, person_of
 from affect.tracks.features import Features, load_features
 from affect.trained.embedded import embed
 from affect.trained.models import Model
 from affect.trained.predictions import (
-    _METADATA,
     SUMMARY,
     UNANSWERED,
+    encode_predictions,
     known_outcome,
     prediction_table,
     predictions_schema,
@@ -125,10 +125,7 @@ class PredictActor:
         if features.failed:
             return row
         files.write(files.join(self._out, f"{video.stem}.csv"), encode_csv(table))
-        note = json.dumps({"mark": mark, "outcome": row}).encode()
-        files.write(
-            path, encode(table.replace_schema_metadata({_METADATA: note}))
-        )  # last: it marks the video as finished
+        files.write(path, encode_predictions(table, mark, row))  # last: it marks the video as finished
         return {**row, "new_s": features.probe.clock.duration_s}
 
     def _mark(self, video: Video, tracks: list[list[str]] | None) -> str:

@@ -21,7 +21,7 @@ from numpy import ndarray
 from affect.corpus.track import Track
 from affect.modalities import MODALITIES, SYSTEMS
 from affect.storage import files, schema
-from affect.storage.store import read_table
+from affect.storage.store import encode, read_table
 
 SUMMARY = "videos"
 """Name of the table of videos and their outcomes."""
@@ -49,6 +49,12 @@ def known_outcome(path: str, mark: str) -> dict[str, Any] | None:
         AttributeError,
     ):  # no table, or not one of predictions
         return None
+
+
+def encode_predictions(table: pa.Table, mark: str, outcome: Mapping[str, Any]) -> bytes:
+    """A video's table as Parquet, with the address of its inputs and its outcome in the metadata."""
+    note = json.dumps({"mark": mark, "outcome": outcome}).encode()
+    return encode(table.replace_schema_metadata({_METADATA: note}))
 
 
 def prediction_table(

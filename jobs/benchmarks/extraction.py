@@ -218,7 +218,7 @@ def protections() -> None:
     import ray
 
     from affect.corpus.videos import find
-    from affect.pipeline.extract import _row
+    from affect.pipeline.extract import clip_row
     from affect.pipeline.extract_actor import ExtractActor, Tally
     from affect.pipeline.job import start_ray
     from affect.pipeline.probe import probe_videos
@@ -260,7 +260,7 @@ def protections() -> None:
         for kind, stage in stages.items():
             start = time.perf_counter()
             for unit in units:
-                row = _row(videos[unit.video], unit, run) | {"again": False}
+                row = clip_row(videos[unit.video], unit, run) | {"again": False}
                 assert stage({name: [value] for name, value in row.items()})[f"{kind}_status"] != ["error"]
             took[kind] = time.perf_counter() - start
     total, parts = sum(took.values()), ", ".join(f"{name} {1000 * s:.0f}" for name, s in spent.items())
