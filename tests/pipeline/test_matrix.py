@@ -118,7 +118,7 @@ def watched() -> Iterator[list[float]]:
         while not over.wait(0.3):
             for folder in Path("/proc").glob("[0-9]*"):
                 try:
-                    if b"MapBatches(Stage)" in (folder / "cmdline").read_bytes():
+                    if b"MapBatches(ExtractActor)" in (folder / "cmdline").read_bytes():
                         status = (folder / "status").read_text()
                         peaks[0] = max(peaks[0], int(status.partition("VmHWM:")[2].split()[0]) / 1024)
                 except (OSError, IndexError):

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from affect.corpus import affwild2
 from affect.corpus.track import Track
 from affect.corpus.videos import find
-from affect.evaluation.evaluate import known_to
+from affect.evaluation.evaluate import overlap_with_training
 from affect.learning.checkpoint import decode
 from affect.pipeline.assemble import assemble
 from affect.pipeline.evaluate import score_runs
@@ -166,14 +166,14 @@ def test_a_person_that_was_trained_on_is_known_under_another_name_annotation_and
     models = all_models(trained.places.runs)
     [learned] = [ref for ref in refs if ref.split == "train"]
     other = replace(learned, name="other", keys={part: f"elsewhere/{part}.arrow" for part in learned.keys})
-    assert known_to(models, [other])[0] == "train"
-    assert known_to(models, [replace(other, person="left")])[0] == "train"  # main may be left
-    assert known_to(models, [replace(other, content="0" * 12)])[0] == "held_out"
+    assert overlap_with_training(models, [other])[0] == "train"
+    assert overlap_with_training(models, [replace(other, person="left")])[0] == "train"  # main may be left
+    assert overlap_with_training(models, [replace(other, content="0" * 12)])[0] == "held_out"
     left = [replace(m, learned_from=[s.replace("main", "left") for s in m.learned_from]) for m in models]
-    assert known_to(left, [other])[0] == "train"
-    assert known_to(left, [replace(other, person="right")])[0] == "held_out"
+    assert overlap_with_training(left, [other])[0] == "train"
+    assert overlap_with_training(left, [replace(other, person="right")])[0] == "held_out"
     earlier = [replace(m, learned_from=[learned.keys["frames"]]) for m in models]
-    assert known_to(earlier, [learned])[0] == "train"
+    assert overlap_with_training(earlier, [learned])[0] == "train"
 
 
 def test_models_of_one_name_are_told_apart(trained: Micro, refs: list[TrackRef], predicted: str, tmp_path: Path):
