@@ -42,8 +42,8 @@ def assemble(
     Raises:
         ValueError: no track is usable.
     """
-    hints = hints or {}
-    tracks = find_tracks(run, videos, labels, store, hints)
+    hints, where = hints or {}, feature_addresses(run)
+    tracks = find_tracks(run, videos, where, labels, store, hints)
     folders = {key.partition("/")[0] for track in tracks for key in track.ref.keys.values()}
     present = {key for folder in folders for key in store.keys(folder)}
     missing = {
@@ -64,7 +64,7 @@ def assemble(
             todo={row["name"]: missing[row["name"]] for row in rows},
             hints=hints,
             run=run,
-            where=feature_addresses(run),
+            where=where,
             store=store,
         )
         for row in graph.assemble(rows, given):

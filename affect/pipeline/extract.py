@@ -155,7 +155,6 @@ def _extract(
 
 
 def clip_row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
-    """Row of a clip, as it goes through the actors."""
     """Row of a clip, as the actors take it."""
     return {
         "uri": video.uri,

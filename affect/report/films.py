@@ -23,7 +23,6 @@ from affect.tracks.features import find_persons, load_table
 LARGEST = (640, 360)
 """Maximum width and height of a film in pixels."""
 
-
 QUALITY = 27
 """Quality of the encoder, see :func:`affect.corpus.film.write_film`."""
 

@@ -28,7 +28,6 @@ from affect.tracks.features import find_persons, load_table
 LARGEST = (960, 960)
 """Maximum width and height of a film in pixels."""
 
-
 OVERLAID: tuple[str, ...] = ("face", "audio")
 """Kinds of features to read; audio only if the run extracts it."""
 

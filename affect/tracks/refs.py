@@ -12,7 +12,6 @@ from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
 from affect.modalities import MODALITIES
 from affect.modality import Place
-from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video, keys_of
 from affect.progress import say
 from affect.settings.address import address
@@ -36,6 +35,7 @@ class Labelled(NamedTuple):
 def find_tracks(
     run: Run,
     videos: Sequence[Video],
+    where: Mapping[str, str],
     labels: Mapping[Split, Mapping[str, ndarray]],
     store: Store,
     hints: Mapping[str, Points],
@@ -45,6 +45,7 @@ def find_tracks(
     Args:
         run: the run, which selects the modalities.
         videos: probed and extracted.
+        where: addresses of the features by kind, from :func:`~affect.plan.addresses.feature_addresses`.
         labels: annotations by split and track.
         store: the feature store.
         hints: points on the face of a track's person, by track.
@@ -53,7 +54,7 @@ def find_tracks(
     warn_unknown(hints, names)
     stems = {video.stem for video in videos}  # also of unusable videos
     usable = {video.stem: video for video in videos if video.head}
-    extracted = _clips(usable, run, store)
+    extracted = _clips(usable, run, where, States(store))
     found: list[Labelled] = []
     uneven = []
     for split, tracks in labels.items():
@@ -88,9 +89,10 @@ def warn_unknown(hints: Mapping[str, Points], names: Sequence[str]) -> None:
         say(f"hints: there is no track {', '.join(unknown)}")
 
 
-def _clips(videos: Mapping[str, Video], run: Run, store: Store) -> dict[str, dict[str, list[tuple[str, str]]]]:
+def _clips(
+    videos: Mapping[str, Video], run: Run, where: Mapping[str, str], states: States
+) -> dict[str, dict[str, list[tuple[str, str]]]]:
     """Clips of each fully extracted video, by stem; a clip with a cached outcome is not read."""
-    where, states = feature_addresses(run), States(store)
     found: dict[str, dict[str, list[tuple[str, str]]]] = {stem: {} for stem in videos}
     for modality in where:
         keys = {stem: keys_of(video, run, where, modality) for stem, video in videos.items()}

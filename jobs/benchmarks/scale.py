@@ -26,7 +26,6 @@ from affect.storage.extracted import Extracted
 from affect.storage.rows import raise_open_file_limit
 from affect.storage.state import ProbeSummary
 from affect.storage.store import Store
-from affect.tracks import refs as finding
 from affect.tracks.synthetic import curve
 from affect.tracks.tables import TrackRef, load_track
 from affect.trained.embedded import embedded_key, with_embeddings
@@ -172,8 +171,7 @@ def measure(folder: str, step_seconds: Callable[[], float]) -> None:
         folder: gets about 25 GiB.
         step_seconds: measures a training step, in seconds.
     """
-    for module in (assembling, finding):  # nothing here has weights
-        module.feature_addresses = lambda run: WHERE  # type: ignore[attr-defined]
+    assembling.feature_addresses = lambda run: WHERE  # nothing here has weights
     store, corpus = Store(folder), parts()
     frames = sum(part.num_frames for part in corpus)
     start = time.perf_counter()
