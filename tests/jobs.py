@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 LIMIT_S = 600.0
@@ -26,6 +29,15 @@ def start_job(name: str, *arguments: str, **environment: str) -> subprocess.Pope
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def wait_until(holds: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    """Waits until a condition holds, for as long as a process runs and at most ``LIMIT_S``."""
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert process.poll() is None, process.stdout.read() if process.stdout else "the process ended before"
+        assert time.monotonic() < deadline, f"not within {LIMIT_S:.0f} s"
+        time.sleep(0.02)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:

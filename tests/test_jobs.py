@@ -25,6 +25,7 @@ from _pytest.capture import CaptureFixture
 from affect.pipeline import job
 from jobs import evaluate, extract, predict, train
 from tests.conftest import Micro
+from tests.jobs import LIMIT_S, wait_until
 
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., tuple[int, str, str]]
@@ -75,7 +76,7 @@ def test_predicting_lists_no_setting_of_training(run: Run):
 @pytest.mark.parametrize("name", ["extract", "train", "predict", "evaluate", "tune", "demo", "benchmark"])
 def test_every_entry_point_has_help_and_does_nothing_else(name: str, tmp_path: Path):
     command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), "--help"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0 and "usage" in done.stdout.lower() and list(tmp_path.iterdir()) == []
 
 
@@ -229,13 +230,15 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
     log = (tmp_path / "head.log").open("w")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     address = f"http://127.0.0.1:{ports[1]}"
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
+
+    def answers() -> bool:
         try:
             urllib.request.urlopen(f"{address}/api/version", timeout=2).close()
-            break
         except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
+            return False
+        return True
+
+    wait_until(answers, process)
     yield environment | {"RAY_ADDRESS": address}
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(timeout=60)
@@ -352,6 +355,6 @@ def test_importing_in_the_folder_above_a_checkout_gives_the_package(tmp_path: Pa
         "import affect, affect.settings.run, affect.trained.runs, affect.jobs.train; print(affect.predict.__name__)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert done.returncode == 0 and done.stdout.strip() == "predict", done.stderr

@@ -16,6 +16,7 @@ from affect import weights
 from affect.console import tiny
 from affect.storage import files
 from affect.weights import FILES, Source, WeightsError
+from tests.jobs import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
 GOOD = b"the right bytes"
@@ -124,7 +125,7 @@ def ask_hub(home: Path, name: str = "someone/tiny-qwen", revision: str = "main",
         env={**clean, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_S,
         check=True,
     )
     assert len(done.stdout.splitlines()) == 1, done

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from affect.corpus.prefetch import prefetch
 
-WAIT_S = 20.0
+WAIT_S = 120.0
 
 
 def counted(seen: queue.Queue, num: int) -> Iterator[int]:

@@ -30,6 +30,7 @@ from affect.storage.attempts import Attempts, Parts
 from affect.storage.extracted import Extracted, Part
 from affect.storage.store import Store
 from tests.conftest import Micro, pools
+from tests.jobs import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -287,7 +288,12 @@ def test_starting_actors_prints_nothing_red(extracted: Micro, tmp_path: Path):
     command = [sys.executable, "-c", program, str(extracted.root), extracted.places.new_videos, str(tmp_path)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
-        command, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240, check=False
+        command,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert done.returncode == 0 and "extract:" in done.stdout, done.stderr
     assert "core_worker" not in done.stdout + done.stderr
@@ -299,7 +305,7 @@ def test_a_clip_that_hangs_is_stopped_by_its_limit_and_given_up_after_three(extr
     command = [sys.executable, str(Path(__file__).parent / "hang.py"), str(extracted.root), str(tmp_path / "store")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ends = [
-        subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         for _ in range(4)
     ]
     assert [end.returncode for end in ends] == [1, 1, 1, 0], ends[-1].stderr

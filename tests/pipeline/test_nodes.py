@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from ray.cluster_utils import Cluster
 from affect.storage.store import Store
 from jobs.benchmarks.servers import ray_cluster
 from tests.conftest import Micro
-from tests.jobs import finish, start_job
+from tests.jobs import finish, start_job, wait_until
 
-LIMIT_S = 300.0
 NUM_COPIES = 25
 SLOW = "tests/pipeline/extract_slowly.py"
 
@@ -53,10 +51,7 @@ def start(
 
 def wait_for(store: str, kind: str, number: int, process: subprocess.Popen[str]) -> None:
     """Until so many clips of a kind are there."""
-    end = time.monotonic() + LIMIT_S
-    while len(Store(store).keys(kind)) < number:
-        assert process.poll() is None and time.monotonic() < end, process.stdout and process.stdout.read()
-        time.sleep(0.05)
+    wait_until(lambda: len(Store(store).keys(kind)) >= number, process)
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from affect.trained.models import all_models, load_model
 from affect.trained.runs import read_run
 from affect.trained.training import Training
 from tests.conftest import Micro
+from tests.jobs import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.usefixtures("pools_here")
 
@@ -308,15 +308,14 @@ def _model(runs: Path) -> tuple[bytes, list[dict[str, float]]]:
     return (folder / "model.safetensors").read_bytes(), json.loads((folder / "history.json").read_text())
 
 
-def _wait_for_epochs(runs: Path, number: int) -> None:
-    """Wait until a checkpoint says that epochs are done."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        for path in runs.glob("*/*/checkpoint.safetensors"):
-            if len(decode(path.read_bytes())[1]["history"]) >= number:
-                return
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
+def _wait_for_epochs(driver: subprocess.Popen[bytes], runs: Path, number: int) -> None:
+    """Waits until a checkpoint says that epochs are done."""
+
+    def done() -> bool:
+        found = runs.glob("*/*/checkpoint.safetensors")
+        return any(len(decode(path.read_bytes())[1]["history"]) >= number for path in found)
+
+    wait_until(done, driver)
 
 
 @pytest.mark.slow
@@ -333,7 +332,7 @@ def test_a_driver_killed_while_it_trains_ends_where_it_would_have(
     epochs = len(_model(tmp_path / "whole")[1])
     for share in sorted(rng.uniform(0.1, 0.8, 2)):
         driver = subprocess.Popen(killed, env=environment)
-        _wait_for_epochs(tmp_path / "killed", int(share * epochs))
+        _wait_for_epochs(driver, tmp_path / "killed", int(share * epochs))
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         assert not list((tmp_path / "killed").glob("*/*/model.json")), "the kill came too late to mean anything"
@@ -352,10 +351,10 @@ def test_a_ray_train_worker_that_is_killed_is_replaced_and_ends_where_it_would_h
     whole, killed = (_command(trained, store, tmp_path / name, 2, system) for name in ("whole", "killed"))
     assert subprocess.run(whole, env=environment, check=False).returncode == 0
     driver = subprocess.Popen(killed, env=environment)
-    _wait_for_epochs(tmp_path / "killed", 10)
+    _wait_for_epochs(driver, tmp_path / "killed", 5)
     victim = int(np.random.default_rng().choice(_train_workers()))
     os.kill(victim, signal.SIGKILL)
-    assert driver.wait(timeout=240) == 0
+    assert driver.wait(timeout=LIMIT_S) == 0
     assert _model(tmp_path / "killed") == _model(tmp_path / "whole")
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from affect.trained.models import load_model
 from affect.trained.runs import with_best as spaces_best
 from affect.trained.search import Search, SearchOptions
 from tests.conftest import Micro
+from tests.jobs import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.usefixtures("pools_here")
 
@@ -164,10 +164,7 @@ def ended(runs: Path) -> dict[str, str]:
 def test_a_search_that_is_killed_goes_on_and_runs_no_trial_twice(trained: Micro, local_ray: str, tmp_path: Path):
     environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT), "TUNE_GLOBAL_CHECKPOINT_S": "1"}
     driver = subprocess.Popen(command(trained, tmp_path, NUM_KILLED, 0, 200), env=environment)
-    deadline = time.monotonic() + 200
-    while len(before := ended(tmp_path)) < 2:
-        assert driver.poll() is None and time.monotonic() < deadline, "it ended before it was killed"
-        time.sleep(0.05)
+    wait_until(lambda: len(ended(tmp_path)) >= 2, driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     before = ended(tmp_path)
@@ -190,7 +187,12 @@ def test_a_search_that_is_killed_goes_on_and_runs_no_trial_twice(trained: Micro,
 def test_trials_may_be_ray_train_runs_of_two_workers(trained: Micro, tmp_path: Path):
     environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command(trained, tmp_path, 3, 2, 3), env=environment, capture_output=True, text=True, check=False, timeout=600
+        command(trained, tmp_path, 3, 2, 3),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rows = list(csv.DictReader((tmp_path / "tune" / "killed" / "trials.csv").open()))

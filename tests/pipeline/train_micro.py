@@ -18,8 +18,8 @@ root, features, runs, num_workers, system = sys.argv[1:]
 start_ray()
 run, places, store = micro_run(root), recipes.demo_places(root), Store(features)
 workers = replace(run.workers, num_workers=int(num_workers), num_cpus=0.5, loader_cpus=0.5, checkpoint_steps=1)
-if system == "audio":  # 60 epochs of three steps
-    run = replace(audio_run(run, max_epochs=60, stop_patience=60), workers=workers)
+if system == "audio":  # two steps each
+    run = replace(audio_run(run, max_epochs=20, stop_patience=20), workers=workers)
     refs = assembled_tracks(run, places, store)
 else:
     fit = replace(run.face_transformer.fit, max_epochs=150, stop_patience=150, ema_decay=0.9)
