@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import ray.data
 from ray.tune import ResultGrid
 
 from affect.face.encoder_task import GradaTask
@@ -24,7 +23,7 @@ from affect.pipeline.extract_actor import ExtractActor
 from affect.pipeline.judge_actor import JudgeActor
 from affect.pipeline.predict_actor import PredictActor
 from affect.pipeline.stream import in_order
-from affect.pipeline.streams import Row, each, on_actors, pool
+from affect.pipeline.streams import Row, each, on_actors, pool, stream_of
 from affect.pipeline.train_model import train_model
 from affect.pipeline.trial import run_trial
 from affect.pipeline.trunk_actor import TrunkActor
@@ -55,7 +54,7 @@ def probe(rows: Sequence[Row], store: Store) -> Iterator[Row]:
 
 def extract(rows: Sequence[Row], kinds: Sequence[str], run: Run, given: tuple[Any, ...]) -> Iterator[Row]:
     """Clips: one pool of actors per kind of features, all pools at once."""
-    stream: ray.data.Dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+    stream = stream_of(rows, len(rows))
     for kind in kinds:
         stage = KINDS[kind].stage(run)
         fewest = min(stage.min_actors, len(rows))

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-import ray
-import ray.data
 import torch
 
 from affect.corpus.track import Track
 from affect.learning.batches import Batch, Share, Task, collate
+from affect.pipeline.streams import stream_of
 from affect.storage.rows import raise_open_file_limit
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef, load_track
@@ -30,9 +29,8 @@ def in_order(
     """Applies a function to rows in tasks; yields results in the order of the rows, as they are consumed."""
     if not rows:
         return
-    stream = ray.data.from_items(list(rows), override_num_blocks=num_tasks)
+    stream = stream_of(rows, num_tasks)
     stream.context.execution_options.preserve_order = True
-    stream.context.enable_progress_bars = False
     yield from stream.map(work, num_cpus=num_cpus).iter_rows()
 
 

@@ -20,6 +20,13 @@ MODEL_BYTES = 2.0 * (1 << 30)
 Row = dict[str, Any]
 
 
+def stream_of(rows: Sequence[Row], num_blocks: int) -> ray.data.Dataset:
+    """Makes a stream of rows in blocks, one task each, without Ray Data's progress bars."""
+    stream: ray.data.Dataset = ray.data.from_items(list(rows), override_num_blocks=num_blocks)
+    stream.context.enable_progress_bars = False
+    return stream
+
+
 def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> Iterator[Row]:
     """Applies a function to rows in tasks on the whole cluster; yields results in any order, as soon as they are ready.
 
@@ -28,9 +35,7 @@ def each(rows: Sequence[Row], work: Callable[[Row], Row], num_cpus: float) -> It
         work: makes one row's result.
         num_cpus: CPUs of a task.
     """
-    stream = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS))
-    stream.context.enable_progress_bars = False
-    yield from stream.map(work, num_cpus=num_cpus).iter_rows()
+    yield from stream_of(rows, min(len(rows), MAX_BLOCKS)).map(work, num_cpus=num_cpus).iter_rows()
 
 
 def on_actors(
@@ -108,6 +113,5 @@ def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: P
     """
     check_inference(settings)
     most = actors(settings, len(rows), MODEL_BYTES)
-    stream = ray.data.from_items(list(rows), override_num_blocks=len(rows))
-    stream.context.enable_progress_bars = False
+    stream = stream_of(rows, len(rows))
     yield from on_actors(stream, actor, arguments, settings, min(settings.min_actors, most), most).iter_rows()
