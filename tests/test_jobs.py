@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -238,11 +239,14 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
             return False
         return True
 
-    wait_until(answers, process)
-    yield environment | {"RAY_ADDRESS": address}
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(timeout=60)
-    shutil.rmtree(f"/tmp/affect-{ports[0]}", ignore_errors=True)
+    try:
+        wait_until(answers, process)
+        yield environment | {"RAY_ADDRESS": address}
+    finally:
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+        shutil.rmtree(f"/tmp/affect-{ports[0]}", ignore_errors=True)
 
 
 def free_port() -> int:

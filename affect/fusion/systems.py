@@ -9,6 +9,11 @@ from affect.settings.run import Run
 from affect.settings.spaces import TRANSFORMER_SPACE, Range, under
 
 
+def _title(name: str, upstream: Sequence[str], usual: Sequence[str]) -> str:
+    """Name of a fusion, with the fused modalities if they are not the usual ones."""
+    return name if set(upstream) == set(usual) else f"{name} ({' + '.join(upstream)})"
+
+
 class Dcmmoe(System):
     """The directed cross-modal mixture of experts."""
 
@@ -38,8 +43,7 @@ class Dcmmoe(System):
 
     def title(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> str:
         """Its name, with the fused modalities if they are not the default ones."""
-        usual = set(upstream) == set(models.Dcmmoe().modalities)
-        return self.name if usual else f"{self.name} ({' + '.join(upstream)})"
+        return _title(self.name, upstream, models.Dcmmoe().reads)
 
 
 SECONDS_SINCE = 2
@@ -87,7 +91,7 @@ class Raav(System):
 
     def title(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> str:
         """Its name, with the fused modalities if they are not the default ones."""
-        return self.name if set(upstream) == set(models.Raav().reads) else f"{self.name} ({' + '.join(upstream)})"
+        return _title(self.name, upstream, models.Raav().reads)
 
     def outdated(self, settings: Mapping[str, Any], version: int) -> str:
         """Models before :data:`SECONDS_SINCE` with positions, which were in frames and blocks."""

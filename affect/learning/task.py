@@ -45,7 +45,7 @@ class TrackTask(Task):
         return None
 
     def backbone_sizes(self, model: nn.Module) -> dict[str, Any]:
-        """Sizes of the model's pretrained part, as :meth:`shell` reads them."""
+        """Sizes of the model's pretrained part, as :meth:`build_empty` takes them."""
         return {}
 
     def predict(self, track: Track, outputs: Outputs) -> Float[ndarray, "frames 2"]:

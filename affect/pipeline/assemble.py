@@ -46,22 +46,18 @@ def assemble(
     tracks = find_tracks(run, videos, where, labels, store, hints)
     folders = {key.partition("/")[0] for track in tracks for key in track.ref.keys.values()}
     present = {key for folder in folders for key in store.keys(folder)}
-    missing = {
-        track.ref.name: (track.gold, {table: key for table, key in track.ref.keys.items() if key not in present})
-        for track in tracks
-    }
-    rows = [
-        {"name": track.ref.name, "person": track.ref.person, "video": track.ref.video}
-        for track in tracks
-        if missing[track.ref.name][1]
-    ]
+    rows, todo = [], {}
+    for ref, gold in tracks:
+        if missing := {table: key for table, key in ref.keys.items() if key not in present}:
+            rows.append({"name": ref.name, "person": ref.person, "video": ref.video})
+            todo[ref.name] = gold, missing
     failed: dict[str, str] = {}
     if rows:
         say(f"assemble: {len(rows)} of {len(tracks)} tracks to do")
         stems = {row["video"] for row in rows}
         given: dict[str, Any] = dict(
             videos={video.stem: video for video in videos if video.head and video.stem in stems},
-            todo={row["name"]: missing[row["name"]] for row in rows},
+            todo=todo,
             hints=hints,
             run=run,
             where=where,

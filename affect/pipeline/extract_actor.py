@@ -14,12 +14,12 @@ from affect.corpus.clip import Clip
 from affect.corpus.video import MediaError, Probe
 from affect.modalities import KINDS
 from affect.pipeline.cluster import device
-from affect.plan.clips import limit_s, load_probe, make_clip, unit_keys
+from affect.plan.clips import limit_s, load_probe, make_clip, with_prompts
 from affect.settings.run import Run
 from affect.storage.attempts import MAX_ATTEMPTS, Attempts, Parts
 from affect.storage.extracted import Extracted, Part
 from affect.storage.state import State
-from affect.storage.store import Outcome, Store
+from affect.storage.store import Outcome, Store, unit_key
 
 KEEP_EVERY_S = 5.0
 """Seconds between two saves of an unfinished clip."""
@@ -107,7 +107,8 @@ class ExtractActor:
         try:
             probe: Probe = self._probe(row["probe_key"])
             prompts, number, name = tuple(row["prompts"].split(",")), row["number"], self._kind.name
-            key = unit_keys(name, self._where[name], prompts, probe.path, probe.fingerprint, number + 1)[-1]
+            mark = with_prompts(name, self._where[name], prompts)
+            key = unit_key(name, mark, probe.path, probe.fingerprint, number)
             if self._store.has(key):  # written by another job on the store, or a stored failure
                 known = State.of(self._store, key).outcome
                 if known.status != "failed" or not row["again"]:

@@ -50,24 +50,24 @@ class Leaderboard(Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:  # noqa: ANN401
         """Records an epoch, or the error of a failed trial."""
         if error := result.get("error"):
-            self._failed.add(_number(trial))
-            say(f"tune: trial {_number(trial)} failed: {error}")
+            self._failed.add(trial_number(trial))
+            say(f"tune: trial {trial_number(trial)} failed: {error}")
             return
-        self._rows[_number(trial)] = {**result, "settings": trial.config}
+        self._rows[trial_number(trial)] = {**result, "settings": trial.config}
         if time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
             self._show()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401
         """Records the end of a trial."""
-        self._over.add(_number(trial))
+        self._over.add(trial_number(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401
         """Records a trial whose process died too often."""
-        self._failed.add(_number(trial))
-        self._over.add(_number(trial))
+        self._failed.add(trial_number(trial))
+        self._over.add(trial_number(trial))
         reason = one_line(trial.get_error())
-        say(f"tune: trial {_number(trial)} failed, its restarts are used up: {reason}")
+        say(f"tune: trial {trial_number(trial)} failed, its restarts are used up: {reason}")
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:  # noqa: ANN401
         """Prints the final best trials."""
@@ -97,6 +97,6 @@ class Leaderboard(Callback):
             )
 
 
-def _number(trial: Any) -> str:  # noqa: ANN401 -- Ray Tune's own class
+def trial_number(trial: Any) -> str:  # noqa: ANN401 -- Ray Tune's own class
     """Number of a trial, three digits, from 001."""
     return trial.experiment_tag.partition("_")[0].zfill(3)

@@ -7,7 +7,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from affect.pipeline.leaderboard import Leaderboard
+from affect.pipeline.leaderboard import Leaderboard, trial_number
 from affect.pipeline.trial import MAX_FAILURES
 from affect.progress import say
 from affect.settings.paths import setting
@@ -71,7 +71,7 @@ def _scheduler(job: Search) -> ASHAScheduler:
 
 def folder_name(trial: Any) -> str:  # noqa: ANN401 -- Ray Tune's own class
     """Folder name of a trial: its number, from 1, and Ray Tune's id."""
-    return f"{int(trial.experiment_tag.partition('_')[0]):03d}-{trial.trial_id}"
+    return f"{trial_number(trial)}-{trial.trial_id}"
 
 
 def _domain(values: tuple[Any, ...] | Range) -> Any:  # noqa: ANN401 -- Ray Tune's own classes

@@ -108,9 +108,13 @@ def keys_of(video: Video, run: Run, where: Mapping[Any, str], kind: str) -> list
 
 def unit_keys(kind: str, mark: str, prompts: tuple[str, ...], path: str, fingerprint: str, number: int) -> list[str]:
     """Keys of a video's clip objects, from address, prompts, path, fingerprint and number of clips."""
-    if KINDS[kind].by_person:
-        mark = address(mark, list(prompts))
+    mark = with_prompts(kind, mark, prompts)
     return [unit_key(kind, mark, path, fingerprint, n) for n in range(number)]
+
+
+def with_prompts(kind: str, mark: str, prompts: tuple[str, ...]) -> str:
+    """Address of a video's features: that of the kind, with the prompts if its rows depend on them."""
+    return address(mark, list(prompts)) if KINDS[kind].by_person else mark
 
 
 def missing_units(
@@ -119,9 +123,10 @@ def missing_units(
     """Units to do (a few short ones, then the longest first), and outcomes of existing units.
 
     Args:
-        videos: from :func:`probe_videos`.
+        videos: from :func:`affect.pipeline.probe.probe_videos`.
         run: the run.
-        where: addresses by kind, from :func:`feature_addresses` (it reads all local weights: call it once per job).
+        where: addresses by kind, from :func:`affect.plan.addresses.feature_addresses` (which reads all local weights:
+            call it once per job).
         store: the store.
         retry_failed: whether failed units are included.
     """
