@@ -81,7 +81,7 @@ def work(args: Extract) -> int:
         return forecast.extraction(*where, retry_failed=again, describe=describe)[0].show()
     summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=describe)
     counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
-    nodes = f" on {summary.num_nodes} nodes" if summary.num_nodes > 1 else ""
+    nodes = f" on {len(summary.nodes)} nodes" if len(summary.nodes) > 1 else ""
     now = f"done now {summary.done.total()}{nodes}"
     say(f"extract: {len(summary.videos)} videos, units {counts or 'none'}, {now}: {store.uri}")
     for reason, number in summary.reasons.most_common():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROUNDS, SEED = 10, 0
+ROUNDS, SEED = 5, 0
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ class Summary:
         videos: every video of the job.
         done: number of clips of this job by status; ``error`` is a failure outside the clip, which is not stored.
         existing: number of clips stored before, by status.
-        num_nodes: number of nodes that extracted.
+        nodes: IDs of the nodes that extracted.
         reasons: reasons of clips and videos that are not ``ok``, and notes, with their counts.
     """
 
@@ -53,7 +53,7 @@ class Summary:
     done: Counter[str] = field(default_factory=Counter)
     existing: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    num_nodes: int = 0
+    nodes: set[str] = field(default_factory=set)
 
     @property
     def exit_code(self) -> int:
@@ -136,15 +136,15 @@ def _extract(
     tally: Any = ray.remote(num_cpus=0, max_restarts=-1)(Tally).options(name=name).remote()
     total = sum(row["length_s"] for row in rows)
     try:
-        with Meter("extract", total, "s of video", parts=lengths, poll=lambda: _result_of(tally.read) or {}) as meter:
+        with Meter("extract", total, "s of video", parts=lengths, poll=lambda: _done(tally)) as meter:
             for row in graph.extract(rows, kinds, run, (store, where, attempts, name)):
                 for kind in kinds:
                     if kind in row["missing"].split(","):
                         _count(summary, row, kind)
                         work[kind] += row[f"{kind}_seconds"]
+                        summary.nodes.add(row[f"{kind}_node"])
                 failed = summary.done["failed"] + summary.done["error"]
                 meter.advance(row["length_s"], f"{failed} failed" if failed else "")
-        summary.num_nodes = _result_of(tally.num_nodes) or 0
     finally:
         ray.kill(tally)
         with suppress(OSError):  # an unwritable store has raised its own error
@@ -176,12 +176,12 @@ def _set_patience(run: Run, rows: Sequence[dict[str, Any]], kinds: Sequence[str]
     context.execution_no_progress_timeout_s = int(max(WAIT_FOR_NODES_S, 2 * MAX_ATTEMPTS * patience))
 
 
-def _result_of(method: Any) -> Any:  # noqa: ANN401 -- a method of an actor
-    """Result of a method of the tally; None if it does not return in time."""
+def _done(tally: Any) -> dict[str, float]:  # noqa: ANN401 -- an actor's handle
+    """Finished seconds of video by kind of features; empty if the tally does not answer in time."""
     try:
-        return ray.get(method.remote(), timeout=POLL_EVERY_S)
+        return ray.get(tally.read.remote(), timeout=POLL_EVERY_S)
     except RayError:
-        return None
+        return {}
 
 
 def _count(summary: Summary, row: dict[str, Any], kind: str) -> None:

@@ -32,25 +32,19 @@ class UnreadError(Exception):
 
 
 class Tally:
-    """An actor that counts finished seconds of video per kind of features, and the nodes that extract."""
+    """An actor that counts finished seconds of video per kind of features, while clips are extracted."""
 
     def __init__(self) -> None:
         """Starts all counts at zero."""
         self._done: dict[str, float] = {}
-        self._nodes: set[str] = set()
 
-    def add(self, kind: str, seconds: float, node: str) -> None:
+    def add(self, kind: str, seconds: float) -> None:
         """Adds finished seconds of video."""
         self._done[kind] = self._done.get(kind, 0.0) + seconds
-        self._nodes.add(node)
 
     def read(self) -> dict[str, float]:
         """Finished seconds of video by kind of features."""
         return self._done
-
-    def num_nodes(self) -> int:
-        """Number of nodes that have extracted."""
-        return len(self._nodes)
 
 
 class ExtractActor:
@@ -85,21 +79,22 @@ class ExtractActor:
             OSError: the store is read-only, full or forbidden, because every further clip would fail too.
         """
         row = {name: values[0] for name, values in batch.items()}
-        outcome, seconds, name = Outcome("ok", "", 0), 0.0, self._kind.name
+        outcome, seconds, node, name = Outcome("ok", "", 0), 0.0, "", self._kind.name
         if name in row["missing"].split(","):
             start = time.monotonic()
             self._counted_s, self._length_s = 0.0, row["length_s"]
             outcome = self._clip(row)
             seconds = time.monotonic() - start
             self._count(1.0)
+            node = ray.get_runtime_context().get_node_id()
         added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
-        added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds}
+        added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds, f"{name}_node": node}
         return {key: [value] for key, value in (row | added).items()}
 
     def _count(self, share: float) -> None:
         """Adds the seconds of the clip that were finished since the last call to the tally."""
         done_s = share * self._length_s
-        self._tally.add.remote(self._kind.name, done_s - self._counted_s, ray.get_runtime_context().get_node_id())
+        self._tally.add.remote(self._kind.name, done_s - self._counted_s)
         self._counted_s = done_s
 
     def _clip(self, row: dict[str, Any]) -> Outcome:

@@ -254,7 +254,7 @@ def test_seconds_of_video_are_counted_as_parts_are_done(
             """Counts."""
 
             @staticmethod
-            def remote(kind: str, seconds: float, node: str) -> None:
+            def remote(kind: str, seconds: float) -> None:
                 """Count."""
                 counted.append(seconds)
 
