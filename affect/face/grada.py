@@ -7,6 +7,7 @@ this shape can be loaded.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from affect.device import default_device
-from affect.face.crop import normalise
+from affect.face.crop import Crop, normalise
+from affect.face.encoding import Encoding, FrameEncoder
+from affect.face.mesh import Mesh
 from affect.layers import grouped_convolution, load_state
 from affect.settings.encoder import GradaShape
 from affect.settings.extraction import Face
@@ -141,7 +144,7 @@ def fold_batch_norm(model: Grada) -> Grada:
     return model
 
 
-class Encoder:
+class Encoder(FrameEncoder):
     """Runs a GRADA checkpoint on uint8 crops in micro-batches: bfloat16 on a GPU, float32 on a CPU.
 
     Memory is channels last and batch normalisation is folded into the convolutions; on a CPU both together halve the
@@ -158,6 +161,7 @@ class Encoder:
 
     def __init__(self, folder: Path, settings: Face, device: str | None = None) -> None:
         """Loads the weights."""
+        self.crop, self.known = Crop(settings.crop_px), range(len(EXPRESSIONS))
         self._device = torch.device(device or default_device())
         model = fold_batch_norm(load(folder))
         if model.shape.crop_px != settings.crop_px:
@@ -168,13 +172,12 @@ class Encoder:
         self._settings = settings
 
     @torch.inference_mode()
-    def __call__(self, crops: UInt8[ndarray, "n side side 3"]) -> tuple[ndarray, ndarray, ndarray]:
-        """Encodes n >= 1 crops: embedding (n, 256), expression logits (n, 8), valence and arousal (n, 2)."""
+    def __call__(self, crops: UInt8[ndarray, "n side side 3"], meshes: Sequence[Mesh | None] = ()) -> Encoding:
+        """Encodes n >= 1 crops; meshes are not used."""
         parts = []
         for batch in torch.from_numpy(crops).split(self._settings.micro_batch):
             pixels = normalise(batch.to(self._device, non_blocking=True))
             with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
                 encoded = self._model(pixels)
             parts.append([value.float().cpu().numpy() for value in encoded])
-        embedding, expression, affect = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return embedding, expression, affect
+        return Encoding(*(np.concatenate(part) for part in zip(*parts, strict=True)))

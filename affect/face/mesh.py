@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
+from scipy.spatial.transform import Rotation
 
 from affect import weights
 from affect.face.detect import mediapipe_image, stderr_silenced, without_finalizer
@@ -23,6 +24,9 @@ RIGID = (33, 133, 362, 263, 168, 1, 98, 327, 234, 454)
 FIRST, SECOND = (list(ends) for ends in zip(*combinations(RIGID, 2), strict=True))
 """Both ends of each of the 45 pairs of rigid points."""
 
+MESH_NUMBERS = 56
+"""Width of the embedding of an encoder that reads the mesh alone: 52 coefficients, 3 angles, 1 area."""
+
 
 class Mesh(NamedTuple):
     """Measurements of one crop's mesh.
@@ -31,11 +35,13 @@ class Mesh(NamedTuple):
         lip_area: inner-lip area in squared sides of the crop, >= 0.
         blendshapes: 52 expression coefficients in [0, 1].
         shape: proportions of the face, from :func:`proportions`.
+        pose: pitch, yaw and roll of the head in radians; NaN if they are not computed.
     """
 
     lip_area: float
     blendshapes: Float[ndarray, " 52"]
     shape: Float[ndarray, " 45"]
+    pose: Float[ndarray, " 3"] = np.full(3, np.nan)
 
 
 class Mesher:
@@ -59,6 +65,7 @@ class Mesher:
             min_face_detection_confidence=settings.min_confidence,
             min_face_presence_confidence=settings.min_confidence,
             output_face_blendshapes=True,
+            output_facial_transformation_matrixes=settings.encoder == "blendshapes",
         )
         with stderr_silenced():
             self._landmarker = FaceLandmarker.create_from_options(options)
@@ -71,7 +78,9 @@ class Mesher:
             return None
         points = np.array([(p.x, p.y, p.z) for p in result.face_landmarks[0]])
         shapes = np.array([shape.score for shape in result.face_blendshapes[0]])
-        return Mesh(inner_lip_area(points[:, :2]), shapes, proportions(points))
+        measured = Mesh(inner_lip_area(points[:, :2]), shapes, proportions(points))
+        found = result.facial_transformation_matrixes
+        return measured._replace(pose=head_pose(np.asarray(found[0]))) if found else measured
 
 
 def inner_lip_area(points: Float[ndarray, "points 2"]) -> float:
@@ -94,6 +103,16 @@ def inner_lip_area(points: Float[ndarray, "points 2"]) -> float:
     first = _triangles(upper[:-1], lower[:-1], upper[1:])
     second = _triangles(lower[1:], lower[:-1], upper[1:])
     return float((first + second).sum())
+
+
+def head_pose(transformation: Float[ndarray, "4 4"]) -> Float[ndarray, " 3"]:
+    """Pitch, yaw and roll of a head in radians: angles about the x, y and z axes of the camera, applied in this order.
+
+    Args:
+        transformation: from the canonical face to the camera, in MediaPipe's coordinates: x right, y up, z to the
+            camera.
+    """
+    return Rotation.from_matrix(transformation[:3, :3]).as_euler("xyz")
 
 
 def proportions(points: Float[ndarray, "points 3"]) -> Float[ndarray, " 45"]:

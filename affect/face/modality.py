@@ -6,15 +6,19 @@ from functools import cache
 from typing import Any
 
 import pyarrow as pa
+from jaxtyping import Float
+from numpy import ndarray
 
 from affect import weights
 from affect.corpus.video import Probe
 from affect.face import part
+from affect.face.mesh import MESH_NUMBERS
 from affect.face.part import FacePart
 from affect.modality import Evidence, Extractor, Modality, Place, Work, millions
 from affect.settings import models
 from affect.settings.address import address
 from affect.settings.encoder import GradaShape
+from affect.settings.names import EXPRESSIONS
 from affect.settings.run import Run
 from affect.settings.spaces import TRANSFORMER_SPACE, under
 from affect.storage import schema
@@ -22,6 +26,8 @@ from affect.storage.store import Store
 
 FIND_S = 0.02
 """Seconds per frame for detection and mesh on a CPU."""
+ONNX_OPERATIONS = 0.8e9
+"""Operations of an ONNX network on one face: those of an EfficientNet-B0 at 224 px."""
 
 
 class Face(Modality):
@@ -45,7 +51,7 @@ class Face(Modality):
 
     def work(self, run: Run, probe: Probe) -> Work:
         """Detection and mesh of every frame, and the encoder on one face per frame."""
-        fps, operations = probe.clock.fps, grada_operations(run.face.weights)
+        fps, operations = probe.clock.fps, _operations(run)
         words = f"{fps:.3g} frames a second of {millions(operations)} operations"
         return Work(fps * operations, fps * FIND_S, words)
 
@@ -55,8 +61,12 @@ class Face(Modality):
         return [*_encoder(run), *(weights.identity(name) for name in names)]
 
     def fetch(self, run: Run) -> None:
-        """Downloads the landmarker."""
+        """Downloads the landmarker, and downloads and checks an ONNX network."""
         weights.file(run.face.landmarker)
+        if run.face.encoder == "onnx" and run.face.weights:
+            from affect.face.onnx_encoder import OnnxEncoder
+
+            OnnxEncoder(run.face, "cpu")
 
     def part_address(self, place: Place) -> str:
         """Hash of the person, the hints, the tracking settings, and the clips' keys and outcomes."""
@@ -74,6 +84,22 @@ class Face(Modality):
         """Reads the table."""
         return part.from_table(store.get(keys[self.name]).table)
 
+    def num_ratings(self, run: Run) -> int:
+        """Valence, arousal and expressions; of a mesh encoder, its embedding in place of expressions."""
+        return 2 + (MESH_NUMBERS if run.face.encoder == "blendshapes" else len(EXPRESSIONS))
+
+    def rates_affect(self, run: Run) -> bool:
+        """False for an encoder of meshes, and for a network without valence and arousal."""
+        if run.face.encoder != "onnx":
+            return run.face.encoder == "grada"
+        from affect.face.onnx_encoder import describe
+
+        return "valence" in describe(run.face.weights, weights.local_path(run.face.weights)).names
+
+    def ratings(self, evidence: Evidence) -> Float[ndarray, "frames K"]:
+        """The frame encoder's valence, arousal and expressions."""
+        return part.ratings_from_evidence(evidence)
+
     def width(self, part_: FacePart) -> int:
         """Width of the embedding."""
         return part_.embedding.shape[1]
@@ -90,17 +116,34 @@ class Face(Modality):
 
 
 def _encoder(run: Run) -> list[str]:
-    """Identity of the frame encoder, if there is one."""
-    if not run.face.weights:
+    """Identity of the frame encoder's weights, if it has any."""
+    if run.face.encoder == "blendshapes" or not run.face.weights:
         return []
+    if run.face.encoder == "onnx":
+        return _network(run.face.weights)
     try:
         return [weights.identity(run.face.weights)]
     except weights.WeightsError as error:
         raise weights.WeightsError(
             f"{error}. GRADA, the frame encoder, has not been published by its authors: train one on labelled pictures "
-            "(jobs/train.py grada), name it with --face.weights, or take a recipe that needs none: audio, behavior, "
-            "behavior_vision, behavior_dense"
+            "(jobs/train.py grada) and name it with --face.weights, take another encoder (--face.encoder blendshapes "
+            "needs no weights, --face.encoder onnx --face.weights hsemotion is public), or a recipe that needs none: "
+            "audio, behavior, behavior_vision, behavior_dense"
         ) from error
+
+
+def _network(name: str) -> list[str]:
+    """Identity of an ONNX network and of the description beside it."""
+    path = weights.local_path(name)
+    beside = path.with_suffix(".json")
+    return [weights.identity(name), *([weights.identity(str(beside))] if path.exists() and beside.exists() else [])]
+
+
+def _operations(run: Run) -> float:
+    """Operations of encoding one face."""
+    if run.face.encoder == "grada":
+        return grada_operations(run.face.weights)
+    return ONNX_OPERATIONS if run.face.encoder == "onnx" and run.face.weights else 0.0
 
 
 @cache

@@ -3,6 +3,8 @@
 Source: spec section 2 (windows and overlap mean) and section 3.5 (frames without a face).
 """
 
+from dataclasses import replace
+
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -10,6 +12,7 @@ from affect.corpus.track import Series, Track
 from affect.face.part import FacePart
 from affect.face.transformer import FaceTransformer as FaceTransformerModel
 from affect.learning.batches import Example, Outputs, Window
+from affect.learning.centering import centred, centred_width
 from affect.learning.task import TrackTask, frame_example, frame_series, frame_spread, frame_windows
 from affect.settings.models import FaceTransformer
 
@@ -24,11 +27,17 @@ class FaceTask(TrackTask):
 
     def __init__(self, settings: FaceTransformer, width: int) -> None:
         """Stores the settings."""
-        self._model, self._width, self.settings = settings, width, settings.fit
+        self._model, self._width, self.settings = settings, centred_width(width, settings.center), settings.fit
 
     def build(self) -> FaceTransformerModel:
         """Builds the model with random weights."""
         return FaceTransformerModel(self._model, self._width)
+
+    def prepare(self, track: Track) -> Track:
+        """Face embeddings, with or relative to the person's median if the settings say so."""
+        face = _face(track)
+        embedding = centred(face.embedding, face.valid, self._model.center)
+        return replace(track, parts={**track.parts, "face": replace(face, embedding=embedding)})
 
     def windows(self, track: Track) -> list[Window]:
         """Windows ``[start, end)`` of T frames; none if no frame of the track has a face."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 from typing import Any
 
+from affect.settings.base import unchanged
 from affect.settings.extraction import Stage
 
 
@@ -23,7 +24,7 @@ def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and pla
     def plain(part: Any) -> Any:  # noqa: ANN401
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
             skipped = pool if isinstance(part, Stage) else set()
-            names = (f.name for f in dataclasses.fields(part) if f.name not in skipped and not _unchanged(part, f))
+            names = (f.name for f in dataclasses.fields(part) if f.name not in skipped and not unchanged(part, f))
             return {"": type(part).__name__, **{name: plain(getattr(part, name)) for name in names}}
         if isinstance(part, (tuple, list)):
             return [plain(p) for p in part]
@@ -31,11 +32,3 @@ def address(*parts: Any) -> str:  # noqa: ANN401 -- dataclasses, strings and pla
 
     canonical = json.dumps([plain(p) for p in parts], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _unchanged(part: Any, field: dataclasses.Field) -> bool:  # noqa: ANN401
-    """Whether a field is marked as added later and has its default value."""
-    if "added" not in field.metadata:
-        return False
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return bool(getattr(part, field.name) == default)

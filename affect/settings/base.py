@@ -1,5 +1,6 @@
 """Base class of all settings: field types declare bounds, which are checked on construction."""
 
+import dataclasses
 from functools import cache
 from operator import ge, gt, le, lt
 from types import UnionType
@@ -26,6 +27,14 @@ ADDED = {"added": True}
 """Metadata of a field added after a release: at its default value it does not enter addresses."""
 
 Bound = Gt | Ge | Interval
+
+
+def unchanged(settings: Any, field: dataclasses.Field) -> bool:  # noqa: ANN401 -- a dataclass
+    """Whether a field is marked as :data:`ADDED` and has its default value."""
+    if "added" not in field.metadata:
+        return False
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(getattr(settings, field.name) == default)
 
 
 class Settings:

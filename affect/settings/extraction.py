@@ -1,9 +1,9 @@
 """Settings of feature extraction: time grid, actor pools, one dataclass per kind of feature, person tracking."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from affect.settings.base import Count, Fraction, NonNegative, Positive, Settings
+from affect.settings.base import ADDED, Count, Fraction, NonNegative, Positive, Settings, unchanged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,19 +65,23 @@ class Stage(Pool):
     def addressed(self) -> dict[str, Any]:
         """Settings that affect results, for addresses: neither pool settings nor those in :attr:`by_content`."""
         skipped = {f.name for f in fields(Stage)} | set(self.by_content)
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped and not unchanged(self, f)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Face(Stage):
-    """Face extraction: detection, face mesh and GRADA embedding."""
+    """Face extraction: detection, face mesh and frame encoder."""
 
     files: ClassVar[tuple[str, ...]] = ("weights", "landmarker", "yolo_weights")
     by_content: ClassVar[tuple[str, ...]] = files
 
+    encoder: Literal["grada", "onnx", "blendshapes"] = field(default="grada", metadata=ADDED)
+    """Frame encoder: GRADA, the paper's; a network in ONNX format, such as HSEmotion (extra ``onnx``); or the face
+    mesh's 52 expression coefficients with head pose and lip area, which needs no weights."""
     weights: str = "grada"
-    """Folder of a GRADA checkpoint: ``model.safetensors`` and ``config.json``; if empty, no embeddings are computed,
-    which is enough for audio."""
+    """Weights of the encoder. grada: folder with ``model.safetensors`` and ``config.json``; onnx: file with its
+    description beside it, or a name listed in :mod:`affect.weights`; if empty, no embeddings are computed, which is
+    enough for audio."""
     detector: Literal["mediapipe", "yolo"] = "mediapipe"
     """Face detector: the one inside ``landmarker``, or an Ultralytics model (AGPL-3.0, extra ``yolo``)."""
     landmarker: str = "face_landmarker.task"
@@ -95,7 +99,7 @@ class Face(Stage):
     min_face_px: Count = 16
     """Minimum longer side of a face, in pixels of the video."""
     crop_px: Count = 240
-    """Side of the encoder's square input in pixels; the crop is centred on black."""
+    """Side of GRADA's square input in pixels; the crop is centred on black."""
     mesh_px: Count = 240
     """Side of the mesh model's square input in pixels."""
     micro_batch: Count = 8
@@ -134,6 +138,9 @@ class Behavior(Stage):
     """Maximum pixels of a frame; larger frames are reduced."""
     micro_batch: Count = 4
     """Segments per prefill; halved if a GPU runs out of memory."""
+    rate: bool = field(default=False, metadata=ADDED)
+    """Experimental: the model also rates each person's valence and arousal in [-1, 1], from its probabilities of the
+    digits 1 to 9 as the answer to a question for each."""
 
     def check(self) -> None:
         """Checks constraints between fields."""
@@ -154,10 +161,19 @@ class Description(Stage):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audio(Stage):
-    """Extraction of one waveform per segment."""
+    """Extraction of one waveform per segment, and its rating by a speech-emotion model."""
+
+    files: ClassVar[tuple[str, ...]] = ("rater",)
+    by_content: ClassVar[tuple[str, ...]] = ("rater", "rater_revision")
 
     sample_rate_hz: int = 16_000
     """Sampling rate of the mono waveform in Hz; WavLM requires 16000."""
+    rater: str = ""
+    """Speech-emotion model whose own head rates each segment: a Hugging Face id or folder; none if empty."""
+    rater_revision: str = ""
+    """Commit, tag or branch of the Hugging Face id of the rater."""
+    micro_batch: Count = field(default=8, metadata=ADDED)
+    """Segments that the rater takes at once."""
 
     def check(self) -> None:
         """Checks constraints between fields."""

@@ -1,5 +1,6 @@
 """Broken and odd videos through the face extraction: each ends in ok, degraded or failed, and says why."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -11,6 +12,8 @@ from affect.corpus import video
 from affect.corpus.clip import Clip
 from affect.corpus.video import MediaError
 from affect.face.clip import FaceClip
+from affect.face.encoding import Encoding
+from affect.face.mesh import Mesh
 from affect.settings.extraction import Grid
 from affect.storage.columns import matrix
 from affect.storage.extracted import Extracted
@@ -223,13 +226,16 @@ def test_answers_that_are_not_finite_are_left_out_and_counted(
 ):
     path, encode = walking(tmp_path, "a.mkv"), faces._encode
 
-    def spoilt(crops: ndarray) -> tuple[ndarray, ...]:
-        answers = encode(crops)
-        for row, value in enumerate([np.nan, np.inf, -np.inf]):
-            answers[row][row, 0] = value
-        return answers
+    class Spoilt:
+        crop, known = encode.crop, encode.known
 
-    monkeypatch.setattr(faces, "_encode", spoilt)
+        def __call__(self, crops: ndarray, meshes: Sequence[Mesh | None]) -> Encoding:
+            answers = encode(crops, meshes)
+            for row, (answer, value) in enumerate(zip(answers, [np.nan, np.inf, -np.inf], strict=True)):
+                answer[row, 0] = value
+            return answers
+
+    monkeypatch.setattr(faces, "_encode", Spoilt())
     extracted = extract(faces, path)
     assert extracted.status == "degraded" and extracted.reason == "answers for 6 of 12 faces are not finite"
     assert extracted.table["frame"].to_pylist() == [3, 4, 5, 6, 7, 11]  # of batches of eight and of four
