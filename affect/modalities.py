@@ -10,7 +10,7 @@ from typing import cast
 from affect.audio.modality import Audio
 from affect.behavior.modality import Behavior, Description
 from affect.face.modality import Face
-from affect.fusion.systems import Dcmmoe, Raav
+from affect.fusion.systems import Dcmmoe, Linear, Raav
 from affect.modality import Kind, Modality, System
 from affect.settings.recipes import RECIPES, Recipe
 
@@ -21,8 +21,8 @@ MODALITIES: dict[str, Modality] = {
 }
 """Modalities by name, in order of assembly, training and display; one that another needs precedes it."""
 
-FUSIONS: dict[str, System] = {"dcmmoe": Dcmmoe(), "raav": Raav()}
-"""Systems that read the embeddings of unimodal models, by name."""
+FUSIONS: dict[str, System] = {"dcmmoe": Dcmmoe(), "raav": Raav(), "linear": Linear()}
+"""Systems that read several modalities: embeddings of unimodal models, or ratings of encoders; by name."""
 
 KINDS = cast(Mapping[str, Kind], ChainMap(cast(dict[str, Kind], {"description": Description()}), MODALITIES))
 """All kinds of features, by name, modalities first."""

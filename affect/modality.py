@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from affect.corpus.clip import Clip
@@ -61,7 +61,6 @@ class Kind(ABC):
         rows: schema of its table.
         finite: columns that models read; rows with a non-finite value in them are left out.
         by_person: whether its rows depend on the person prompts.
-        checked_on_nodes: whether :meth:`check_weights` has to run on every node that may start its actors.
         bytes_per_s: assumed bytes per second of video, before any were written.
     """
 
@@ -69,8 +68,11 @@ class Kind(ABC):
     rows: pa.Schema
     finite: tuple[str, ...] = ()
     by_person = False
-    checked_on_nodes = False
     bytes_per_s: float
+
+    def rows_of(self, run: Run) -> pa.Schema:
+        """Schema of its table in a run: :attr:`rows`, and columns that settings add."""
+        return self.rows
 
     def stage(self, run: Run) -> Stage:
         """Settings of its extraction."""
@@ -111,6 +113,10 @@ class Kind(ABC):
             WeightsError: a file is not available.
         """
 
+    def checked_on_nodes(self, run: Run) -> bool:
+        """Whether :meth:`check_weights` has to run on every node that may start its actors."""
+        return False
+
     def check_weights(self, run: Run) -> None:  # noqa: B027 -- most have nothing to do
         """Downloads and checks weights on a node before its actors start.
 
@@ -127,10 +133,13 @@ class System(ABC):
         model: class of its settings, the type of a field of the run.
         space: default search space: choices or ranges by dotted path.
         demo_space: a search space small enough for two cores.
+        solved: whether it is fitted in closed form, and predicts from its encoders' ratings before it is: it has no
+            epochs, and needs no development set to select one.
     """
 
     name: str
     model: type[Settings]
+    solved = False
     space: Space
     demo_space: Space
 
@@ -162,6 +171,15 @@ class System(ABC):
             upstream: modalities whose models it reads.
         """
         return self.name
+
+    def modalities(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> tuple[str, ...]:
+        """Modalities that a trained model reads, directly or through the models of others.
+
+        Args:
+            settings: settings of the model, as plain JSON.
+            upstream: modalities whose models it reads.
+        """
+        return tuple(upstream) or (self.name,)
 
     def outdated(self, settings: Mapping[str, Any], version: int) -> str:
         """Reason why a model that was trained by an earlier version cannot be used; empty if it can.
@@ -219,7 +237,7 @@ class Evidence:
         segments: segments of the track.
         ranges: frames ``[f0, f1)`` of each segment before the cut at the track's end.
         run: the run.
-        parts: parts of preceding modalities.
+        parts: parts of the modalities so far.
     """
 
     tables: Mapping[str, pa.Table]
@@ -244,6 +262,7 @@ class Modality(Kind, System):
         has_blocks: whether its model also predicts per block of a segment, which RAAV reads as audio tokens.
         run: run class that has its settings.
         recipes: recipes that come with it, by name, as in :data:`affect.settings.recipes.RECIPES`.
+        rated_with: flag that lets an encoder rate which otherwise rates nothing; empty if there is none.
     """
 
     evidence: str
@@ -252,6 +271,7 @@ class Modality(Kind, System):
     has_blocks = False
     run: type[Run] = Run
     recipes: ClassVar[Mapping[str, Recipe]] = {}
+    rated_with = ""
 
     def part_address(self, place: Place) -> str:
         """Address of its part of a track: hash of the person and of the clips' keys and outcomes."""
@@ -285,6 +305,28 @@ class Modality(Kind, System):
     def reasons(self, track: Track) -> list[str]:
         """Reason for each frame that would apply if it has no evidence."""
         return [self.no_evidence] * track.num_frames
+
+    def num_ratings(self, run: Run) -> int:
+        """Number of its encoder's own ratings; 0 if the encoder rates nothing."""
+        return 0
+
+    def rates_affect(self, run: Run) -> bool:
+        """Whether the first two ratings, valence and arousal, are not NaN.
+
+        Raises:
+            WeightsError: that is said by weights which are not available.
+        """
+        return self.num_ratings(run) > 0
+
+    def ratings(self, evidence: Evidence) -> Float[ndarray, "frames K"]:
+        """Ratings by its encoder at every frame, valence and arousal first.
+
+        NaN at frames without evidence of the person, and in the columns of what the encoder does not rate.
+
+        Args:
+            evidence: as for :meth:`part`; its parts are those of all modalities.
+        """
+        raise NotImplementedError(f"the encoder of {self.name} rates nothing")
 
     def trunk_address(self, run: Run) -> str:
         """Address of the stored states of frozen layers that training reads; empty if it reads features."""

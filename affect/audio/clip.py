@@ -1,14 +1,18 @@
-"""Sound of a clip: one waveform per segment.
+"""Sound of a clip: one waveform per segment, and its rating by a speech-emotion model if there is one.
 
 Source: spec section 5.1.
 """
 
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
 
 from affect.corpus import audio
 from affect.corpus.clip import Clip
 from affect.settings.extraction import Audio
 from affect.storage import schema
+from affect.storage.columns import list_column
 from affect.storage.extracted import Extracted, Part, Save, discard_part
 
 
@@ -16,12 +20,18 @@ class AudioClip:
     """Extracts one row per segment of a clip.
 
     Args:
-        settings: sample rate.
+        settings: sample rate, rater.
+        device: device of the rater, ``cuda`` or ``cpu``; the available one if None.
     """
 
-    def __init__(self, settings: Audio) -> None:
-        """Stores the sample rate."""
+    def __init__(self, settings: Audio, device: str | None = None) -> None:
+        """Loads the rater, if there is one."""
         self._rate_hz = settings.sample_rate_hz
+        self._rater = None
+        if settings.rater:
+            from affect.audio.rater import Rater
+
+            self._rater = Rater(settings.rater, settings.rater_revision, settings.micro_batch, device)
 
     def __call__(self, clip: Clip, partial: Part | None = None, save: Save = discard_part) -> Extracted:
         """Extracts a clip. It is too fast for partial results: ``partial`` and ``save`` are not used.
@@ -42,5 +52,12 @@ class AudioClip:
         numbers, starts, ends = zip(*segments, strict=True)
         cut = [wave[round((a - origin) * self._rate_hz) : round((b - origin) * self._rate_hz)] for _, a, b in segments]
         columns = {"segment": numbers, "start_s": starts, "end_s": ends, "waveform": cut}
-        table = pa.table(columns, schema=schema.AUDIO)
+        table = self._rated(pa.table(columns, schema=schema.AUDIO), cut)
         return Extracted(table, "degraded", f"broken packets of its sound: {broken}") if broken else Extracted(table)
+
+    def _rated(self, table: pa.Table, waveforms: list[Any]) -> pa.Table:
+        """A table with the rater's column."""
+        if self._rater is None:
+            return table
+        ratings = self._rater(waveforms)
+        return table.append_column(schema.RATING, list_column(ratings, pa.float32(), np.isfinite(ratings).all(axis=1)))

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from jaxtyping import Float
+from numpy import ndarray
 
 from affect import weights
 from affect.audio import part
@@ -12,7 +14,7 @@ from affect.audio.part import AudioPart
 from affect.audio.speaking import frame_reasons
 from affect.corpus.track import Track
 from affect.corpus.video import Probe
-from affect.modality import Evidence, Extractor, Modality, Place, Work
+from affect.modality import Evidence, Extractor, Modality, Place, Work, millions
 from affect.settings import models
 from affect.settings.address import address
 from affect.settings.run import Run
@@ -22,6 +24,8 @@ from affect.storage.store import Store, slug
 
 WAVLM_HZ = 50.0
 """WavLM states per second of waveform."""
+WAVLM_LARGE = 0.3e9
+"""Number of weights of WavLM-Large's encoder."""
 
 
 class Audio(Modality):
@@ -44,16 +48,40 @@ class Audio(Modality):
     no_evidence = "no sound"
     streamed = True
     has_blocks = True
+    rated_with = "--audio.rater"
 
     def extractor(self, run: Run, device: str) -> Extractor:
-        """Creates the audio decoder."""
+        """Creates the audio decoder and loads the rater, if there is one."""
         from affect.audio.clip import AudioClip
 
-        return AudioClip(run.audio)
+        return AudioClip(run.audio, device)
 
     def work(self, run: Run, probe: Probe) -> Work:
-        """Decoding only."""
-        return Work(0.0, 0.01, "decoding alone")
+        """Decoding, and WavLM-Large if segments are rated."""
+        if not run.audio.rater:
+            return Work(0.0, 0.01, "decoding alone")
+        states_per_s = WAVLM_HZ * run.grid.segment_s / run.grid.hop_s
+        words = f"{millions(WAVLM_LARGE)} weights, {states_per_s:.0f} states a second"
+        return Work(2 * WAVLM_LARGE * states_per_s, 0.01, words)
+
+    def content(self, run: Run) -> list[str]:
+        """Identity of the rater, if there is one."""
+        return [weights.identity(run.audio.rater, run.audio.rater_revision)] if run.audio.rater else []
+
+    def fetch(self, run: Run) -> None:
+        """Downloads the rater's configuration, if there is a rater."""
+        if run.audio.rater:
+            weights.checkpoint_config(run.audio.rater, run.audio.rater_revision, "ser")
+
+    def checked_on_nodes(self, run: Run) -> bool:
+        """True if there is a rater."""
+        return bool(run.audio.rater)
+
+    def check_weights(self, run: Run) -> None:
+        """Downloads and checks the rater."""
+        from affect.audio import rater
+
+        rater.check(run.audio.rater, run.audio.rater_revision)
 
     def part_address(self, place: Place) -> str:
         """Hash of the face's part (for the mouth filter), the filter's settings, and the clips' keys and outcomes."""
@@ -76,6 +104,14 @@ class Audio(Modality):
     def load(self, store: Store, keys: Mapping[str, str]) -> AudioPart:
         """Reads the verdicts; waveforms are read on access."""
         return part.load(store, keys)
+
+    def num_ratings(self, run: Run) -> int:
+        """Valence, arousal and dominance of the rater."""
+        return part.NUM_RATINGS if run.audio.rater else 0
+
+    def ratings(self, evidence: Evidence) -> Float[ndarray, "frames 3"]:
+        """The rater's valence, arousal and dominance."""
+        return part.ratings_from_evidence(evidence)
 
     def width(self, part_: AudioPart) -> None:
         """None: waveforms have no width."""

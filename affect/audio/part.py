@@ -5,15 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float16, Int16
+from jaxtyping import Bool, Float, Float16, Int16
 from numpy import ndarray
 
 from affect.audio.speaking import silence_reason, verdicts, with_silence_reason
+from affect.corpus.encoder_ratings import ratings_per_frame
 from affect.modality import Evidence
 from affect.storage import schema
 from affect.storage.columns import array, nullable
 from affect.storage.rows import Rows
 from affect.storage.store import Store
+
+NUM_RATINGS = 3
+"""Ratings of a speech-emotion model: valence, arousal, dominance."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,14 @@ def from_evidence(evidence: Evidence) -> AudioPart:
         verdict=[verdict.reason for verdict in judged],
         waveforms=waveforms,
     )
+
+
+def ratings_from_evidence(evidence: Evidence) -> Float[ndarray, "frames 3"]:
+    """Rater's valence, arousal and dominance at each frame: mean over the kept segments that cover it, NaN without."""
+    part: AudioPart = evidence.parts["audio"]
+    table = evidence.tables["audio"]
+    kept = table.filter(pa.array(part.kept[array(table["segment"])]))
+    return ratings_per_frame(kept, evidence.segments.ranges, evidence.num_frames, NUM_RATINGS)
 
 
 def to_tables(part: AudioPart) -> dict[str, pa.Table]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import WavLMConfig, WavLMModel
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMPositionalConvEmbedding
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging
 
 from affect import weights
 from affect.layers import Output, gated_softmax, grouped_convolution
@@ -135,6 +135,14 @@ class PositionalConvolution(WavLMPositionalConvEmbedding):
         return grouped_convolution(super().forward, hidden_states, self.conv.bias.dtype)
 
 
+def with_fast_layers(backbone: WavLMModel) -> WavLMModel:
+    """Replaces a WavLM's attention and convolutional positions by the classes above, in place."""
+    for layer in backbone.encoder.layers:
+        layer.attention.__class__ = Attention  # keeps the names in the state dict
+    backbone.encoder.pos_conv_embed.__class__ = PositionalConvolution
+    return backbone
+
+
 class WavlmRegressor(nn.Module):
     """Predicts valence and arousal of each block of a segment from its waveform.
 
@@ -170,10 +178,7 @@ class WavlmRegressor(nn.Module):
         self.backbone.requires_grad_(False)
         # Without this call transformers makes the convolutions' input require a gradient and keeps their graph.
         self.backbone.freeze_feature_encoder()
-        layers = self.backbone.encoder.layers
-        for layer in layers:
-            layer.attention.__class__ = Attention  # keeps the names in the state dict
-        self.backbone.encoder.pos_conv_embed.__class__ = PositionalConvolution
+        layers = with_fast_layers(self.backbone).encoder.layers
         self._num_frozen = len(layers) - min(settings.trained_layers, len(layers))
         layers[self._num_frozen :].requires_grad_(True)
         width = self.backbone.config.hidden_size
@@ -297,13 +302,14 @@ def load_config(name: str, revision: str) -> WavLMConfig:
     return WavLMConfig.from_pretrained(config_folder(name, revision))
 
 
-def load_backbone(name: str, revision: str) -> WavLMModel:
+def load_backbone(name: str, revision: str, config: WavLMConfig | None = None) -> WavLMModel:
     """Loads WavLM from a checkpoint of it, or of a speech-emotion model that contains it.
 
     Args:
         name: hub id or folder. Of a model with WavLM as ``ssl_model`` and its hub id as ``ssl_type``, such as
             ``3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes``, only the WavLM is loaded.
         revision: revision of the hub id.
+        config: configuration of the WavLM; None for that of :func:`load_config`.
 
     Returns:
         The model, float32, in eval mode.
@@ -311,8 +317,10 @@ def load_backbone(name: str, revision: str) -> WavLMModel:
     Raises:
         WeightsError: the checkpoint cannot be fetched, is damaged, or holds no complete WavLM.
     """
-    disable_progress_bar()
-    config, folder = load_config(name, revision), weights.checkpoint(name, revision, *_KINDS)
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    config, folder = config or load_config(name, revision), weights.checkpoint(name, revision, *_KINDS)
+    logging.set_verbosity_error()  # what is missing is checked below, what is another part's does not matter
     try:
         loaded = WavLMModel.from_pretrained(
             folder,
@@ -324,6 +332,8 @@ def load_backbone(name: str, revision: str) -> WavLMModel:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # a tensor of another shape: RuntimeError
         raise weights.load_error(name, error) from error
+    finally:
+        logging.set_verbosity(level)
     backbone, report = cast("tuple[WavLMModel, dict[str, set[str]]]", loaded)
     # transformers initialises missing tensors at random and only logs it. SpecAugment's mask vector may be missing.
     missing = sorted(set(report["missing_keys"]) - {"masked_spec_embed"})

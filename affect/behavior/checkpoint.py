@@ -24,6 +24,8 @@ PATCH_PX = 32
 """Side of a visual token in pixels: 2 x 2 patches of 16 px."""
 VIDEO = "<|video_pad|>"
 """Token that the processor replaces by the tokens of a video."""
+DIGITS = "123456789"
+"""Answers of which the experimental rating reads the probabilities."""
 _TOKENS = {
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
@@ -62,19 +64,23 @@ def frame_size(width: int, height: int, settings: Behavior) -> tuple[int, int]:
     return resized_width, resized_height
 
 
-def check(settings: Behavior, prompts: Sequence[str], max_new_tokens: int = 0) -> tuple[Path, Any]:
+def check(
+    settings: Behavior, prompts: Sequence[str], max_new_tokens: int = 0, *, rates: bool = False
+) -> tuple[Path, Any]:
     """Fetches a checkpoint and checks it without loading its weights.
 
     Args:
         settings: weights, revision and sizes.
         prompts: texts of all prompts.
         max_new_tokens: most tokens that the model generates.
+        rates: whether each digit has to be one token.
 
     Returns:
         Folder and processor of the checkpoint.
 
     Raises:
-        WeightsError: it cannot be fetched, is another model's or damaged, or its context is too short for a segment.
+        WeightsError: it cannot be fetched, is another model's or damaged, its context is too short for a segment, or a
+            digit is not one token.
     """
     from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoProcessor
@@ -97,6 +103,8 @@ def check(settings: Behavior, prompts: Sequence[str], max_new_tokens: int = 0) -
                 f"{settings.weights}: its tokenizer does not know {token} as the token {getattr(config, name)} of its "
                 "config.json; it is not the tokenizer of this Qwen3-VL"
             )
+    if rates:
+        _digit_tokens(settings.weights, tokenizer)
     patch = settings.max_frame_pixels // PATCH_PX**2 + len(tokenizer("<000.0 seconds>").input_ids) + 2
     longest = words + -(-settings.max_frames // 2) * patch + max_new_tokens
     if longest > (limit := config.text_config.max_position_embeddings):
@@ -105,6 +113,22 @@ def check(settings: Behavior, prompts: Sequence[str], max_new_tokens: int = 0) -
             "words: give fewer max_frames or max_frame_pixels, or a shorter prompt"
         )
     return folder, processor
+
+
+def _digit_tokens(name: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 -- transformers' own class
+    """Tokens of :data:`DIGITS`.
+
+    Raises:
+        WeightsError: a digit is not one token.
+    """
+    found = [tokenizer(digit, add_special_tokens=False).input_ids for digit in DIGITS]
+    for digit, tokens in zip(DIGITS, found, strict=True):
+        if len(tokens) != 1 or tokens == [tokenizer.unk_token_id]:
+            raise WeightsError(
+                f"{name}: its tokenizer has no single token for the digit {digit}, which --behavior.rate needs: leave "
+                "it out, or take another checkpoint"
+            )
+    return [token for [token] in found]
 
 
 def _chat(processor: Any, text: str) -> str:  # noqa: ANN401 -- transformers' own class
@@ -123,11 +147,18 @@ class Checkpoint:
         settings: weights, revision and sizes.
         prompts: texts of all prompts.
         device: ``cuda`` or ``cpu``; the available one if None.
-        max_new_tokens: most tokens that it generates; with 0 it is loaded without the language-model head.
+        max_new_tokens: most tokens that it generates; with 0 ``model`` has no language-model head.
+        rates: whether the head's rows of the digits are kept, as ``digit_rows`` (9, D).
     """
 
     def __init__(
-        self, settings: Behavior, prompts: Sequence[str], device: str | None = None, *, max_new_tokens: int = 0
+        self,
+        settings: Behavior,
+        prompts: Sequence[str],
+        device: str | None = None,
+        *,
+        max_new_tokens: int = 0,
+        rates: bool = False,
     ) -> None:
         """Loads processor and weights (safetensors only).
 
@@ -139,11 +170,11 @@ class Checkpoint:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        folder, self.processor = check(settings, prompts, max_new_tokens)
+        folder, self.processor = check(settings, prompts, max_new_tokens, rates=rates)
         self.device = torch.device(device or default_device())
         cuda = self.device.type == "cuda"
         self._stream = torch.cuda.Stream() if cuda else None
-        kind: Any = AutoModelForImageTextToText if max_new_tokens else AutoModel
+        kind: Any = AutoModelForImageTextToText if max_new_tokens or rates else AutoModel
         try:
             model, report = kind.from_pretrained(
                 folder,
@@ -157,7 +188,11 @@ class Checkpoint:
         # transformers initialises missing tensors at random and only logs it.
         if lacking := sorted(report["missing_keys"]):
             raise WeightsError(f"{settings.weights}: it lacks {len(lacking)} of the model's tensors, as {lacking[0]}")
-        self.model: Any = model.eval().to(self.device)
+        self.digit_rows: Float[Tensor, "9 D"] | None = None
+        if rates:  # a tied head is the embedding: transformers knows
+            rows = model.get_output_embeddings().weight[_digit_tokens(settings.weights, self.processor.tokenizer)]
+            self.digit_rows = rows.detach().float().to(self.device)
+        self.model: Any = (model.model if rates and not max_new_tokens else model).eval().to(self.device)
 
     def chat(self, text: str) -> str:
         """Chat text: one user turn of a video and a text, then the generation header."""

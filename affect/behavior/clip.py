@@ -1,18 +1,19 @@
-"""Behaviour of a clip, one row per segment and prompt: hidden states of the vision-language model.
+"""Behaviour of a clip, one row per segment and prompt: hidden states of the vision-language model, and its rating.
 
 Source: paper (arXiv 2603.13056), section 3.3; spec section 4.3.
 """
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from affect.behavior.checkpoint import SegmentFrames
 from affect.behavior.frames import Segment, segment_frames, share_done, with_status
-from affect.behavior.prompt import PROMPTS, Prompt
+from affect.behavior.part import rows_schema
+from affect.behavior.prompt import PROMPTS, Prompt, questions_of_prompts
 from affect.behavior.qwen import MicroBatch, Qwen, States
 from affect.corpus.clip import Clip
 from affect.corpus.prefetch import prefetch
@@ -28,14 +29,14 @@ class BehaviorClip:
     """Extracts one row per segment and prompt of a clip.
 
     Args:
-        settings: weights, frames, sizes.
+        settings: weights, frames, sizes, whether the model rates.
         device: ``cuda`` or ``cpu``; the available one if None.
     """
 
     def __init__(self, settings: Behavior, device: str | None = None) -> None:
         """Loads the model."""
-        self._settings = settings
-        self._model = Qwen(settings, list(PROMPTS.values()), device)
+        self._settings, self._schema = settings, rows_schema(settings)
+        self._model = Qwen(settings, list(PROMPTS.values()), device, questions_of_prompts() if settings.rate else None)
 
     def __call__(self, clip: Clip, partial: Part | None = None, save: Save = discard_part) -> Extracted:
         """Extracts a clip.
@@ -48,8 +49,10 @@ class BehaviorClip:
         Raises:
             MediaError: the video cannot be opened.
         """
-        tables = [partial.table if partial else schema.BEHAVIOR.empty_table()]
-        num_shown, broken, fewer = partial.counts.values() if partial else (0, [], [])
+        tables = [partial.table if partial else self._schema.empty_table()]
+        counts: dict[str, Any] = partial.counts if partial else {"num_shown": 0, "broken": [], "fewer": []}
+        num_shown, broken, fewer = counts["num_shown"], counts["broken"], counts["fewer"]
+        unrated = counts.get("unrated", [])
         after = partial.last if partial else -1
         for segments, micro_batch in prefetch(self._micro_batches(clip, after), BATCHES_AHEAD):
             rows: list[dict[str, object]] = []
@@ -62,13 +65,18 @@ class BehaviorClip:
                     broken.append(segment.number)
                 if any(states.micro_batch < len(segments) for states in by_prompt):
                     fewer.append(segment.number)
-            tables.append(pa.Table.from_pylist(rows, schema=schema.BEHAVIOR))
+                if self._settings.rate and any(row and schema.RATING.name not in row for row in new_rows):
+                    unrated.append(segment.number)
+            tables.append(pa.Table.from_pylist(rows, schema=self._schema))
             counts = {"num_shown": num_shown, "broken": broken, "fewer": fewer}
+            counts |= {"unrated": unrated} if self._settings.rate else {}
             last = segments[-1].number
             save(Part(pa.concat_tables(tables), last, share_done(clip, last), counts))
         reasons = []
         if broken:
             reasons = [f"states of {len(broken)} of {len(clip.segments)} segments are not finite: {_some(broken)}"]
+        if unrated:
+            reasons += [f"ratings of {len(unrated)} of {len(clip.segments)} segments are not finite: {_some(unrated)}"]
         extracted = with_status(pa.concat_tables(tables), clip, self._settings, num_shown, reasons)
         if not fewer:
             return extracted
@@ -93,7 +101,7 @@ def _row(segment: Segment, frames: SegmentFrames, prompt: str, states: States) -
         multimodal, vision, patches = (value.astype(np.float16) for value in states[:3])
     if not all(np.isfinite(value).all() for value in (multimodal, vision, patches)):
         return None
-    return {
+    row: dict[str, object] = {
         "segment": segment.number,
         "prompt": prompt,
         "start_s": segment.start_s,
@@ -104,6 +112,9 @@ def _row(segment: Segment, frames: SegmentFrames, prompt: str, states: States) -
         "shown_s": segment.start_s + frames.time_s,
         "micro_batch": states.micro_batch,
     }
+    if states.rating is not None and np.isfinite(states.rating).all():
+        row[schema.RATING.name] = states.rating
+    return row
 
 
 def _some(numbers: list[int]) -> str:

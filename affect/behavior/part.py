@@ -8,9 +8,19 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from affect import timeline
+from affect.corpus.encoder_ratings import ratings_per_frame
 from affect.modality import Evidence
+from affect.settings.extraction import Behavior
 from affect.storage import schema
 from affect.storage.columns import array, list_column, matrix, ragged
+
+NUM_RATINGS = 2
+"""Ratings by the vision-language model: valence, arousal."""
+
+
+def rows_schema(settings: Behavior) -> pa.Schema:
+    """Schema of a clip's rows: with a column of ratings only if the model rates."""
+    return schema.BEHAVIOR.append(schema.RATING) if settings.rate else schema.BEHAVIOR
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,7 @@ class BehaviorPart:
 
 def from_evidence(evidence: Evidence) -> BehaviorPart:
     """Behaviour part of a person: states for the person's prompt, or for the neutral one."""
-    table, num = evidence.tables["behavior"], len(evidence.ranges)
-    prompts = table["prompt"].to_pylist()
-    prompt = evidence.person if evidence.person in prompts else "neutral"
-    table = table.filter(pa.array([p == prompt for p in prompts], type=pa.bool_()))
+    table, num = _rows_of_person(evidence), len(evidence.ranges)
     index = array(table["segment"])
     valid = np.zeros(num, dtype=bool)
     valid[index] = True
@@ -66,6 +73,19 @@ def from_evidence(evidence: Evidence) -> BehaviorPart:
         states[name] = np.zeros((num, values.shape[1]), dtype=np.float32)
         states[name][index] = values
     return BehaviorPart(valid, **states, patches=_patches(table, evidence))
+
+
+def ratings_from_evidence(evidence: Evidence) -> Float[ndarray, "frames 2"]:
+    """The model's valence and arousal at each frame: mean over the segments that cover it, NaN without."""
+    return ratings_per_frame(_rows_of_person(evidence), evidence.segments.ranges, evidence.num_frames, NUM_RATINGS)
+
+
+def _rows_of_person(evidence: Evidence) -> pa.Table:
+    """Rows of the person's prompt, or of the neutral one."""
+    table = evidence.tables["behavior"]
+    prompts = table["prompt"].to_pylist()
+    prompt = evidence.person if evidence.person in prompts else "neutral"
+    return table.filter(pa.array([p == prompt for p in prompts], type=pa.bool_()))
 
 
 def _patches(table: pa.Table, evidence: Evidence) -> Patches:

@@ -74,7 +74,8 @@ BEHAVIOR = pa.schema(
         ("micro_batch", pa.int32()),  # number of segments in the forward pass
     ]
 )
-"""One row per segment and prompt, except segments with a state that is not finite."""
+"""One row per segment and prompt, except segments with a state that is not finite. If the model rates, a further column
+:data:`RATING`: valence, arousal."""
 
 DESCRIPTION = pa.schema(
     [
@@ -96,7 +97,10 @@ AUDIO = pa.schema(
         ("waveform", pa.list_(pa.int16())),  # mono, true length
     ]
 )
-"""One row per segment."""
+"""One row per segment. With a rater, a further column :data:`RATING`: valence, arousal, dominance."""
+
+RATING = pa.field("rating", _FLOATS)
+"""Ratings of a segment in [-1, 1] by the encoder itself; null where they are not finite or there is no sound."""
 
 TRACK = {
     "frames": pa.schema(
@@ -143,6 +147,12 @@ TRACK = {
             ("valid", pa.bool_()),  # whether there is a waveform that is not silence
             ("kept", pa.bool_()),  # the mouth filter's verdict
             ("verdict", pa.string()),  # why not kept: no sound, silence with its level, or the mouth
+        ]
+    ),
+    "ratings": pa.schema(
+        [
+            ("frame", pa.int32()),
+            ("ratings", _FLOATS),  # by an encoder, valence and arousal first; without evidence null, or all NaN
         ]
     ),
     "waveforms": pa.schema(

@@ -51,23 +51,23 @@ def make_track(
     segments = _segments(ranges_s, ranges, clock, num, run)
     everyone = [p.rows for p in features.persons]
     parts: dict[str, Any] = {}
+    evidence = Evidence(
+        tables=features.tables,
+        person=person,
+        rows=_rows(chosen),
+        everyone=np.concatenate([*everyone, _rows(None)]),
+        clock=clock,
+        num_frames=num,
+        segments=segments,
+        ranges=ranges,
+        run=run,
+        parts=parts,
+    )
     for modality in run.extracted:
-        parts[modality] = MODALITIES[modality].part(
-            Evidence(
-                tables=features.tables,
-                person=person,
-                rows=_rows(chosen),
-                everyone=np.concatenate([*everyone, _rows(None)]),
-                clock=clock,
-                num_frames=num,
-                segments=segments,
-                ranges=ranges,
-                run=run,
-                parts=parts,
-            )
-        )
+        parts[modality] = MODALITIES[modality].part(evidence)
+    ratings = {modality: MODALITIES[modality].ratings(evidence) for modality in run.rated}
     gold = np.full((num, 2), np.nan) if gold is None else gold
-    return Track(name, video.stem, person, _extend(probe.time_s, num), gold, segments, parts)
+    return Track(name, video.stem, person, _extend(probe.time_s, num), gold, segments, parts, ratings)
 
 
 def person_of(features: Features, person: str, run: Run, hints: Points = ()) -> Person | None:

@@ -74,7 +74,8 @@ def load_table(
         FileNotFoundError: a clip has not been extracted.
     """
     parts = [store.get(key) for key in keys_of(video, run, where, modality)]
-    joined = pa.concat_tables([part.table.replace_schema_metadata() for part in parts])
+    tables = [part.table.replace_schema_metadata() for part in parts]
+    joined = pa.concat_tables(tables, promote_options="default")  # a clip without rows lacks optional columns
     return _of_finite_numbers(joined, MODALITIES[modality].finite), parts
 
 

@@ -2,6 +2,7 @@
 
 STORE/tracks/<slug>-<address:16>/frames.arrow, segments.arrow                 time and labels
 STORE/tracks/<slug>-<address:16>/<modality>-<address:16>.arrow                a modality's part
+STORE/tracks/<slug>-<address:16>/ratings_<modality>-<address:16>.arrow        ratings of its encoder
 STORE/waveforms/<slug>-<address:16>.rows.arrow                                a video's waveforms, one row per segment
 """
 
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
+from numpy import ndarray
 
 from affect.corpus.affwild2 import Split
 from affect.corpus.track import Segments, Track
@@ -24,6 +27,11 @@ BASE = ("frames", "segments")
 """Tables that every model reads."""
 
 
+def ratings_table(modality: str) -> str:
+    """Name of the table with the ratings of a modality's encoder."""
+    return f"ratings_{modality}"
+
+
 @dataclass(frozen=True)
 class TrackRef:
     """Reference to a track's tables in the store.
@@ -35,6 +43,7 @@ class TrackRef:
         person: main, left or right.
         keys: keys of its tables, by table.
         content: fingerprint of the video's content, independent of its file name.
+        shows: whom it shows, where the labels say it; folds keep videos of the same people together.
     """
 
     name: str
@@ -43,6 +52,7 @@ class TrackRef:
     person: str
     keys: Mapping[str, str]
     content: str
+    shows: str = ""
 
     @property
     def source(self) -> str:
@@ -53,9 +63,9 @@ class TrackRef:
         """Hashes name and keys, which determine the content."""
         return hash((self.name, *sorted(self.keys.values())))
 
-    def mark(self, *modalities: str) -> str:
-        """Address of the tables that models of these modalities read, labels included."""
-        return address(self.name, [self.keys[part] for part in (*BASE, *modalities)])
+    def mark(self, *tables: str) -> str:
+        """Address of tables besides times and labels, which are included."""
+        return address(self.name, [self.keys[table] for table in (*BASE, *tables)])
 
 
 def to_tables(track: Track) -> dict[str, pa.Table]:
@@ -82,19 +92,24 @@ def to_tables(track: Track) -> dict[str, pa.Table]:
     tables = {name: pa.table(values).cast(schema.TRACK[name]) for name, values in columns.items()}
     for modality, part in track.parts.items():
         tables |= MODALITIES[modality].tables(part)
+    for modality, values in track.ratings.items():
+        known = ~np.isnan(values).all(axis=1)
+        known |= not known.any()  # a track without any keeps their number
+        rated = {"frame": np.arange(track.num_frames), "ratings": list_column(values, pa.float32(), known)}
+        tables[ratings_table(modality)] = pa.table(rated).cast(schema.TRACK["ratings"])
     return tables
 
 
-def load_track(store: Store, ref: TrackRef, modalities: Collection[str] | None = None) -> Track:
+def load_track(store: Store, ref: TrackRef, wanted: Collection[str] | None = None) -> Track:
     """Reads a track; large arrays are memory-mapped.
 
     Args:
         store: the store.
         ref: the track.
-        modalities: modalities to read, if the track has them; all if None.
+        wanted: modalities, and names from :func:`ratings_table`, to read if the track has them; all if None.
     """
     frames, times = (store.get(ref.keys[name]).table for name in BASE)
-    read = [m for m in MODALITIES if m in ref.keys and (modalities is None or m in modalities)]
+    names = ref.keys.keys() if wanted is None else ref.keys.keys() & set(wanted)
     return Track(
         name=ref.name,
         video=ref.video,
@@ -108,5 +123,17 @@ def load_track(store: Store, ref: TrackRef, modalities: Collection[str] | None =
             full=array(times["full"]),
             block_edges=matrix(times["block_edges"]),
         ),
-        parts={m: MODALITIES[m].load(store, ref.keys) for m in read},
+        parts={m: MODALITIES[m].load(store, ref.keys) for m in MODALITIES if m in names},
+        ratings={
+            m: _ratings(store.get(ref.keys[ratings_table(m)]).table) for m in MODALITIES if ratings_table(m) in names
+        },
     )
+
+
+def _ratings(table: pa.Table) -> Float[ndarray, "frames K"]:
+    """Ratings of every frame, NaN without any."""
+    known = table["ratings"].is_valid().to_numpy()
+    values = matrix(table["ratings"].drop_null())
+    found = np.full((table.num_rows, values.shape[1]), np.nan, dtype=np.float32)
+    found[known] = values
+    return found
