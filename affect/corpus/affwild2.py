@@ -103,13 +103,18 @@ def _check_faults(faults: Sequence[str]) -> None:
         raise LabelError("\n  ".join([f"{len(faults)} faults in the labels:", *faults[:MAX_FAULTS], *more]))
 
 
+def has_development(labels: str) -> bool:
+    """Whether a folder of labels has a development set."""
+    return files.exists(files.join(labels, FOLDERS["development"]))
+
+
 def read_splits(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2"]]]:
     """Reads the annotations of the training and the development tracks.
 
     Raises:
         LabelError: a split is missing or invalid, or a track is in both.
     """
-    if not files.exists(files.join(labels, FOLDERS["development"])):
+    if not has_development(labels):
         raise LabelError(
             f"{labels}: no such folder, or no {FOLDERS['development']} in it to select epochs on: put the labels of "
             "some people there, or cross-validate on the training videos: train.py --cross-validate 5, or the number "
@@ -131,16 +136,6 @@ def read_training(labels: str) -> dict[Split, dict[str, Float[ndarray, "frames 2
     """
     subfolder = files.join(labels, FOLDERS["train"])
     return {"train": read_folder(subfolder if files.exists(subfolder) else labels)}
-
-
-def annotated_tracks(labels: str) -> list[str]:
-    """Names of all annotated tracks of a folder, with or without a development set.
-
-    Raises:
-        LabelError: there are no annotations, or some are invalid.
-    """
-    whole = files.exists(files.join(labels, FOLDERS["development"]))
-    return track_names(read_splits(labels) if whole else read_training(labels))
 
 
 def check_length(name: str, num_rows: int, num_frames: int, duration_s: float) -> str:

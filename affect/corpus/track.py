@@ -78,6 +78,8 @@ class Track:
         gold: annotations, NaN where there is none.
         segments: its time grid.
         parts: features of each modality, of the modality's own type; a modality that is not read has none.
+        ratings: ratings of every frame by a modality's pretrained encoder, (frames, K), valence and arousal first; NaN
+            without evidence of the person.
         series: embeddings and predictions of trained unimodal models, by modality.
         blocks: embeddings and predictions per block, of the model that gives them.
     """
@@ -89,6 +91,7 @@ class Track:
     gold: Float[ndarray, "frames 2"]
     segments: Segments
     parts: Mapping[str, Any] = field(default_factory=dict)
+    ratings: Mapping[str, Float[ndarray, "frames _"]] = field(default_factory=dict)
     series: Mapping[str, Series] = field(default_factory=dict)
     blocks: Blocks | None = None
 

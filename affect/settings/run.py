@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, cast, get_type_hints
 
-from affect.settings.base import Settings
+from affect.settings.base import ADDED, Settings
 from affect.settings.extraction import Audio, Behavior, Description, Face, Grid, Pool, Stage, Tracking
-from affect.settings.models import Dcmmoe, FaceTransformer, Mamba, Raav, Wavlm
+from affect.settings.labels import Labels
+from affect.settings.models import Dcmmoe, FaceTransformer, Linear, Mamba, Raav, Wavlm
 from affect.settings.training import Workers
 
 
@@ -44,6 +45,10 @@ class Run(Settings):
     """DCMMOE fusion."""
     raav: Raav = field(default_factory=Raav)
     """RAAV fusion."""
+    linear: Linear = field(default_factory=Linear, metadata=ADDED)
+    """Linear map of the encoders' own ratings."""
+    labels: Labels = field(default_factory=Labels, metadata=ADDED)
+    """Reading of ratings over time."""
     workers: Workers = field(default_factory=Workers)
     """Training workers."""
     inference: Pool = field(default_factory=lambda: Pool(max_actors=1000))
@@ -59,11 +64,12 @@ class Run(Settings):
         self.require(bool(self.systems), "systems is empty")
         for system in self.systems:
             known, read = self.all_modalities(), self.reads(system)
-            unknown = [m for m in read if m not in known]
+            unknown = [m for m in (*read, *self.rates(system)) if m not in known]
             self.require(not unknown, f"{system}'s modalities cannot be {', '.join(map(repr, unknown))}, but {known}")
             absent = [m for m in read if m not in self.systems]
             self.require(not absent, f"{system} reads the embeddings of {', '.join(absent)}: add them to systems")
-        self.require(bool(self.face.weights) or "face" not in self.systems, "system face needs face.weights")
+        encoded = bool(self.face.weights) or self.face.encoder == "blendshapes"
+        self.require(encoded or "face" not in self.systems, "system face needs face.weights")
 
     @classmethod
     def fields_of_systems(cls) -> dict[str, str]:
@@ -96,6 +102,16 @@ class Run(Settings):
         """Modalities whose embeddings a fusion reads; empty for the system of a single modality."""
         return getattr(self.settings_of(system), "reads", ())
 
+    def rates(self, system: str) -> tuple[str, ...]:
+        """Modalities whose encoders' own ratings a system reads; empty for a system that reads features."""
+        return getattr(self.settings_of(system), "rates", ())
+
+    @property
+    def rated(self) -> tuple[str, ...]:
+        """Modalities whose encoders' own ratings are part of a track."""
+        wanted = {m for system in self.systems for m in self.rates(system)}
+        return tuple(m for m in self.all_modalities() if m in wanted)
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities whose models are trained."""
@@ -109,7 +125,7 @@ class Run(Settings):
 
     def extracted_for(self, system: str) -> tuple[str, ...]:
         """Modalities whose features a system needs; audio needs the face too, for the mouth filter."""
-        read = self.reads(system) or (system,)
+        read = self.reads(system) or self.rates(system) or (system,)
         needed = {need for m in read for need in self.settings_of(m).needs}
         return tuple(m for m in self.all_modalities() if m in needed)
 

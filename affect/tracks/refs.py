@@ -19,7 +19,7 @@ from affect.settings.run import Run
 from affect.storage import schema
 from affect.storage.state import States
 from affect.storage.store import Store, slug
-from affect.tracks.tables import BASE, TrackRef
+from affect.tracks.tables import BASE, TrackRef, ratings_table
 
 Clips = Mapping[str, list[tuple[str, str]]]
 """Key and outcome of every clip of a video, by modality."""
@@ -39,6 +39,7 @@ def find_tracks(
     labels: Mapping[Split, Mapping[str, ndarray]],
     store: Store,
     hints: Mapping[str, Points],
+    persons: Mapping[str, str],
 ) -> list[Labelled]:
     """Labelled tracks whose videos are extracted; prints the others with their reasons.
 
@@ -49,6 +50,7 @@ def find_tracks(
         labels: annotations by split and track.
         store: the feature store.
         hints: points on the face of a track's person, by track.
+        persons: whom tracks show, where the labels say it.
     """
     names = affwild2.track_names(labels)
     warn_unknown(hints, names)
@@ -71,7 +73,8 @@ def find_tracks(
                 say(f"left out: {_why(name, error)}")
                 continue
             keys = _keys(name, person, video, gold, run, extracted[video.stem], hints.get(name, ()))
-            found.append(Labelled(TrackRef(name, split, video.stem, person, keys, video.head.content), gold))
+            ref = TrackRef(name, split, video.stem, person, keys, video.head.content, persons.get(name, ""))
+            found.append(Labelled(ref, gold))
             uneven += [name] * (len(gold) != video.head.num_frames)
     if uneven:
         say(
@@ -116,6 +119,7 @@ def _keys(name: str, person: str, video: Video, gold: ndarray, run: Run, clips: 
         place = Place(folder, video.stem, video.head.fingerprint, person, hints, run, clips, addresses)
         addresses[modality] = MODALITIES[modality].part_address(place)
         keys |= MODALITIES[modality].part_keys(place, addresses[modality])
+    keys |= {ratings_table(m): f"{folder}/{ratings_table(m)}-{addresses[m]}.arrow" for m in run.rated}
     return keys
 
 

@@ -1,5 +1,7 @@
 """Synthetic tracks for checks and benchmarks: each modality is the true curve plus independent noise."""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
@@ -26,7 +28,15 @@ def curve(num_frames: int, fps: float, rng: np.random.Generator) -> Float[ndarra
     return SPREAD * np.sin(2 * np.pi * time_s / period + phase).sum(axis=1) / np.sqrt(2)
 
 
-def make_track(name: str, num_frames: int, rng: np.random.Generator, *, fps: float = 30.0, width: int = 256) -> Track:
+def make_track(
+    name: str,
+    num_frames: int,
+    rng: np.random.Generator,
+    *,
+    fps: float = 30.0,
+    width: int = 256,
+    identity: float = 0.0,
+) -> Track:
     """Track of one person with outputs of unimodal models.
 
     The noise has the spectrum of the true curve: smoothing over frames cannot remove it, only fusion can.
@@ -37,11 +47,14 @@ def make_track(name: str, num_frames: int, rng: np.random.Generator, *, fps: flo
         rng: random generator.
         fps: frames per second.
         width: width of the embeddings.
+        identity: standard deviation of the person's own offset of every dimension of the embeddings.
     """
     gold = np.clip(curve(num_frames, fps, rng), -1, 1)
     clock = timeline.Timestamps(np.arange(num_frames) / fps)
     segments = _segments(clock)
     series = {m: _series(m, gold, fps, width, rng) for m in NOISE}
+    if identity:
+        series = {m: _with_offset(s, identity, rng) for m, s in series.items()}
     audio = series["audio"]
     edges = np.minimum(segments.block_edges, segments.ranges[:, 1:])[:, :BLOCKS]
     at = np.minimum(edges, num_frames - 1)
@@ -70,6 +83,12 @@ def _series(
     )  # equal for all tracks of a modality
     embedding = np.tanh(seen @ mixing + 0.1 * rng.normal(size=(len(gold), width)))
     return Series(embedding.astype(np.float32), seen.astype(np.float32), valid)
+
+
+def _with_offset(series: Series, identity: float, rng: np.random.Generator) -> Series:
+    """A series whose embeddings have an offset drawn once per track."""
+    offset = identity * rng.normal(size=series.embedding.shape[1])
+    return replace(series, embedding=(series.embedding + offset).astype(np.float32))
 
 
 def _runs(num_frames: int, share: float, fps: float, rng: np.random.Generator) -> Bool[ndarray, " frames"]:
