@@ -1,4 +1,4 @@
-"""The records of the two fusions."""
+"""The records of the two fusions, and of the linear map of encoders' own ratings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -98,3 +98,32 @@ class Raav(System):
         if settings["positions"] and version < SECONDS_SINCE:
             return "its positions count frames and blocks, now they count seconds"
         return ""
+
+
+class Linear(System):
+    """The linear map of the ratings that pretrained encoders give themselves."""
+
+    name = "linear"
+    model = models.Linear
+    space = under("linear", {})  # it selects its own settings by folds
+    demo_space = space
+    solved = True
+
+    def task(self, settings: Any, widths: Mapping[str, int], segment_samples: int) -> Any:  # noqa: ANN401
+        """Task on whole tracks."""
+        from affect.fusion.linear_task import LinearTask
+
+        return LinearTask(settings, widths)
+
+    def points_per_s(self, run: Run, fps: float) -> float:
+        """Frames per second."""
+        return fps
+
+    def modalities(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> tuple[str, ...]:
+        """Modalities whose ratings it reads."""
+        return tuple(settings["modalities"])
+
+    def title(self, settings: Mapping[str, Any], upstream: Sequence[str]) -> str:
+        """Its name, with the modalities if they are not the default ones."""
+        read = tuple(settings["modalities"])
+        return self.name if read == models.Linear().modalities else f"{self.name} ({' + '.join(read)})"

@@ -16,8 +16,10 @@ from affect.fusion.dcmmoe import DCMMOE
 from affect.fusion.raav import RAAV
 from affect.layers import FusionOutput
 from affect.learning.batches import Arrays, Batch, Example, Outputs, Window
+from affect.learning.centering import centred, centred_width
 from affect.learning.task import TrackTask, frame_example, frame_series, frame_spread, frame_windows, overlap
 from affect.settings.models import Dcmmoe, Raav
+from affect.settings.names import Centering
 
 ASKS = " asks "
 """Separator of query and context modality in an expert's name."""
@@ -34,6 +36,20 @@ class FusionTask(TrackTask):
     """Names of the gate weights, in order."""
     hidden: int
     """H, width of the embedding."""
+    center: Centering = "none"
+    """Centring of the modalities' embeddings."""
+
+    def prepare(self, track: Track) -> Track:
+        """Embeddings of frames and blocks, with or relative to the person's median if the settings say so."""
+        if self.center == "none":
+            return track
+        series = {m: replace(s, embedding=centred(s.embedding, s.valid, self.center)) for m, s in track.series.items()}
+        blocks = track.blocks
+        if blocks is not None:
+            flat = blocks.embedding.reshape(-1, blocks.embedding.shape[-1])
+            embedding = centred(flat, blocks.valid.reshape(-1), self.center)
+            blocks = replace(blocks, embedding=embedding.reshape(*blocks.valid.shape, embedding.shape[-1]))
+        return replace(track, series=series, blocks=blocks)
 
     def seen(self, track: Track) -> Bool[ndarray, " frames"]:
         """Frames with evidence of the person."""
@@ -75,8 +91,9 @@ class DcmmoeTask(FusionTask):
         """Stores settings and input widths."""
         self._model, self.settings, self.hidden = settings, settings.fit, settings.hidden
         self.modalities = self.evidence = settings.modalities
+        self.center = settings.center
         self.sources = tuple(f"{query}{ASKS}{context}" for query, context in permutations(self.modalities, 2))
-        self._widths = {m: widths[m] + 2 for m in self.modalities}
+        self._widths = {m: centred_width(widths[m], self.center) + 2 for m in self.modalities}
 
     def build(self) -> DCMMOE:
         """Model with newly initialised weights."""
@@ -143,9 +160,9 @@ class RaavTask(FusionTask):
     def __init__(self, settings: Raav, widths: Mapping[str, int]) -> None:
         """Stores settings and input widths."""
         self._model, self.settings, self.hidden = settings, settings.fit, settings.hidden
-        self.modalities = settings.reads
+        self.modalities, self.center = settings.reads, settings.center
         self.evidence = self.sources = tuple(settings.priors)
-        self._widths = {m: width + 2 for m, width in widths.items()}
+        self._widths = {m: centred_width(width, self.center) + 2 for m, width in widths.items()}
 
     def build(self) -> RAAV:
         """Model with newly initialised weights."""

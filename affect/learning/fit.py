@@ -39,6 +39,10 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
+SELECTED = "development (selected on it)"
+"""Origin of a score that selected the epoch."""
+
+
 class Fitted(NamedTuple):
     """A trained model.
 
@@ -46,11 +50,13 @@ class Fitted(NamedTuple):
         model: model in eval mode with the weights of the best epoch (of their moving average if there is one).
         history: all epochs.
         best: epoch with the highest mean CCC on the development items.
+        scored_on: origin of its score, for messages.
     """
 
     model: nn.Module
     history: list[Epoch]
     best: Epoch
+    scored_on: str = SELECTED
 
 
 def fit(

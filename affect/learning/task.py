@@ -4,6 +4,7 @@ Source: spec section 2.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,14 @@ class TrackTask(Task):
             backbone: configuration of the model's pretrained part; empty if it has none.
         """
         return self.build()
+
+    def prepare(self, track: Track) -> Track:
+        """The track with everything that the task reads; unchanged by default."""
+        return track
+
+    def solve(self, training: Sequence[Track], development: Sequence[Track]) -> Any:  # noqa: ANN401
+        """A :class:`affect.learning.fit.Fitted` model in closed form; None for a task that is trained by gradients."""
+        return None
 
     @abstractmethod
     def series(self, track: Track, outputs: Outputs) -> Series:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from affect.settings.base import ADDED, Count, Fraction, Number, Positive, Settings, Share
+from affect.settings.names import SPEECH_EMOTION, SPEECH_EMOTION_REVISION, Centering
 from affect.settings.training import Fit, Loss
 
 
@@ -56,6 +57,8 @@ class FaceTransformer(Settings):
     """T, window length in frames."""
     window_hop_frames: Count = 150
     """Hop between window starts in frames."""
+    center: Centering = field(default="none", metadata=ADDED)
+    """Embeddings as they are (the paper), relative to the person's median over the track, or both side by side."""
     fit: Fit = field(default_factory=lambda: Fit(plateau_factor=0.1))
     """Training settings."""
 
@@ -121,10 +124,10 @@ class Wavlm(Settings):
     needs: ClassVar[tuple[str, ...]] = ("face", "audio")
     files: ClassVar[tuple[str, ...]] = ("weights",)
 
-    weights: str = "3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes"
+    weights: str = SPEECH_EMOTION
     """Backbone, a Hugging Face id or folder: WavLM, or a speech-emotion model that wraps it. The paper's is WavLM-Large
     trained on MSP-Podcast."""
-    revision: str = "00d0e12ba9bf957f5aeea36e8663c8c61cb50ac9"
+    revision: str = SPEECH_EMOTION_REVISION
     """Commit, tag or branch of the Hugging Face id; required for another id. Only a commit is reproducible."""
     trained_layers: Number = 4
     """Number of top encoder layers that are trained; the layers below are frozen."""
@@ -196,6 +199,8 @@ class Dcmmoe(Settings):
     """T, window length in frames."""
     window_hop_frames: Count = 150
     """Hop between window starts in frames."""
+    center: Centering = field(default="none", metadata=ADDED)
+    """Embeddings as they are (the paper), relative to the person's median over the track, or both side by side."""
     fit: Fit = field(default_factory=lambda: Fit(plateau_factor=0.1))
     """Training settings."""
 
@@ -247,6 +252,8 @@ class Raav(Settings):
     """Width in frames of the centred moving average of valence, odd."""
     smooth_arousal_frames: int = 11
     """Width in frames of the centred moving average of arousal, odd."""
+    center: Centering = field(default="none", metadata=ADDED)
+    """Embeddings as they are (the paper), relative to the person's median over the track, or both side by side."""
     fit: Fit = field(
         default_factory=lambda: Fit(
             learning_rate=5e-5,
@@ -276,3 +283,38 @@ class Raav(Settings):
     def reads(self) -> tuple[str, ...]:
         """Modalities whose embeddings are fused: visual ones, then the audio."""
         return (*self.priors, self.audio)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Linear(Settings):
+    """Linear map of the ratings that pretrained encoders give themselves; fixed without training."""
+
+    system: ClassVar[str] = "linear"
+
+    modalities: tuple[str, ...] = ("face", "audio")
+    """Modalities whose encoders' ratings are read; ``behavior`` with ``--behavior.rate``."""
+    valence_priors: dict[str, float] = field(default_factory=lambda: {"face": 0.8, "behavior": 0.5, "audio": 0.2})
+    """Weight of each modality in valence, before normalisation over the modalities with evidence."""
+    arousal_priors: dict[str, float] = field(default_factory=lambda: {"face": 0.5, "behavior": 0.2, "audio": 0.5})
+    """Weight of each modality in arousal, before normalisation over the modalities with evidence."""
+    smooth_s: tuple[float, ...] = (3.37, 0.0, 0.5, 1.0, 2.0, 5.0, 8.0)
+    """Widths of the centred mean in seconds: the first without training, the best by folds with training."""
+    ridge: Positive = 0.01
+    """Ridge penalty of the fit, relative to the inputs' variance."""
+    folds: Count = 5
+    """Folds of training videos that select the width and whether the person's median is subtracted."""
+
+    def check(self) -> None:
+        """Checks constraints between fields."""
+        once = len(self.modalities) > 0 and len(set(self.modalities)) == len(self.modalities)
+        self.require(once, f"modalities {self.modalities} have to be one or more different ones")
+        self.require(bool(self.smooth_s) and min(self.smooth_s) >= 0, f"smooth_s is {self.smooth_s}: 0 or more, each")
+        for name in ("valence_priors", "arousal_priors"):
+            priors: dict[str, float] = getattr(self, name)
+            missing = [m for m in self.modalities if not priors.get(m, 0) > 0]
+            self.require(not missing, f"{name} has no number above 0 for {', '.join(missing)}")
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """Modalities whose encoders' ratings are read."""
+        return self.modalities

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from affect.settings.encoder import CropAugment, EncoderRun, GradaShape
 from affect.settings.extraction import Audio, Behavior, Description, Face
-from affect.settings.models import Augment, Dcmmoe, FaceTransformer, Mamba, Raav, Wavlm
+from affect.settings.models import Augment, Dcmmoe, FaceTransformer, Linear, Mamba, Raav, Wavlm
+from affect.settings.names import SPEECH_EMOTION, SPEECH_EMOTION_REVISION
 from affect.settings.run import Run
 from affect.settings.training import Fit, Loss, Workers
 
@@ -197,6 +198,19 @@ def raav() -> Run:
     return Run(name="raav", systems=("face", "behavior", "audio", "raav"))
 
 
+def public() -> Run:
+    """Ours: valence and arousal of public encoders, without training; train.py fits them to labels in seconds."""
+    face = Face(encoder="onnx", weights="hsemotion", num_cpus=0.9)  # both fit on two cores
+    audio = Audio(rater=SPEECH_EMOTION, rater_revision=SPEECH_EMOTION_REVISION, num_cpus=0.9)
+    return Run(name="public", systems=("linear",), face=face, audio=audio)
+
+
+def blendshapes() -> Run:
+    """Ours: for labels of your own and no weights: a linear map of the face mesh's expressions, solved in seconds."""
+    face = Face(encoder="blendshapes", num_cpus=0.9)
+    return Run(name="blendshapes", systems=("linear",), face=face, linear=Linear(modalities=("face",)))
+
+
 @dataclass(frozen=True)
 class Published:
     """A row of the paper's results on Aff-Wild2.
@@ -242,6 +256,8 @@ RECIPES: dict[str, Recipe] = {
             dcmmoe_face_audio,
             dcmmoe,
             raav,
+            public,
+            blendshapes,
         )
     },
 }

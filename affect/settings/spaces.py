@@ -91,7 +91,7 @@ def check(space: Space, run: Run) -> Space:
             range or of the wrong type; a range is invalid or does not contain the run's value.
     """
     if not space:
-        raise ValueError("the space is empty: there is nothing to search")
+        raise ValueError(f"the space of {run.systems[-1]} is empty: there is nothing to search")
     return {path: _checked(path, values, run) for path, values in space.items()}
 
 

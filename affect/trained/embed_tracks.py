@@ -11,7 +11,7 @@ from affect.trained.training import Training
 
 def embed_missing(training: Training) -> None:
     """Writes a finished unimodal model's embeddings of the tracks that the store has none of."""
-    [modality] = training.modalities
+    modality = training.system
     mark, store = training.address, training.store
     present = store.keys(f"embedded/{mark}")
     missing = [ref for ref in training.embeds if embedded_key(mark, modality, ref) not in present]
@@ -22,5 +22,5 @@ def embed_missing(training: Training) -> None:
     network, task = model.network(device), model.task()
     with Meter(f"embed by {training.label}", float(len(missing)), "tracks") as meter:
         for ref in missing:
-            put_embedded(store, modality, mark, task, network, load_track(store, ref, training.modalities), ref)
+            put_embedded(store, modality, mark, task, network, load_track(store, ref, training.tables), ref)
             meter.advance(1.0)

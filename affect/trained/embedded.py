@@ -33,6 +33,7 @@ def put_embedded(
 ) -> None:
     """Writes the outputs of a unimodal model on a track; the object of frames is last and marks completion."""
     device = next(network.parameters()).device
+    track = task.prepare(track)
     series, blocks = embed(task, track, batches.run(task, network, track, device))
     if blocks is not None:
         num, per_segment, width = blocks.embedding.shape

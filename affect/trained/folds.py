@@ -1,36 +1,13 @@
-"""Folds of training videos, and the tracks of each fold."""
+"""Tracks of each fold of training videos."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+from affect.learning.folds import fold_groups, of_same_people
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef, load_track
 
 Part = tuple[tuple[str, ...], tuple[str, ...]]
 """Names of the tracks that a model trains on, and of the tracks that score it."""
-
-
-def fold_videos(sizes: Mapping[str, int], folds: int) -> list[set[str]]:
-    """Divides videos into folds with about the same number of frames.
-
-    Args:
-        sizes: frames of each video, of all its tracks together: they stay in one fold.
-        folds: number of folds, two or more.
-
-    Returns:
-        The videos of each fold.
-
-    Raises:
-        ValueError: there are fewer videos than folds.
-    """
-    if folds < 2 or len(sizes) < folds:
-        raise ValueError(f"--folds {folds}: there are {len(sizes)} training videos, give 2 to {len(sizes)}")
-    parts: list[set[str]] = [set() for _ in range(folds)]
-    frames = [0] * folds
-    for video in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        smallest = frames.index(min(frames))
-        parts[smallest].add(video)
-        frames[smallest] += sizes[video]
-    return parts
 
 
 def frames_of_videos(refs: Iterable[TrackRef], store: Store) -> dict[str, int]:
@@ -40,6 +17,17 @@ def frames_of_videos(refs: Iterable[TrackRef], store: Store) -> dict[str, int]:
         if ref.split == "train":
             sizes[ref.video] = sizes.get(ref.video, 0) + load_track(store, ref, ()).num_frames
     return sizes
+
+
+def folds_of(refs: Sequence[TrackRef], store: Store, folds: int) -> list[set[str]]:
+    """Folds of training videos of about equal length; those of the same people stay together.
+
+    Raises:
+        ValueError: there are fewer videos, or groups of people, than folds.
+    """
+    training = [ref for ref in refs if ref.split == "train"]
+    groups = of_same_people((ref.video, ref.shows) for ref in training)
+    return fold_groups(frames_of_videos(training, store), groups, folds)
 
 
 def fold_parts(refs: Iterable[TrackRef], groups: Sequence[set[str]]) -> tuple[Part, ...]:

@@ -39,12 +39,13 @@ def prepared(training: Training) -> Prepared:
     tracks = {ref.name: _load(training, ref) for ref in training.refs}
     widths = _widths(training, list(tracks.values()))
     settings = training.run.settings_of(training.system)
-    return Prepared(SYSTEMS[training.system].task(settings, widths, training.run.segment_samples), tracks, widths)
+    task = SYSTEMS[training.system].task(settings, widths, training.run.segment_samples)
+    return Prepared(task, {name: task.prepare(track) for name, track in tracks.items()}, widths)
 
 
 def _load(training: Training, ref: TrackRef) -> Track:
     """A track with features, embeddings or trunk states, whichever the system reads."""
-    track = load_track(training.store, ref, training.modalities)
+    track = load_track(training.store, ref, training.tables)
     upstream = {m: of[ref.name] for m, of in training.upstream.items()}
     if upstream:
         return with_embeddings(track, ref, training.store, upstream)
@@ -61,6 +62,7 @@ def _widths(training: Training, tracks: Sequence[Track]) -> dict[str, int]:
     needed: set[str] = set()
     for track in tracks:
         widths: dict[str, int | None] = {m: MODALITIES[m].width(part) for m, part in track.parts.items()}
+        widths |= {m: values.shape[1] for m, values in track.ratings.items()}
         if training.upstream:
             widths = {m: series.embedding.shape[1] for m, series in track.series.items()}
         needed |= {m for m, width in widths.items() if width is not None}
@@ -70,6 +72,6 @@ def _widths(training: Training, tracks: Sequence[Track]) -> dict[str, int]:
     for name, of in found.items():
         if len(of) > 1:
             raise ValueError(f"{name} is not equally wide in all tracks: {of}; they come from different models")
-    if training.modalities and training.system in needed - found.keys():
-        raise ValueError(f"no track has any {training.system} features: nothing to train {training.system} on")
+    if lacking := sorted(needed - found.keys()):
+        raise ValueError(f"no track has any {', '.join(lacking)} features: nothing to train {training.system} on")
     return {name: width for name, of in found.items() for width in of}

@@ -5,6 +5,8 @@ RUNS/<system>/<address:16>/model.safetensors, model.json       model.json is wri
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +14,15 @@ import torch
 from torch import nn
 
 from affect.learning.checkpoint import load_weights
+from affect.learning.fit import SELECTED
 from affect.learning.task import TrackTask
-from affect.modalities import SYSTEMS
+from affect.modalities import FUSIONS, MODALITIES, SYSTEMS
 from affect.plan.addresses import feature_addresses
+from affect.settings.address import address
 from affect.settings.paths import flat, from_plain
 from affect.settings.run import Run
-from affect.storage import files
+from affect.storage import files, schema
+from affect.tracks.tables import ratings_table
 from affect.trained.runs import read_run, run_name, run_names
 
 
@@ -27,7 +32,7 @@ class Model:
 
     Args:
         system: name of the system.
-        uri: folder of the model.
+        uri: folder of the model; empty for fixed weights.
         address: hash of everything that affects its weights.
         settings: settings as plain JSON, for :func:`affect.settings.paths.from_plain`.
         settings_address: address of the settings, with the content of pretrained weights.
@@ -40,7 +45,8 @@ class Model:
             :attr:`affect.tracks.tables.TrackRef.source`.
         selected_on: people in the data that its epoch was selected on.
         training_mean: mean valence and arousal of the training annotations.
-        best: epoch, CCC of valence and arousal, and their mean, on the development tracks it was selected on.
+        best: epoch, CCC of valence and arousal, and their mean.
+        scored_on: tracks or folds that ``best`` is a score of.
         backbone: sizes of the audio model's WavLM; empty for other models and for audio models of earlier versions.
         version: :data:`affect.storage.schema.MODEL_VERSION` at training; 1 for models older than this field.
     """
@@ -59,19 +65,42 @@ class Model:
     selected_on: list[str]
     training_mean: list[float]
     best: dict[str, int | float]
+    scored_on: str = SELECTED
     backbone: dict[str, Any] = field(default_factory=dict)
     version: int = 1
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities that it reads, directly or through its upstream models."""
-        return tuple(self.upstream) or (self.system,)
+        return SYSTEMS[self.system].modalities(self.settings, list(self.upstream))
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Tables of tracks that it and its upstream models read, besides times and labels."""
+        rated = not self.upstream and self.system not in MODALITIES
+        return tuple(map(ratings_table, self.modalities)) if rated else self.modalities
+
+    @property
+    def fuses(self) -> bool:
+        """Whether it reads several modalities, so that its gates and its predictions without each are of interest."""
+        return self.system in FUSIONS
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it has the fixed weights of a system that needs no training, and no folder."""
+        return not self.uri
 
     @property
     def title(self) -> str:
         """Name of the model in tables."""
-        folds = f", {self.folds} folds" if self.folds else ""
+        folds = f", {self.folds} folds" if self.folds else ", untrained" if self.untrained else ""
         return SYSTEMS[self.system].title(self.settings, list(self.upstream)) + folds
+
+    @property
+    def score_words(self) -> str:
+        """Mean CCC at the end of training, and its origin."""
+        mean = self.best.get("mean", math.nan)
+        return f"mean CCC {mean:.3f} of {self.scored_on}" if math.isfinite(mean) else f"scored on {self.scored_on}"
 
     def task(self) -> TrackTask:
         """Task that builds its inputs and joins its outputs."""
@@ -84,6 +113,8 @@ class Model:
         Raises:
             ValueError: the weights do not fit the description.
         """
+        if self.untrained:
+            return self.task().build().eval().to(device)
         path = files.join(self.uri, "model.safetensors")
         try:
             return load_weights(self.task().build_empty(self.backbone), files.read(path)).to(device)
@@ -134,7 +165,7 @@ def all_models(runs: str) -> list[Model]:
 
 
 def load_models(run: Run, runs: str, folds: int = 0) -> dict[str, Model]:
-    """Latest trained model of each system of a run.
+    """Latest trained model of each system of a run; one that needs no training has its fixed weights without.
 
     Args:
         run: the run.
@@ -146,14 +177,20 @@ def load_models(run: Run, runs: str, folds: int = 0) -> dict[str, Model]:
     """
     runs, name = files.absolute(runs), run_name(run.name, folds)
     known = read_run(runs, name)
-    if missing := [system for system in run.systems if system not in known]:
+    untrained = [system for system in run.systems if system not in known and SYSTEMS[system].solved]
+    if missing := [system for system in run.systems if system not in (*known, *untrained)]:
         flags = f" --folds {folds}" if folds else ""
         raise ValueError(
             f"{runs} has no trained {missing[0]} model of {name}: name the folder that jobs/train.py filled "
             f"(--runs, runs=), or train first: jobs/train.py {run.name}{flags} --runs {runs}"
         )
-    models = {system: load_model(files.join(runs, system, known[system])) for system in run.systems}
     features = feature_addresses(run)
+    models = {
+        system: _untrained(run, system, features)
+        if system in untrained
+        else load_model(files.join(runs, system, known[system]))
+        for system in run.systems
+    }
     for model in models.values():
         check_settings(model, run)
         model.network(torch.device("cpu"))  # damaged weights are one error here instead of one per actor
@@ -164,6 +201,48 @@ def load_models(run: Run, runs: str, folds: int = 0) -> dict[str, Model]:
         if stale:
             raise ValueError(f"{model.uri} was trained on older {', '.join(stale)} models; train {model.system} again")
     return models
+
+
+def _untrained(run: Run, system: str, features: Mapping[str, str]) -> Model:
+    """A system with its fixed weights.
+
+    Raises:
+        ValueError: an encoder does not rate valence and arousal.
+    """
+    check_untrained(run, system)
+    settings = SYSTEMS[system].settings_address(run)
+    return Model(
+        system=system,
+        uri="",
+        address=address(schema.MODEL_VERSION, "untrained", settings),
+        settings=dataclasses.asdict(run.settings_of(system)),
+        settings_address=settings,
+        segment_samples=run.segment_samples,
+        features={m: features[m] for m in run.extracted_for(system)},
+        widths={m: MODALITIES[m].num_ratings(run) for m in run.rates(system)},
+        upstream={},
+        folds=0,
+        learned_from=[],
+        selected_on=[],
+        training_mean=[0.0, 0.0],
+        best={},
+        version=schema.MODEL_VERSION,
+    )
+
+
+def check_untrained(run: Run, system: str) -> None:
+    """Checks that the encoders which a system reads rate valence and arousal, so that it predicts without training.
+
+    Raises:
+        ValueError: one does not; the message has the flag with which it would.
+    """
+    if silent := [m for m in run.rates(system) if not MODALITIES[m].rates_affect(run)]:
+        flags = sorted({MODALITIES[m].rated_with for m in silent if not MODALITIES[m].num_ratings(run)} - {""})
+        labels = f"train it on labels first (jobs/train.py {run.name})"
+        raise ValueError(
+            f"{system}: the encoder of {', '.join(silent)} gives no valence and arousal of its own: "
+            f"{'give ' + ' and '.join(flags) if flags else labels}, or leave it out (--{system}.modalities)"
+        )
 
 
 def check_settings(model: Model, run: Run) -> None:

@@ -11,7 +11,7 @@ from affect.settings.address import address
 from affect.settings.run import Run
 from affect.storage import files, schema
 from affect.storage.store import Store
-from affect.tracks.tables import TrackRef
+from affect.tracks.tables import TrackRef, ratings_table
 from affect.trained.folds import frames_of_videos
 
 
@@ -50,14 +50,16 @@ class Training:
     trunk: str = ""
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """Modalities whose features it reads itself; none for a fusion, which reads embeddings."""
-        return (self.system,) if self.system in MODALITIES else ()
+    def tables(self) -> tuple[str, ...]:
+        """Tables of tracks that it reads besides times and labels; none for a fusion, which reads embeddings."""
+        if self.system in MODALITIES:
+            return (self.system,)
+        return tuple(ratings_table(m) for m in self.run.rates(self.system))
 
     @cached_property
     def address(self) -> str:
         """Address of all inputs and settings that determine the weights."""
-        tracks = sorted((ref.mark(*self.modalities), ref.split) for ref in self.refs)
+        tracks = sorted((ref.mark(*self.tables), ref.split) for ref in self.refs)
         upstream = {m: sorted(of.items()) for m, of in self.upstream.items()}
         return address(schema.VERSION, schema.MODEL_VERSION, self.system, self.settings, tracks, upstream)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from affect.learning.checkpoint import save_weights
 from affect.learning.fit import Fitted
+from affect.modalities import SYSTEMS
 from affect.progress import say
 from affect.storage import files, schema
 from affect.trained.inputs import Prepared
@@ -23,7 +24,7 @@ def write_model(training: Training, prepared: Prepared, fitted: Fitted) -> None:
         for e in fitted.history
     ]
     best = {"epoch": fitted.best.number} | dict(zip(names, map(float, fitted.best.ccc), strict=True))
-    system, uri = training.system, training.uri
+    system, uri, solved = training.system, training.uri, SYSTEMS[training.system].solved
     gold = [prepared.tracks[ref.name].gold for ref in training.refs if ref.split == "train"]
     model = Model(
         system=system,
@@ -37,9 +38,10 @@ def write_model(training: Training, prepared: Prepared, fitted: Fitted) -> None:
         upstream={str(m): mark for m, mark in training.models.items()},
         folds=training.folds,
         learned_from=[ref.source for ref in training.refs if ref.split == "train"],
-        selected_on=[ref.source for ref in training.refs if ref.split == "development"],
+        selected_on=[ref.source for ref in training.refs if ref.split == "development" and not solved],
         training_mean=np.nanmean(np.concatenate(gold), axis=0).tolist(),
         best=best,
+        scored_on=fitted.scored_on,
         version=schema.MODEL_VERSION,
         backbone=prepared.task.backbone_sizes(fitted.model),
     )
@@ -48,6 +50,9 @@ def write_model(training: Training, prepared: Prepared, fitted: Fitted) -> None:
     files.write(files.join(uri, "history.json"), json.dumps(history, indent=1).encode())
     files.write(files.join(uri, "model.json"), json.dumps(card, indent=1).encode())
     count = sum(parameter.numel() for parameter in fitted.model.parameters())
+    if solved:
+        say(f"train {training.label}: {model.score_words}, {count:,} parameters")
+        return
     say(
         f"train {training.label}: best of {len(fitted.history)} epochs is {fitted.best.number}, development CCC "
         f"{best['valence']:.3f} valence, {best['arousal']:.3f} arousal, {best['mean']:.3f} mean (selected on it), "
