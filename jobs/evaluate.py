@@ -25,8 +25,8 @@ class Evaluate:
     out: Annotated[str, tyro.conf.arg(name="predictions")]
     """Folder of predictions to score, without --runs."""
     truth: Annotated[str | None, tyro.conf.arg(name="labels")]
-    """Folder of <track>.txt annotations, or of Train_Set and Validation_Set, of which the latter is scored; None: write
-    only the submission."""
+    """Folder of <track>.txt annotations, or of Train_Set and Validation_Set, of which the latter is scored; or
+    ratings over time; None: write only the submission."""
     runs: str | None = None
     """Folder of trained models: score all of them."""
     new_videos: Annotated[tuple[str, ...], tyro.conf.arg(name="videos")]
@@ -66,7 +66,7 @@ def work(args: Evaluate) -> int:
         where = (args.new_videos, args.truth, Store(args.store), args.runs, hints.read(args.hints))
         report(score_runs(args.run, *where), console, paper=args.paper, folder=files.join(args.runs, "evaluation"))
         return 0
-    predictions = score_predictions(args.out, args.truth)
+    predictions = score_predictions(args.out, args.truth, args.run.labels)
     if predictions.truth.gold:
         report(predictions, console, paper=args.paper)
         pages(args.out, predictions)

@@ -50,7 +50,7 @@ class Extract:
 
 def work(args: Extract) -> int:
     """Extracts, prints a summary and returns the exit code."""
-    from affect.corpus import affwild2
+    from affect.corpus.labels import annotated_tracks
     from affect.pipeline.demo import prepare_default
     from affect.pipeline.extract import extract
     from affect.progress import say
@@ -59,7 +59,7 @@ def work(args: Extract) -> int:
     labels = args.labels
     if places := prepare_default(args.run, args.videos):
         labels = places.labels
-    tracks = affwild2.annotated_tracks(labels) if labels else []
+    tracks = annotated_tracks(labels, args.run.labels) if labels else []
     store = Store(args.store)
     again, describe = args.retry_failed, args.describe
     if args.status:

@@ -14,6 +14,7 @@ from affect.pipeline import job
 from affect.settings.names import People
 from affect.settings.run import Run
 from affect.storage import files
+from affect.trained.export import Format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +43,19 @@ class Predict:
     """People to predict: everyone visible, the main person, or the left or right one of two."""
     plan: bool = False
     """Print the work to do, its estimated time and possible problems, and stop."""
+    export: Format | None = None
+    """elan: also write OUT/<video>.eaf, which ELAN opens beside the video: a tier per person, valence and arousal."""
     report: bool = True
     """Make a report of pages and films: OUT/report/index.html."""
 
 
 def work(args: Predict) -> int:
     """Extracts, predicts, prints where the tables are; the exit code."""
-    from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
     from affect.corpus import affwild2, hints
     from affect.corpus.videos import find
     from affect.evaluation.submission import read_template, tracks_of
     from affect.pipeline.extract import extract
-    from affect.pipeline.predict import predict
+    from affect.pipeline.predict import exit_code, export, predict
     from affect.pipeline.report import films, pages
     from affect.pipeline.streams import check_inference
     from affect.progress import say
@@ -65,10 +67,8 @@ def work(args: Predict) -> int:
     rows = read_template(files.read_text(args.template), args.template) if args.template else None
     tracks, points = tracks_of(rows) if rows else None, hints.read(args.hints)
     store = Store(args.store)
-    only = None
-    if tracks:
-        stems = find(args.new_videos).videos
-        only = {affwild2.video_of(track, stems) for track in tracks}
+    stems = find(args.new_videos).videos if tracks else ()
+    only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
     if args.plan:
         from affect.pipeline import forecast
 
@@ -80,19 +80,18 @@ def work(args: Predict) -> int:
     outcomes = predict(*given, people=args.people, tracks=tracks, hints=points)
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
+    if args.export:
+        say(f"predict: {export(summary.videos, outcomes, args.out)} files for ELAN: {files.absolute(args.out)}/*.eaf")
     if args.report:
         films(args.run, summary.videos, store, args.out, points)
         pages(args.out)
     if caveat := caveat_of(args.run.name):
         say(caveat)
-    if all(row["status"] == "failed" for row in outcomes):
-        return EXIT_NOTHING
-    failed = any(row["status"] == "failed" for row in outcomes) or summary.exit_code != EXIT_OK
-    return EXIT_PARTIAL if failed else EXIT_OK
+    return exit_code(outcomes, summary.exit_code)
 
 
 NEEDS = ("affect.pipeline.predict", "affect.pipeline.report")
-UNLISTED = (*Run.fields_of_systems().values(), "workers", "description")
+UNLISTED = (*Run.fields_of_systems().values(), "workers", "description", "labels")
 """Settings that help does not list: the trained models fix them, or prediction does not read them."""
 main = job.entry(Predict, work, ("store", "out"), needs=NEEDS, trained=True, unlisted=UNLISTED)
 

@@ -26,7 +26,8 @@ class Train:
     videos: tuple[str, ...]
     """Labelled videos: folders, bucket prefixes, patterns or files."""
     labels: str
-    """Annotation folder with Train_Set and Validation_Set; with --cross-validate the latter may be missing."""
+    """Annotations: a folder with Train_Set and Validation_Set, of which the latter may be missing with
+    --cross-validate; or ratings over time, a file or a folder (see --labels.range in --help-all)."""
     store: str
     """Feature store: a folder or bucket prefix."""
     runs: str
@@ -62,7 +63,7 @@ class TrainEncoder:
 def work(args: Train | TrainEncoder) -> int:
     """Trains the models that are missing; the exit code."""
     from affect.console.forecast import forecast_training
-    from affect.corpus import affwild2, hints
+    from affect.corpus import hints, labels
     from affect.pipeline import encoder, forecast
     from affect.pipeline.assemble import assemble
     from affect.pipeline.crossvalidate import cross_validate
@@ -70,23 +71,23 @@ def work(args: Train | TrainEncoder) -> int:
     from affect.pipeline.extract import extract
     from affect.pipeline.train import check, train
     from affect.storage.store import Store
+    from affect.tracks.labels import frame_labels
 
     if isinstance(args, TrainEncoder):
         encoder.train_on(args.run, args.images, args.development, args.held_out, args.runs)
         return 0
     prepare_default(args.run, args.videos)
-    check(args.run, args.folds)
     folded, store = args.cross_validate, Store(args.store)
-    if folded and args.folds:
-        raise ValueError("--folds and --cross-validate cannot be given together")
-    labels = affwild2.read_training(args.labels) if folded else affwild2.read_splits(args.labels)
+    given = labels.read(args.labels, args.run.labels, check(args.run, args.folds, folded))
     if args.plan:
-        found, probed = forecast.extraction(args.run, args.videos, store, affwild2.track_names(labels))
-        return forecast_training(found, args.run, probed, labels, args.runs, args.folds, folded).show()
-    videos = extract(args.run, args.videos, store, tracks=affwild2.track_names(labels)).videos
-    refs = assemble(args.run, videos, labels, store, hints.read(args.hints))
+        found, probed = forecast.extraction(args.run, args.videos, store, given.names)
+        gold = frame_labels(given, args.run, probed, store, plan=True)
+        return forecast_training(found, args.run, probed, gold, args.runs, args.folds, folded).show()
+    videos = extract(args.run, args.videos, store, tracks=given.names).videos
+    gold = frame_labels(given, args.run, videos, store)
+    refs = assemble(args.run, videos, gold, store, hints.read(args.hints), given.persons)
     if folded:
-        cross_validate(args.run, refs, labels["train"], store, args.runs, folded)
+        cross_validate(args.run, refs, gold["train"], store, args.runs, folded)
     else:
         train(args.run, refs, store, args.runs, folds=args.folds)
     return 0

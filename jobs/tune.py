@@ -12,6 +12,7 @@ import tyro
 
 from affect.pipeline import job
 from affect.settings import spaces
+from affect.settings.labels import AUTO
 from affect.settings.run import Run
 from affect.storage import files
 
@@ -50,15 +51,17 @@ class Tune:
     """CSV of points (track, frame, x, y) on the person of a track, where the track's name does not identify them."""
 
     def __post_init__(self) -> None:
-        """Checks that the run has the system."""
+        """Checks that the run has the system, and that labels are read alike in training and evaluation."""
         if self.system is not None:
             self.run.settings_of(self.system)
+        if self.run.labels.lag_s == AUTO:
+            raise ValueError("--labels.lag-s auto: train once, and give the numbers that it prints")
 
 
 def work(args: Tune) -> int:
     """Searches, trains, scores and writes the results; the exit code."""
     from affect.console.exits import EXIT_PARTIAL
-    from affect.corpus import affwild2, hints
+    from affect.corpus import hints, labels
     from affect.modalities import SYSTEMS
     from affect.pipeline.assemble import assemble
     from affect.pipeline.demo import prepare_default
@@ -66,6 +69,7 @@ def work(args: Tune) -> int:
     from affect.pipeline.train import check
     from affect.pipeline.tune import conclude, prepare, search
     from affect.storage.store import Store
+    from affect.tracks.labels import frame_labels
     from affect.trained.search import SearchOptions
 
     system = args.system or args.run.systems[-1]
@@ -74,13 +78,14 @@ def work(args: Tune) -> int:
     space = spaces.check(spaces.parse(args.space) if args.space else usual, run)
     prepare_default(run, args.videos)
     check(run, args.folds)
-    store, labels, points = Store(args.store), affwild2.read_splits(args.labels), hints.read(args.hints)
-    found = extract(run, args.videos, store, tracks=affwild2.track_names(labels))
+    store, given, points = Store(args.store), labels.read(args.labels, run.labels), hints.read(args.hints)
+    found = extract(run, args.videos, store, tracks=given.names)
     sets, codes = [(args.videos, args.labels)], {found.exit_code}
     if files.absolute(args.truth).rstrip("/") != files.absolute(args.labels).rstrip("/"):
         sets.append((args.new_videos, args.truth))
-        codes.add(extract(run, args.new_videos, store, tracks=list(affwild2.read_folder(args.truth))).exit_code)
-    refs = assemble(run, found.videos, labels, store, points)
+        names = labels.read_truth(args.truth, run.labels).names
+        codes.add(extract(run, args.new_videos, store, tracks=names).exit_code)
+    refs = assemble(run, found.videos, frame_labels(given, run, found.videos, store), store, points, given.persons)
     options = SearchOptions(args.search_name or system, space, args.trials, args.folds, args.seed)
     prepared = prepare(run, refs, store, args.runs, options)
     trials = search(prepared)

@@ -17,6 +17,7 @@ from affect.learning import batches
 from affect.pipeline.assemble import assemble
 from affect.pipeline.probe import probe_videos
 from affect.settings import recipes
+from affect.settings.labels import Labels
 from affect.storage.store import Store
 from affect.tracks.tables import load_track
 from affect.trained.models import load_models
@@ -54,7 +55,7 @@ def test_the_demo_reads_people_it_never_saw(local_ray: str, tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     places = recipes.demo_places(str(tmp_path / "demo"))
-    judged = score_predictions(places.out, places.truth)
+    judged = score_predictions(places.out, places.truth, Labels())
     scores = {a.title: concordance.score(judged.truth.moments(a.tracks)) for a in judged.answers}
     assert list(scores) == ["face", "behavior", "audio", "dcmmoe", "raav"]
     for system, score in scores.items():

@@ -146,13 +146,14 @@ def test_docstrings_name_their_subject(path: Path):
     assert not [f"{place(path, node)}: {str(node.value).splitlines()[0]}" for node in found]
 
 
-def test_exceptions_are_caught_broadly_only_where_neighbours_have_to_go_on():
+def test_exceptions_are_caught_broadly_only_where_neighbours_go_on_or_a_librarys_errors_have_no_class():
     broad = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ExceptHandler) and (node.type is None or ast.unparse(node.type) == "Exception"):
                 broad.append(str(path.relative_to(ROOT)))
-    assert broad == ["affect/pipeline/extract_actor.py", "affect/plan/probe.py"]
+    onnx = ["affect/face/onnx_encoder.py"] * 2
+    assert broad == [*onnx, "affect/pipeline/extract_actor.py", "affect/plan/probe.py"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "cluster/README.md"])

@@ -85,7 +85,10 @@ def prediction(run: Run, models: Mapping[str, Model], fps: float) -> Estimate:
     """
     rate, words = _rate(run.inference)
     counts = {
-        system: sum(size for name, size, _ in files.walk(model.uri) if name == "model.safetensors") / 4
+        system: sum(
+            size for name, size, _ in (files.walk(model.uri) if model.uri else ()) if name == "model.safetensors"
+        )
+        / 4
         for system, model in models.items()
     }
     operations = sum(2 * counts[system] * SYSTEMS[system].points_per_s(run, fps) for system in models)

@@ -83,7 +83,8 @@ def forecast_training(
     other = f"{rotations} folds" if rotations else f"{development} development tracks"
     found.lines.append(f"plan: {len(usable['train'])} training tracks, {total:,} frames; {other}")
     finished = _finished(run, runs, folds)
-    if not total or not development:
+    solved = all(SYSTEMS[system].solved for system in run.systems)
+    if not total or not (development or solved):
         found.warnings.append("it would not start: no annotated video is here for training, or none for development")
         return found
     for system in run.systems:
@@ -120,6 +121,9 @@ def _usable(
 
 def _add_system(found: Forecast, run: Run, system: str, num_frames: int, times: int, runs: str) -> None:
     """Adds the trainings of one system: ``times`` models on ``num_frames`` training frames each."""
+    if SYSTEMS[system].solved:
+        found.lines.append(f"plan: {system}: {times} x solved in closed form, seconds")
+        return
     fit = run.settings_of(system).fit
     known = speed.read(runs, *speed.training_key(run, system))
     amount = num_frames * times

@@ -19,12 +19,15 @@ from rich.table import Table
 from affect import timeline
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import Split
+from affect.corpus.labels import read_truth
 from affect.evaluation import results
 from affect.evaluation.judged import Judged, sources_of
 from affect.evaluation.results import Answers, Truth
 from affect.progress import say
+from affect.settings.labels import Labels
 from affect.storage import files
 from affect.storage.store import encode_csv, read_table
+from affect.tracks.labels import at_frames
 from affect.tracks.tables import TrackRef
 from affect.trained.models import Model
 
@@ -52,39 +55,43 @@ class Evaluation(NamedTuple):
     split: Split = "held_out"
 
 
-def score_predictions(out: str, labels: str | None) -> Evaluation:
+def score_predictions(out: str, labels: str | None, settings: Labels) -> Evaluation:
     """Reads the predictions of jobs/predict.py and their annotations.
 
     Args:
         out: folder of predictions.
-        labels: folder of annotations; None without annotations.
+        labels: annotations; None without any.
+        settings: reading of annotations.
 
     Raises:
         ValueError: there are no predictions, an annotated track has none, or the number of frames differs.
     """
-    found, videos, lengths, note = _read_predictions(out)
+    found, videos, times, note = _read_predictions(out)
     mean = note["training_mean"]
     for track in incomplete(found[-1].tracks):
         say(f"warning: nothing is known of track {track}: it is given the training mean {mean[0]:.3f}, {mean[1]:.3f}")
     answers = [replace(a, tracks=fill_missing(a.tracks, mean)) for a in found]
-    gold = read_labels(labels) if labels else {}
+    gold = _read_labels(labels, settings, times) if labels else {}
     if missing := sorted(gold.keys() - videos.keys()):
         raise ValueError(
             f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
         )
     for name, values in gold.items():
-        frames = found[-1].tracks[name]
-        if warning := affwild2.check_length(name, len(values), len(frames), lengths[name]):
+        duration_s = timeline.Timestamps(times[name]).duration_s
+        if warning := affwild2.check_length(name, len(values), len(times[name]), duration_s):
             say(f"warning: {warning}")
     truth = Truth(gold, videos)
     return Evaluation(f"predictions of {out} on {labels}", answers, truth, answers[-1].tracks, {})
 
 
-def read_labels(labels: str) -> dict[str, ndarray]:
-    """Reads the annotations of the development set, or of the folder if it has no sets."""
-    if files.exists(files.join(labels, affwild2.FOLDERS["development"])):
-        return affwild2.read_splits(labels)["development"]
-    return affwild2.read_folder(labels)
+def _read_labels(
+    labels: str, settings: Labels, times: Mapping[str, Float[ndarray, " _"]]
+) -> Mapping[str, Float[ndarray, "_ 2"]]:
+    """Annotations of every frame of predicted tracks."""
+    given = read_truth(labels, settings)
+    if given.per_frame:
+        return given.per_frame["held_out"]
+    return at_frames(given, times, settings, settings.lags, None)["held_out"]
 
 
 def overlap_with_training(models: Sequence[Model], refs: Sequence[TrackRef]) -> tuple[Split, str]:
@@ -145,12 +152,12 @@ def _print(table: Table, console: Console) -> None:
     console.print(table)
 
 
-def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, float], dict[str, Any]]:
+def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str, ndarray], dict[str, Any]]:
     """Reads the predictions that jobs/predict.py wrote.
 
     Returns:
-        Predictions of each system, NaN in a track without evidence; video by track; its length in seconds by track;
-        content of ``run.json``.
+        Predictions of each system, NaN in a track without evidence; video by track; times of frames by track; content
+        of ``run.json``.
 
     Raises:
         ValueError: there are no predictions.
@@ -160,7 +167,7 @@ def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str
     except FileNotFoundError:
         raise ValueError(f"{out}: no predictions; run jobs/predict.py first") from None
     tracks: dict[str, dict[str, ndarray]] = {system: {} for system in note["models"]}
-    videos, lengths = {}, {}
+    videos, times = {}, {}
     for name, _, _ in files.walk(out):
         if not name.endswith(".parquet"):
             continue
@@ -168,11 +175,11 @@ def _read_predictions(out: str) -> tuple[list[Answers], dict[str, str], dict[str
         for track in rows["track"].unique().to_pylist():
             of_track = rows.filter(rows["track"].to_numpy(zero_copy_only=False) == track)
             videos[track] = of_track["video"][0].as_py()
-            lengths[track] = timeline.Timestamps(of_track["time_s"].to_numpy()).duration_s
+            times[track] = of_track["time_s"].to_numpy()
             for system, predictions in tracks.items():
                 predictions[track] = _two(of_track, f"{system}_valence", f"{system}_arousal")
     systems = [Answers(s, tuple(note["modalities"][s]), found) for s, found in tracks.items()]
-    return systems, videos, lengths, note
+    return systems, videos, times, note
 
 
 def _two(rows: pa.Table, valence: str, arousal: str) -> Float[ndarray, "frames 2"]:
@@ -195,8 +202,8 @@ def answers_of(model: Model, judged: Mapping[str, Judged], suffix: str) -> Answe
     mean = model.training_mean
     without = {
         m: fill_missing({name: each.without[m] for name, each in judged.items()}, mean)
-        for m in (model.modalities if model.upstream else ())
+        for m in (model.modalities if model.fuses else ())
     }
-    gates = {name: each.gates for name, each in judged.items()} if model.upstream else {}
+    gates = {name: each.gates for name, each in judged.items()} if model.fuses else {}
     tracks = fill_missing({name: each.prediction for name, each in judged.items()}, mean)
     return Answers(model.title + suffix, model.modalities, tracks, without, gates, sources_of(model))

@@ -52,7 +52,7 @@ def usable(models: Sequence[Model], run: Run) -> list[Model]:
 
 def judged_name(model: Model, ref: TrackRef) -> str:
     """File name of a model's predictions on a track."""
-    return f"{slug(ref.name)}-{address(schema.MODEL_VERSION, ref.mark(*model.modalities))}.parquet"
+    return f"{slug(ref.name)}-{address(schema.MODEL_VERSION, ref.mark(*model.tables))}.parquet"
 
 
 def judged_table(judged: Judged) -> pa.Table:
@@ -77,7 +77,7 @@ def read_judged(model: Model, ref: TrackRef) -> Judged:
     def two(prefix: str) -> ndarray:
         return np.stack([table[prefix + name].to_numpy() for name in ("valence", "arousal")], axis=1).astype(np.float64)
 
-    removed = {m: two(f"without_{m}_") for m in (model.modalities if model.upstream else ())}
+    removed = {m: two(f"without_{m}_") for m in (model.modalities if model.fuses else ())}
     return Judged(two(""), matrix(table["gates"]), removed)
 
 

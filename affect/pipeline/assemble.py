@@ -6,10 +6,8 @@ Runs that need the same part of a track share it (:mod:`affect.tracks.tables`).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from numpy import ndarray
-
-from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
+from affect.corpus.labels import FrameLabels
 from affect.pipeline import graph
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video
@@ -23,9 +21,10 @@ from affect.tracks.tables import TrackRef
 def assemble(
     run: Run,
     videos: Sequence[Video],
-    labels: Mapping[Split, Mapping[str, ndarray]],
+    labels: FrameLabels,
     store: Store,
     hints: Mapping[str, Points] | None = None,
+    persons: Mapping[str, str] | None = None,
 ) -> list[TrackRef]:
     """Writes the missing tables of labelled tracks in parallel.
 
@@ -35,6 +34,7 @@ def assemble(
         labels: annotations by split and track.
         store: store of features and tables.
         hints: points on the person that a track means, by track.
+        persons: whom tracks show, where the labels say it.
 
     Returns:
         The usable tracks; the others are printed with their reasons.
@@ -43,7 +43,7 @@ def assemble(
         ValueError: no track is usable.
     """
     hints, where = hints or {}, feature_addresses(run)
-    tracks = find_tracks(run, videos, where, labels, store, hints)
+    tracks = find_tracks(run, videos, where, labels, store, hints, persons or {})
     folders = {key.partition("/")[0] for track in tracks for key in track.ref.keys.values()}
     present = {key for folder in folders for key in store.keys(folder)}
     rows, todo = [], {}

@@ -15,6 +15,7 @@ from affect.corpus import affwild2, demo, video
 from affect.corpus.images import read_manifest
 from affect.corpus.videos import File, find
 from affect.face.clip import Finder
+from affect.face.crop import Crop
 from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, person_named, persons
 from affect.pipeline.encoder import train_encoder
@@ -96,7 +97,7 @@ def _cut_track(
     stem = affwild2.video_of(name, known)
     uri = known[stem].uri
     info = video.probe(uri, known[stem].path)
-    faces_of = Finder(settings)
+    faces_of = Finder(settings, Crop(settings.crop_px))
     found = []
     for frame, picture in video.decode(uri, info, 0, len(gold)):
         if frame % FRAME_STEP == 0:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from affect.corpus.hints import Points
+from affect.corpus.labels import read_truth
 from affect.corpus.videos import Places, find
-from affect.evaluation.evaluate import Evaluation, answers_of, incomplete, overlap_with_training, read_labels
+from affect.evaluation.evaluate import Evaluation, answers_of, incomplete, overlap_with_training
 from affect.evaluation.judged import usable
 from affect.evaluation.results import Truth
 from affect.pipeline.assemble import assemble
@@ -15,6 +16,7 @@ from affect.progress import say
 from affect.settings.run import Run
 from affect.storage import files
 from affect.storage.store import Store
+from affect.tracks.labels import frame_labels
 from affect.tracks.tables import load_track
 from affect.trained.models import Model, all_models
 
@@ -57,10 +59,11 @@ def score_models(
     Raises:
         ValueError: no track can be used.
     """
-    golds = read_labels(labels)
+    given = read_truth(labels, run.labels)
     found = find(videos)
-    probed = probe_videos(found, store, wanted_features(run, found.videos, golds).prompts)
-    refs = assemble(run, probed, {"held_out": golds}, store, hints)
+    probed = probe_videos(found, store, wanted_features(run, found.videos, given.names).prompts)
+    gold = frame_labels(given, run, probed, store)
+    refs, golds = assemble(run, probed, gold, store, hints), gold["held_out"]
     split, who = overlap_with_training(models, refs)
     judged = judge(run, models, refs, store)
     titles = [model.title for model in models]

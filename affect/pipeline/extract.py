@@ -35,6 +35,7 @@ from affect.settings.run import Run
 from affect.storage import speed
 from affect.storage.attempts import MAX_ATTEMPTS, Attempts
 from affect.storage.store import Store
+from affect.weights import WeightsError
 
 
 @dataclass
@@ -201,14 +202,20 @@ def _fetch_weights(run: Run, kinds: Collection[str]) -> None:
     Raises:
         WeightsError: weights are not available or not usable; one error here instead of one per actor.
     """
+    missing = []
     for kind in kinds:
-        KINDS[kind].fetch(run)
+        try:
+            KINDS[kind].fetch(run)
+        except WeightsError as error:
+            missing.append(str(error))
+    if missing:
+        raise WeightsError("; ".join(missing))
     present = nodes()
     check: Any = ray.remote(num_cpus=0, max_retries=0)(_check_weights)
     checks = [
         check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(kind, run)
         for kind in kinds
-        if KINDS[kind].checked_on_nodes
+        if KINDS[kind].checked_on_nodes(run)
         for node in present
         if node.fits(share_of(kind, KINDS[kind].stage(run)))
     ]

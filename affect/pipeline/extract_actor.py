@@ -114,7 +114,7 @@ class ExtractActor:
                 extracted = self._failed(f"its process died {before} times, or was stopped after {most_s:g} s")
             else:
                 clip = make_clip(row["uri"], prompts, probe, number, self._run)
-                begun = self._parts.load(key, self._kind.rows, attempted=before > 0)
+                begun = self._parts.load(key, self._kind.rows_of(self._run), attempted=before > 0)
                 extracted = self._try(clip, begun, key, most_s)
             outcome = self._store.put(key, extracted, replace=row["again"] and extracted.status != "failed")
             self._attempts.end(key)

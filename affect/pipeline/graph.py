@@ -37,6 +37,7 @@ from affect.settings.encoder import EncoderRun
 from affect.settings.run import Run
 from affect.storage.store import Store
 from affect.tracks.assemble_track import assemble_track
+from affect.trained.export import export_elan
 from affect.trained.models import Model
 from affect.trained.search import Search
 from affect.trained.training import Training
@@ -108,6 +109,11 @@ def judge(rows: Sequence[Row], run: Run, models: Sequence[Model], store: Store) 
 def predict(rows: Sequence[Row], run: Run, given: tuple[Any, ...]) -> Iterator[Row]:
     """New videos: valence and arousal of every frame and person."""
     return pool(rows, PredictActor, (run, *given), run.inference)
+
+
+def exports(rows: Sequence[Row], out: str) -> Iterator[Row]:
+    """Predicted videos: a file for ELAN."""
+    return each(rows, partial(export_elan, out=out), 0.5)
 
 
 def films(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:

@@ -49,13 +49,14 @@ class JudgeActor:
         track = load_track(self._store, ref)
         outputs_of: dict[str, tuple[Series, Blocks | None]] = {}
         for mark, model in sorted(self._known.items(), key=lambda item: bool(item[1].upstream)):
-            if model.upstream:
+            if model.fuses:
                 judged = self._fusion(model, track, outputs_of)
             else:
                 task = self._tasks[mark]
-                outputs = batches.run(task, self._networks[mark], track, self._device)
-                outputs_of[mark] = embed(task, track, outputs)
-                prediction = task.predict(track, outputs) if outputs.windows else np.full((track.num_frames, 2), np.nan)
+                read = task.prepare(track)
+                outputs = batches.run(task, self._networks[mark], read, self._device)
+                outputs_of[mark] = embed(task, read, outputs)
+                prediction = task.predict(read, outputs) if outputs.windows else np.full((track.num_frames, 2), np.nan)
                 judged = Judged(prediction, np.zeros((track.num_frames, 0)), {})
             if model in self._models:
                 files.write(files.join(model.uri, "judged", judged_name(model, ref)), encode(judged_table(judged)))
@@ -65,9 +66,9 @@ class JudgeActor:
         """Predictions of a fusion with all modalities and without each one."""
         task = self._tasks[model.address]
         assert isinstance(task, FusionTask)
-        read = {m: outputs_of[model.upstream[m]] for m in model.modalities}
+        read = {m: outputs_of[mark] for m, mark in model.upstream.items()}
         blocks = next((found for _, found in read.values() if found is not None), None)
-        whole = replace(track, series={m: series for m, (series, _) in read.items()}, blocks=blocks)
+        whole = task.prepare(replace(track, series={m: series for m, (series, _) in read.items()}, blocks=blocks))
         prediction, gates = self._fused(task, model, whole)
         removed = {m: self._fused(task, model, without(whole, m))[0] for m in model.modalities}
         return Judged(prediction, gates, removed)

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.csv
 
+from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
 from affect.pipeline import graph
@@ -93,6 +94,25 @@ def predict(
     return rows
 
 
+def exit_code(outcomes: Sequence[Mapping[str, Any]], extracted: int) -> int:
+    """Exit code of a prediction, given that of its extraction.
+
+    Returns:
+        0: all fine; 3: finished with failed videos or clips; 1: every video failed.
+    """
+    failed = [row["status"] == "failed" for row in outcomes]
+    if all(failed):
+        return EXIT_NOTHING
+    return EXIT_PARTIAL if any(failed) or extracted != EXIT_OK else EXIT_OK
+
+
+def export(videos: Sequence[Video], outcomes: Sequence[Mapping[str, Any]], out: str) -> int:
+    """Writes ``OUT/<video>.eaf`` for every predicted video; returns their number."""
+    uris = {video.stem: video.uri for video in videos}
+    rows = [{"video": row["video"], "uri": uris[row["video"]]} for row in outcomes if row["status"] != "failed"]
+    return len(list(graph.exports(rows, files.absolute(out)))) if rows else 0
+
+
 def _run_actors(
     run: Run, todo: Sequence[dict[str, Any]], given: tuple[Any, ...], mark: str, store: Store
 ) -> list[dict[str, Any]]:
@@ -122,7 +142,7 @@ def _made_with(models: Mapping[str, Model], store: Store) -> dict[str, str]:
     """Versions, models, features and their speed of extraction, for the report."""
     facts = {"python": platform.python_version()}
     facts |= {name: metadata.version(name) for name in ("affect", "torch", "transformers", "ray", "mediapipe", "av")}
-    facts |= {f"{system} model": model.uri for system, model in models.items()}
+    facts |= {f"{system} model": model.uri or "untrained" for system, model in models.items()}
     features = {m: mark for model in models.values() for m, mark in model.features.items()}
     facts |= {f"{m} features": f"{store.uri}/{m}/{mark}" for m, mark in features.items()}
     for m, mark in features.items():

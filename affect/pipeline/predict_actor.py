@@ -171,17 +171,16 @@ class PredictActor:
         answers: dict[str, ndarray] = {}
         series: dict[str, Series] = {}
         for system, task in self._tasks.items():
-            if self._run.reads(system):
-                track = replace(track, series=series)
-            outputs = batches.run(task, self._networks[system], track, self._device)
+            read = task.prepare(replace(track, series=series) if self._run.reads(system) else track)
+            outputs = batches.run(task, self._networks[system], read, self._device)
             if isinstance(task, FusionTask):
-                valid = task.seen(track)
+                valid = task.seen(read)
             else:
-                series[system], blocks = embed(task, track, outputs)
+                series[system], blocks = embed(task, read, outputs)
                 track, valid = replace(track, blocks=blocks or track.blocks), series[system].valid
             nothing = np.full((track.num_frames, 2), np.nan)  # no evidence of the person
-            answers[system] = task.predict(track, outputs) if valid.any() else nothing
-        track = replace(track, series=series)
+            answers[system] = task.predict(read, outputs) if valid.any() else nothing
+        track = replace(track, series=read.series if self._run.rates(system) else series)
         fusion = task if isinstance(task, FusionTask) else None
         trust = fusion.trust(track, outputs) if fusion and outputs.windows else {}
         evidence = fusion.evidence if fusion else (system,)

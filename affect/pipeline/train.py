@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+from affect.corpus.labels import Development
 from affect.modalities import MODALITIES, SYSTEMS
 from affect.pipeline import graph
 from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
@@ -27,7 +28,7 @@ from affect.storage.speed import training_key
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
 from affect.trained.embed_tracks import embed_missing
-from affect.trained.folds import fold_videos, frames_of_videos
+from affect.trained.folds import folds_of
 from affect.trained.models import Model, load_model
 from affect.trained.runs import note_run, run_name
 from affect.trained.training import Training
@@ -75,10 +76,11 @@ def prepare_systems(
     """
     if folds and not any(run.reads(system) for system in run.systems):
         raise ValueError(f"--folds {folds}: recipe {run.name} has no fusion, which alone learns from folds")
-    for split in ("train", "development"):
+    solved = all(SYSTEMS[system].solved for system in run.systems)
+    for split in ("train",) if solved else ("train", "development"):
         if not any(ref.split == split for ref in refs):
             raise ValueError(f"no usable track in the {split} split")
-    groups = fold_videos(frames_of_videos(refs, store), folds) if folds else []
+    groups = folds_of(refs, store, folds) if folds else []
     runs, addresses = files.absolute(runs), feature_addresses(run)
     trainings: dict[str, Training] = {}
     upstream: dict[str, dict[str, str]] = {}
@@ -114,8 +116,16 @@ def prepare_systems(
     return trainings
 
 
-def check(run: Run, folds: int) -> None:
+def check(run: Run, folds: int, rotations: int = 0) -> Development:
     """Checks that training can start, before hours of extraction.
+
+    Args:
+        run: the run.
+        folds: folds of the embeddings that fusions train on; 0: no folds.
+        rotations: folds of a cross-validation; 0: none.
+
+    Returns:
+        Whether a development set is needed.
 
     Raises:
         WeightsError: there is no such pretrained audio model; weights of a hub are downloaded later.
@@ -123,6 +133,8 @@ def check(run: Run, folds: int) -> None:
     """
     if folds == 1 or folds < 0:
         raise ValueError(f"--folds {folds}: give 0 for none, or 2 or more")
+    if folds and rotations:
+        raise ValueError("--folds and --cross-validate cannot be given together")
     for system in run.systems:
         SYSTEMS[system].check(run)
     trained = [MODALITIES[m] for m in run.modalities]
@@ -130,6 +142,9 @@ def check(run: Run, folds: int) -> None:
         check_inference(run.inference)
     if run.workers.num_workers and not folds and any(modality.streamed for modality in trained):
         check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
+    if rotations:
+        return "unused"
+    return "optional" if all(SYSTEMS[system].solved for system in run.systems) else "required"
 
 
 def _with_folds(training: Training, groups: Sequence[set[str]]) -> list[Training]:
@@ -148,7 +163,7 @@ def _train_group(trainings: Sequence[Training]) -> None:
     new = [t for t in trainings if not t.finished and not files.exists(t.checkpoint)]
     start = time.monotonic()
     _train_missing(trainings)
-    if new:
+    if new and not SYSTEMS[new[0].system].solved:
         amount = sum(training.num_frames_seen for training in new)
         record_speed(new[0].runs, *training_key(new[0].run, new[0].system), amount, time.monotonic() - start, 0.0)
 

@@ -20,7 +20,7 @@ import ray
 from affect.corpus.hints import Points
 from affect.corpus.videos import Places
 from affect.evaluation.evaluate import Evaluation
-from affect.modalities import MODALITIES
+from affect.modalities import MODALITIES, SYSTEMS
 from affect.pipeline import graph
 from affect.pipeline.cluster import WORKERS_ADVICE, at_most, check_room, shares_of
 from affect.pipeline.evaluate import score_models
@@ -35,7 +35,7 @@ from affect.settings.run import Run
 from affect.storage import files
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
-from affect.trained.folds import Part, development_part, fold_parts, fold_videos, frames_of_videos
+from affect.trained.folds import Part, development_part, fold_parts, folds_of
 from affect.trained.models import Model
 from affect.trained.search import METRIC, Search, SearchOptions
 
@@ -54,6 +54,8 @@ def prepare(run: Run, refs: Sequence[TrackRef], store: Store, runs: str, options
         ValueError: as in :func:`affect.pipeline.train.train`.
     """
     system, folds = run.systems[-1], options.folds
+    if SYSTEMS[system].solved:
+        raise ValueError(f"{system} is solved in closed form, not searched: jobs/train.py {run.name}")
     out_of_fold = folds if run.reads(system) else 0
     training = prepare_systems(run, refs, store, runs, folds=out_of_fold, untrained=system)[system]
     if system in MODALITIES and MODALITIES[system].trunk_address(run):
@@ -61,7 +63,7 @@ def prepare(run: Run, refs: Sequence[TrackRef], store: Store, runs: str, options
     parts: tuple[Part, ...] = (development_part(refs),)
     scored_on = "the development set"
     if folds:
-        parts = fold_parts(refs, fold_videos(frames_of_videos(refs, store), folds))
+        parts = fold_parts(refs, folds_of(refs, store, folds))
         scored_on = f"{folds} folds of training videos, the mean of their best epochs"
     return Search(
         training=training,

@@ -193,13 +193,15 @@ def training_page(title: str, models: Sequence[Mapping[str, Any]], caveat: str) 
 
     Args:
         title: title of the page.
-        models: title, address, best, settings and history of each model, as in its files.
+        models: title, address, best, scored_on, settings and history of each model, as in its files.
         caveat: warning at the top of the page; empty for none.
     """
     figures = []
     with chart_style():
         for model in models:
             history = model["history"]
+            if len(history) < 2:  # solved, not trained by epochs
+                continue
             epochs = [epoch["epoch"] for epoch in history]
             figure = Figure(figsize=(9, 2.8), layout="constrained")
             left, right = figure.subplots(1, 2)
@@ -219,7 +221,9 @@ def training_page(title: str, models: Sequence[Mapping[str, Any]], caveat: str) 
             )
             figures.append((model["title"], svg(figure), caption))
     shown = [{**model, "settings": json.dumps(model["settings"], indent=1)} for model in models]
-    return template("training.html").render(title=title, models=shown, figures=figures, caveat=caveat)
+    return template("training.html").render(
+        title=title, models=shown, figures=figures, caveat=caveat, format_score=format_score
+    )
 
 
 def format_score(value: float, form: str = "{:.3f}") -> str:

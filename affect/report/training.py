@@ -23,13 +23,14 @@ def training_report(runs: str, name: str, models: Sequence[Model]) -> None:
             "title": model.title,
             "address": model.address,
             "best": model.best,
+            "scored_on": model.scored_on,
             "settings": model.settings,
             "history": json.loads(files.read(files.join(model.uri, "history.json"))),
         }
         for model in models
     ]
     for model in models:
-        say(f"{model.title}: development CCC {model.best['mean']:.3f} (selected on it), {model.uri}")
+        say(f"{model.title}: {model.score_words}, {model.uri}")
     path = files.join(files.absolute(runs), f"{name}.html")
     files.write(path, training_page(f"Training of recipe {name}", shown, caveat_of(name)).encode())
     say(f"report: {path}")

@@ -25,6 +25,7 @@ from affect.pipeline.predict import predict
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
 from affect.plan.addresses import feature_addresses, prompts_of
+from affect.settings.labels import Labels
 from affect.settings.run import Run
 from affect.storage.columns import matrix
 from affect.storage.extracted import Extracted
@@ -196,4 +197,4 @@ def test_other_states_make_another_model_under_another_title(trained: Micro, sta
     assert (outcome["status"], outcome["people"]) == ("ok", 1)  # without faces whoever it is is the main person
     table = pq.read_table(Path(out) / "video03.parquet")
     assert table["behavior_valence"].null_count == 0 and table["valid"].to_pylist() == [True] * 50
-    assert score_predictions(out, trained.places.truth).answers
+    assert score_predictions(out, trained.places.truth, Labels()).answers

@@ -11,11 +11,13 @@ from _pytest.capture import CaptureFixture
 from affect.console.forecast import forecast_training
 from affect.corpus import affwild2
 from affect.corpus.affwild2 import LabelError
+from affect.corpus.labels import annotated_tracks
 from affect.corpus.videos import find
 from affect.pipeline import forecast
 from affect.pipeline.assemble import assemble
 from affect.pipeline.crossvalidate import cross_validate
 from affect.pipeline.probe import probe_videos
+from affect.settings.labels import Labels
 from affect.settings.run import Run
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
@@ -97,7 +99,7 @@ def test_labels_without_a_development_set_say_what_can_be_done(
 ):
     with pytest.raises(LabelError, match=r"no Validation_Set in it.*--cross-validate 5"):
         affwild2.read_splits(labels)
-    assert sorted(affwild2.annotated_tracks(labels)) == sorted(affwild2.read_training(labels)["train"])
+    assert sorted(annotated_tracks(labels, Labels())) == sorted(affwild2.read_training(labels)["train"])
     run = face_of(trained)
     found, probed = forecast.extraction(run, everyone(trained), store, [])
     golds = affwild2.read_training(labels)

@@ -23,6 +23,7 @@ from affect.pipeline.probe import probe_videos
 from affect.pipeline.train import train
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import keys_of
+from affect.settings.labels import Labels
 from affect.storage import files, schema
 from affect.storage.columns import matrix
 from affect.storage.extracted import Extracted
@@ -102,8 +103,22 @@ def test_hints_override_a_name_and_have_to_lie_on_somebody(trained: Micro, capsy
 
 def test_training_again_does_nothing(trained: Micro, refs: list[TrackRef], capsys: CaptureFixture[str]):
     models = train(trained.run, refs, Store(trained.places.store), trained.places.runs)
-    assert [model.system for model in models] == list(SYSTEMS)
+    assert [model.system for model in models] == list(trained.run.systems)
     assert capsys.readouterr().out.count("there already") == 5
+
+
+def test_predictions_are_scored_against_ratings_over_time(trained: Micro, predicted: str, tmp_path: Path):
+    """Ratings at the frames' times are the labels of frames; those of every other frame are interpolated."""
+    gold = affwild2.read_folder(trained.places.truth)["video03"]
+    time_s = pq.read_table(Path(predicted) / "video03.parquet")["time_s"].to_numpy()
+    rows = [f"{t},{50 * v + 50},{50 * a + 50}\n" for t, (v, a) in zip(time_s, gold, strict=True)]
+    (tmp_path / "video03.csv").write_text("time_s,valence,arousal\n" + "".join(rows))
+    judged = score_predictions(predicted, str(tmp_path), Labels(range="0..100"))
+    np.testing.assert_allclose(judged.truth.gold["video03"], gold, atol=1e-9)
+    (tmp_path / "video03.csv").write_text("time_s,valence,arousal\n" + "".join(rows[::2]))
+    coarse = score_predictions(predicted, str(tmp_path), Labels(range="0..100")).truth.gold["video03"]
+    known = ~np.isnan(coarse[:, 0])
+    assert known.sum() >= 49 and np.abs(coarse[known] - gold[known]).max() < 0.1
 
 
 def test_a_fusion_without_its_modalities_is_an_error(trained: Micro):
@@ -121,8 +136,8 @@ def test_new_people_are_predicted_scored_and_submitted(trained: Micro, predicted
     [outcome] = csv.DictReader((Path(predicted) / "videos.csv").open())
     assert (outcome["status"], outcome["people"], outcome["frames"]) == ("ok", "1", "50")
 
-    judged = score_predictions(predicted, trained.places.truth)
-    assert [answers.title for answers in judged.answers] == list(SYSTEMS)
+    judged = score_predictions(predicted, trained.places.truth, Labels())
+    assert [answers.title for answers in judged.answers] == list(trained.run.systems)
     for answers in judged.answers:
         assert concordance.merge(judged.truth.moments(answers.tracks)).count == 50
     template = read_template(Path(trained.places.template).read_text(), trained.places.template)
@@ -247,7 +262,7 @@ def test_a_run_of_one_modality_is_trained_and_predicts_alone(trained: Micro, ref
     table = pq.read_table(Path(out) / "video03.parquet")
     assert np.array_equal(table["valence"].to_numpy(), np.clip(table["face_valence"].to_numpy(), -1, 1))
     assert table["raav_valence"].null_count == table["audio_arousal"].null_count == 50
-    assert [answers.title for answers in score_predictions(out, trained.places.truth).answers] == ["face"]
+    assert [answers.title for answers in score_predictions(out, trained.places.truth, Labels()).answers] == ["face"]
 
 
 def test_models_of_folds_are_asked_for_by_their_number(trained: Micro):

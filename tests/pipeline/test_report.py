@@ -28,6 +28,7 @@ from affect.pipeline.report import films, pages
 from affect.plan.addresses import feature_addresses
 from affect.progress import Meter
 from affect.settings.extraction import Pool
+from affect.settings.labels import Labels
 from affect.storage import files, schema, speed
 from affect.storage.store import Store, encode_csv
 from affect.trained.models import Model, load_models
@@ -90,7 +91,7 @@ def test_predictions_are_scored_on_the_development_set_of_a_corpus(predicted: st
     for folder, name in (("Train_Set", "nobody"), ("Validation_Set", "video03")):
         (tmp_path / folder).mkdir()
         shutil.copy(f"{trained.places.truth}/video03.txt", tmp_path / folder / f"{name}.txt")
-    assert list(score_predictions(predicted, str(tmp_path)).truth.gold) == ["video03"]
+    assert list(score_predictions(predicted, str(tmp_path), Labels()).truth.gold) == ["video03"]
 
 
 def test_people_are_chosen_by_their_place(again: Callable[..., list[dict]]):
@@ -130,7 +131,7 @@ def test_the_report_has_a_page_a_small_film_and_with_annotations_scores(
     before = film.stat().st_mtime_ns
     films(run, videos, store, str(tmp_path), {})
     assert film.stat().st_mtime_ns == before  # a film that is there is not made again
-    judged = score_predictions(str(tmp_path), trained.places.truth)
+    judged = score_predictions(str(tmp_path), trained.places.truth, Labels())
     pages(str(tmp_path), judged)
     index, page = (report / "index.html").read_text(), (report / "videos" / "video03.html").read_text()
     assert "Against annotations" in index and "Annotated against predicted" in index and "CCC valence" in page

@@ -20,6 +20,7 @@ from affect.corpus.track import Track
 from affect.corpus.videos import find
 from affect.evaluation.evaluate import overlap_with_training
 from affect.learning.checkpoint import decode
+from affect.learning.folds import fold_videos
 from affect.pipeline.assemble import assemble
 from affect.pipeline.evaluate import score_runs
 from affect.pipeline.probe import probe_videos
@@ -30,7 +31,6 @@ from affect.storage.columns import matrix
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef, load_track
 from affect.trained.embedded import embedded_key, with_embeddings
-from affect.trained.folds import fold_videos
 from affect.trained.models import all_models, load_model
 from affect.trained.runs import read_run
 from affect.trained.training import Training

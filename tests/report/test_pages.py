@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from affect.modalities import SYSTEMS
 from affect.progress import format_duration
 from affect.report.figures import gold_against_predicted, ranking
 from affect.report.pages import index_page, index_row, training_page, video_page
@@ -60,7 +61,7 @@ def test_a_long_video_is_thinned_and_a_short_one_is_not():
         assert left["seen"]["face"]["gaps"] == [[2.0, 3.5, "the face is not found"]]
         assert left["seen"]["audio"]["missing"] == {"silence": pytest.approx(1.5 / seconds, abs=1e-3)}
         assert set(left["trust"]) == {"face", "behavior", "audio"}
-        assert set(left["systems"]) == {"face", "behavior", "audio", "dcmmoe", "raav"}
+        assert set(left["systems"]) == set(SYSTEMS)
 
 
 def test_a_video_of_nobody_has_a_page_and_one_that_failed_a_row():
@@ -112,8 +113,11 @@ def test_the_page_of_a_training_has_its_curves_and_says_what_scores_are():
     history = [{"epoch": e, "loss": 1 / e, "valence": 0.1 * e, "arousal": 0.2, "mean": 0.1 * e} for e in (1, 2, 3)]
     best = history[2]
     model = {"title": "face <x>", "address": "0" * 16, "best": best, "settings": {"hidden": 8}, "history": history}
-    html = training_page("Training", [model], "a caveat")
+    solved = model | {"title": "linear", "best": best | {"mean": float("nan")}, "history": history[:1]}
+    shown = [model | {"scored_on": "development (selected on it)"}, solved | {"scored_on": "nothing"}]
+    html = training_page("Training", shown, "a caveat")
     assert html.count("<svg") == 1 and "a caveat" in html and "face &lt;x&gt;" in html and "no claim" in html
+    assert "development (selected on it)" in html and "nan" not in html
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(9.04, "9.0 s"), (59.97, "1 min 00 s"), (3599.6, "1 h 00 min")])

@@ -18,6 +18,7 @@ from affect.pipeline.predict import predict
 from affect.pipeline.report import films, pages
 from affect.pipeline.train import check, train
 from affect.settings import recipes
+from affect.settings.labels import Labels
 from affect.storage.store import Store
 from affect.trained.models import load_models
 from affect.trained.runs import trained_run
@@ -66,7 +67,7 @@ if __name__ == "__main__":
     new = extract(run, places.new_videos, store).videos
     rows = predict(run, new, loaded, store, out)
     films(run, new, store, out, {})
-    scored = score_predictions(out, places.truth)
+    scored = score_predictions(out, places.truth, Labels())
     pages(out, scored)
     again = extract(run, places.videos, store, tracks=names)
     judged = score_runs(run, places.videos, places.labels, store, runs, {})
