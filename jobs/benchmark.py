@@ -6,10 +6,13 @@
 encoder      crops per second through the frame encoder as used / eager float32 in batches of 32; needs torch(vision)
 preparation  face crops per second from boxes to a batch / a loop with PIL that writes and reads JPEG
 face         frames per second of the face stage with decoding / of its models alone on crops made beforehand
+blendshapes  frames per second of the face stage by the mesh alone / with GRADA at its true size
+onnx         crops per second of a network of EfficientNet-B0's size in onnxruntime / torch eager, batches of 1 to 32
 memory       resident memory of the face stage along a long video
 qwen         segments per second / in the authors' way (one by one, all logits, all layers, a text), and three prompts
              at once / one by one; needs torch and transformers only
 prefill      tokens per second of the prefill by micro-batch, on a GPU at the true size; needs the same
+rating       time of states and the vision-language model's rating / of states alone, at its true widths; needs the same
 scan         forward and backward of the selective scan / a loop that indexes its tensors; needs torch only
 behavior     segments per second of the behaviour stage with decoding / of its model alone
 wavlm        segments per second through WavLM-Large in batches / one by one, in float32 and bfloat16, and with the
@@ -22,6 +25,7 @@ protections  share of the time of extraction that the store, checksums, attempt 
 experts      training steps per second of DCMMOE with batched experts / a loop over six stacks; needs torch only
 step         training steps per second of both fusions in bfloat16 and compiled / in float32; needs torch only
 loader       windows per second into batches / with a loader of one dictionary per frame; needs torch only
+centering    CCC on unseen people whose embeddings have offsets of their own, with and without person centring
 plan         estimated / measured time of extraction, training and prediction
 status       seconds and requests to read the state of a store of 10,000 videos, on a disk and in a bucket
 bucket       extraction from and to an S3 server on this machine / on its disk
@@ -35,7 +39,7 @@ corpus       a corpus of the size of Aff-Wild2 with random features: assembly, a
 import argparse
 import sys
 
-from benchmarks import audio, behavior, extraction, intervals, planning, remote, training, tuning
+from benchmarks import audio, behavior, centering, extraction, intervals, planning, remote, training, tuning
 
 PARTS = {
     part.__name__: part
@@ -43,9 +47,12 @@ PARTS = {
         extraction.encoder,
         extraction.preparation,
         extraction.face,
+        extraction.blendshapes,
+        extraction.onnx,
         extraction.memory,
         behavior.qwen,
         behavior.prefill,
+        behavior.rating,
         behavior.scan,
         behavior.behavior,
         audio.wavlm,
@@ -58,6 +65,7 @@ PARTS = {
         training.step,
         training.loader,
         training.corpus,
+        centering.centering,
         planning.plan,
         remote.status,
         remote.bucket,

@@ -1,4 +1,4 @@
-"""Speed of behaviour: states of segments, the selective scan, the pictures of segments."""
+"""Speed of behaviour: states of segments, their rating, the selective scan, the pictures of segments."""
 
 import contextlib
 import tempfile
@@ -49,19 +49,29 @@ SMALL_VISION = {
     "num_position_embeddings": 2304,
     "deepstack_visual_indexes": [1, 2, 3],
 }
+# The true widths with a twelfth of both models' layers. Vocabulary and deepstack are cut: beside so few layers they
+# would take a larger share than at the true depth.
+THIN_TEXT = {**TRUE_TEXT, "num_hidden_layers": 3, "vocab_size": 5_120}
+THIN_VISION = {**TRUE_VISION, "depth": 2, "deepstack_visual_indexes": []}
 SHOWN = {"the demo's pictures": (96, 128), "360p": (352, 640), "720p": (640, 1152)}
 """Height and width of the pictures that the model gets."""
 
 
 @contextlib.contextmanager
-def _checkpoint(device: torch.device) -> Iterator[Path]:
-    """A random Qwen3-VL: of the true 4B shape on a GPU, small on a CPU."""
+def _checkpoint(device: torch.device, *, thin: bool = False) -> Iterator[Path]:
+    """A random Qwen3-VL: of the true 4B shape on a GPU, small on a CPU, or of true widths and a twelfth of the layers.
+
+    Args:
+        device: device that makes the weights.
+        thin: whether the model on a CPU has the true widths.
+    """
     from transformers import Qwen3VLForConditionalGeneration
 
     from affect.console import tiny
 
     cuda = device.type == "cuda"
-    text, vision = (TRUE_TEXT, TRUE_VISION) if cuda else (SMALL_TEXT, SMALL_VISION)
+    on_cpu = (THIN_TEXT, THIN_VISION) if thin else (SMALL_TEXT, SMALL_VISION)
+    text, vision = (TRUE_TEXT, TRUE_VISION) if cuda else on_cpu
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16 if cuda else torch.float32)
     with device:
@@ -170,6 +180,47 @@ def prefill() -> None:
                     f"{memory:.1f} GiB at most, {SEGMENTS / speed / 3600:.2f} hours for {SEGMENTS:,} segments",
                     flush=True,
                 )
+
+
+def rating(count: int = 2) -> None:
+    """States with the rating against states alone, at the true widths; on a CPU with a twelfth of the layers.
+
+    Args:
+        count: segments of a batch.
+    """
+    from affect.behavior.prompt import PROMPTS, QUESTIONS
+    from affect.behavior.qwen import Qwen
+    from affect.settings.extraction import Behavior
+
+    def cut(text: str) -> str:
+        """A quarter of a text: a letter is a token here, the true tokenizer joins about four."""
+        return text[: len(text) // 4]
+
+    device = fastest()
+    valence, arousal = QUESTIONS["neutral"]
+    prompt, questions = cut(PROMPTS["neutral"]), (cut(valence), cut(arousal))
+    with _checkpoint(device, thin=True) as folder:
+        settings = Behavior(weights=str(folder))
+        rater, alone = Qwen(settings, [prompt], questions={prompt: questions}), Qwen(settings, [prompt])
+        for name, size in list(SHOWN.items())[1 : 3 if device.type == "cuda" else 2]:
+            batches = [model.prepare(_segments(count, *size), [prompt]) for model in (rater, alone)]
+            inputs = batches[0].inputs
+            assert inputs
+            num = int(inputs["attention_mask"].sum()) // count
+            asked = int(batches[0].questions[0].valid.sum())
+
+            def rated(batch: Any = batches[0]) -> int:  # noqa: ANN401 -- a batch
+                rater.states(batch)
+                return count
+
+            def silent(batch: Any = batches[1]) -> int:  # noqa: ANN401 -- a batch
+                alone.states(batch)
+                return count
+
+            ours, theirs = rates([rated, silent], 3)
+            print(f"{name}: {num} tokens of video and prompt, {asked} of both questions", flush=True)
+            print(f"time of states and rating / states alone of {name} on {device}: {theirs / ours:.3f}", flush=True)
+            say_ratio(f"states and rating of {name} on {device}", "segments", ours, "states alone", theirs)
 
 
 def _flops_per_token(model: Any) -> float:  # noqa: ANN401 -- transformers' own class

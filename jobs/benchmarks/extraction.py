@@ -2,6 +2,8 @@
 
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 
 from .demo import copy_videos, prepared_demo
-from .measure import rate, resident_mib, say_ratio
+from .measure import rate, rates, resident_mib, say_ratio
 
 
 def true_size_encoder(folder: Path) -> Path:
@@ -122,6 +124,75 @@ def face() -> None:
         return len(pictures)
 
     say_ratio("face stage", "frames", rate(whole), "its models alone", rate(models))
+
+
+def blendshapes() -> None:
+    """The face stage on a demo video: without a network of its own, and with GRADA at its true size."""
+    from affect.corpus import video
+    from affect.corpus.clip import Clip
+    from affect.face.clip import FaceClip
+    from affect.settings.extraction import Face, Grid
+
+    uri = str(_demo_video())
+    info = video.probe(uri, Path(uri).name)
+    clip = Clip(uri, info, 0.0, 5.0, Grid())
+    with tempfile.TemporaryDirectory() as name:
+        grada = FaceClip(Face(weights=str(true_size_encoder(Path(name)))))
+    mesh = FaceClip(Face(encoder="blendshapes", weights=""))
+    frames = clip.frames[1] - clip.frames[0]
+
+    def of(stage: FaceClip) -> Callable[[], int]:
+        return lambda: stage(clip) and frames
+
+    ours, theirs = rates([of(mesh), of(grada)])
+    say_ratio("face stage, blendshapes", "frames", ours, "GRADA", theirs)
+
+
+def onnx() -> None:
+    """A random network of EfficientNet-B0's size in onnxruntime as shipped, and in torch eager, by batch."""
+    import dataclasses
+    import json
+    import warnings
+
+    from torchvision.models import efficientnet_b0
+
+    from affect.face.onnx_encoder import NETWORKS, OnnxEncoder
+    from affect.settings.extraction import Face
+
+    torch.manual_seed(0)
+    network = efficientnet_b0(num_classes=10).eval().to(device := "cuda" if torch.cuda.is_available() else "cpu")
+    crops = np.random.default_rng(0).integers(0, 256, (32, 224, 224, 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "net.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"], "opset_version": 11}
+            axes = {"input": {0: "batch"}, "output": {0: "batch"}}
+            sample = (torch.zeros(2, 3, 224, 224, device=device),)
+            torch.onnx.export(network, sample, str(path), **names, dynamic_axes=axes, dynamo=False)
+        path.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(NETWORKS["hsemotion"])))
+        for size in (1, 4, 8, 16, 32):
+            encoder = OnnxEncoder(Face(encoder="onnx", weights=str(path), micro_batch=size))
+            ours, theirs = rates([partial(_encoded, encoder, crops), partial(_eager, network, crops, size)])
+            say_ratio(f"onnx on {device}, batches of {size}", "crops", ours, "torch eager", theirs)
+
+
+def _encoded(encoder: Any, crops: np.ndarray) -> int:  # noqa: ANN401 -- an encoder
+    encoder(crops)
+    return len(crops)
+
+
+def _eager(network: torch.nn.Module, crops: np.ndarray, size: int) -> int:
+    """Normalised crops through a network in float32."""
+    from affect.face.crop import IMAGENET_MEAN, IMAGENET_STD
+
+    device = next(network.parameters()).device
+    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        for start in range(0, len(crops), size):
+            pixels = torch.from_numpy(crops[start : start + size]).to(device).permute(0, 3, 1, 2)
+            network((pixels / 255 - mean) / std).cpu()
+    return len(crops)
 
 
 def memory(minutes: int = 30, fps: int = 5) -> None:
