@@ -82,6 +82,7 @@ class Track:
             without evidence of the person.
         series: embeddings and predictions of trained unimodal models, by modality.
         blocks: embeddings and predictions per block, of the model that gives them.
+        shows: whom it shows, where the labels say it.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Track:
     ratings: Mapping[str, Float[ndarray, "frames _"]] = field(default_factory=dict)
     series: Mapping[str, Series] = field(default_factory=dict)
     blocks: Blocks | None = None
+    shows: str = ""
 
     @property
     def num_frames(self) -> int:

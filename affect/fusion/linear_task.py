@@ -19,7 +19,7 @@ from affect.learning import batches
 from affect.learning.batches import Arrays, Example, Outputs, Window
 from affect.learning.centering import centred
 from affect.learning.fit import Fitted
-from affect.learning.folds import fold_videos
+from affect.learning.folds import fold_groups, of_same_people
 from affect.learning.task import frame_example
 from affect.learning.training import Epoch
 from affect.progress import say
@@ -93,7 +93,7 @@ class LinearTask(FusionTask):
         found = self._calibrate(tracks)
         model = self.build()
         self._load(model, found)
-        self._describe(found, len({track.video for track in tracks}))
+        self._describe(found, len(of_same_people((track.video, track.shows) for track in tracks)))
         ccc, scored_on = np.full(3, np.nan), "nothing"
         if development:
             ccc, scored_on = self._score(model, development), "development (nothing selected on it)"
@@ -113,11 +113,13 @@ class LinearTask(FusionTask):
                 of_video[track.video] = of_video[track.video] + s
             grid[choice] = np.stack([of_video[video] for video in videos])
         sizes = {video: sum(track.num_frames for track in tracks if track.video == video) for video in videos}
-        folds = [[videos.index(name) for name in fold] for fold in self._folds(sizes)]
+        groups = of_same_people((track.video, track.shows) for track in tracks)
+        folds = [[videos.index(name) for name in fold] for fold in self._folds(sizes, groups)]
         return calibration.calibrate(grid, folds, self._model.ridge, self._untrained(tracks, videos))
 
-    def _folds(self, sizes: Mapping[str, int]) -> list[set[str]]:
-        return fold_videos(sizes, min(self._model.folds, len(sizes))) if len(sizes) > 1 else [set(sizes)]
+    def _folds(self, sizes: Mapping[str, int], groups: Sequence[set[str]]) -> list[set[str]]:
+        """Folds of videos, one for all if all show the same people."""
+        return fold_groups(sizes, groups, min(self._model.folds, len(groups))) if len(groups) > 1 else [set(sizes)]
 
     def _inputs(self, track: Track, choice: Choice) -> Float[ndarray, "frames D"]:
         """Inputs u of the map: ratings and presence of each modality, after the centred mean."""
@@ -156,13 +158,13 @@ class LinearTask(FusionTask):
         ccc = np.nan_to_num(merge(seen).ccc(), nan=0.0) if seen else np.zeros(2)
         return np.append(ccc, ccc.mean())
 
-    def _describe(self, found: Calibration, num_videos: int) -> None:
+    def _describe(self, found: Calibration, num_groups: int) -> None:
         """Prints what was selected, the score over folds and the gain."""
         for name, choice in zip(("valence", "arousal"), found.choices, strict=True):
             centred = "the person's median is subtracted" if choice.centered else "as they are"
             say(f"linear: {name}: ratings {centred}, centred mean of {choice.smooth_s:g} s (selected by folds)")
         if found.score is None:
-            say(f"linear: {num_videos} videos with labels are too few to say what it gains: label three or more")
+            say(f"linear: {num_groups} videos with labels are too few to say what it gains: label three or more people")
             return
         say(f"linear: CCC over folds, each video by a map that never saw it: {_words(found.score)}")
         if found.gain is not None:

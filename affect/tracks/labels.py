@@ -78,6 +78,9 @@ def at_frames(
     Raises:
         LabelError: no rating falls into a video.
     """
+    known = {rater for tracks in annotations.over_time.values() for track in tracks.values() for rater in track.curves}
+    if unknown := sorted(lags.keys() - known - {""}):
+        say(f"warning: labels: nobody is called {', '.join(unknown)}, whose reaction time is given")
     found: dict[str, dict[str, ndarray]] = {}
     for tracks in annotations.over_time.values():
         for name, track in tracks.items():

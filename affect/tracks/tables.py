@@ -127,6 +127,7 @@ def load_track(store: Store, ref: TrackRef, wanted: Collection[str] | None = Non
         ratings={
             m: _ratings(store.get(ref.keys[ratings_table(m)]).table) for m in MODALITIES if ratings_table(m) in names
         },
+        shows=ref.shows,
     )
 
 

@@ -185,6 +185,9 @@ def test_two_videos_can_be_fitted_and_say_so(capsys: pytest.CaptureFixture[str])
     task = LinearTask(SETTINGS, WIDTHS)
     task.solve(tracks(2, 5), [])
     assert "2 videos with labels are too few to say what it gains" in capsys.readouterr().out
+    of_two = [replace(track, shows="p" if i % 2 else "q") for i, track in enumerate(tracks(6, 5))]
+    task.solve(of_two, [])  # six videos of two people are no more
+    assert "2 videos with labels are too few to say what it gains" in capsys.readouterr().out
 
 
 def test_nothing_annotated_is_a_clear_error():

@@ -51,6 +51,12 @@ def test_tracks_without_a_rating_in_their_video_are_left_out(capsys: pytest.Capt
         at_frames(Annotations(over_time={"train": {"late": tracks["late"]}}), times, Labels(), {"": 0.0}, None)
 
 
+def test_reaction_times_of_nobody_are_told(capsys: pytest.CaptureFixture[str]):
+    given = Annotations(over_time={"train": {"x": Ratings({"anna": rated()}, by_frame=False)}})
+    at_frames(given, {"x": TIME_S}, Labels(), {"": 0.0, "ana": 1.0}, None)
+    assert "nobody is called ana, whose reaction time is given" in capsys.readouterr().out
+
+
 def test_who_rated_half_is_named_and_counts_where_they_did(capsys: pytest.CaptureFixture[str]):
     raters = {"whole": rated(), "half": rated(end_s=2.0), "third": rated(bias=0.01)}
     given = Annotations(over_time={"train": {"x": Ratings(raters, by_frame=False)}})
