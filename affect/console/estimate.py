@@ -84,15 +84,14 @@ def prediction(run: Run, models: Mapping[str, Model], fps: float) -> Estimate:
         fps: frames per second of the videos.
     """
     rate, words = _rate(run.inference)
-    counts = {
-        system: sum(
-            size for name, size, _ in (files.walk(model.uri) if model.uri else ()) if name == "model.safetensors"
-        )
-        / 4
-        for system, model in models.items()
-    }
+    counts = {system: _num_weights(model.uri) if model.uri else 0.0 for system, model in models.items()}
     operations = sum(2 * counts[system] * SYSTEMS[system].points_per_s(run, fps) for system in models)
     return Estimate(0.01 + operations / rate, f"{millions(sum(counts.values()))} weights, {words}")
+
+
+def _num_weights(uri: str) -> float:
+    """Number of float32 weights in the folder of a model."""
+    return sum(size for name, size, _ in files.walk(uri) if name == "model.safetensors") / 4
 
 
 def _rate(pool: Pool) -> tuple[float, str]:

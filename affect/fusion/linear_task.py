@@ -99,8 +99,8 @@ class LinearTask(FusionTask):
             ccc, scored_on = self._score(model, development), "development (nothing selected on it)"
         elif found.score is not None:
             ccc, scored_on = found.score.ccc, "folds of the training videos"
-        epoch = Epoch(1, float(1 - ccc[:2].mean()), ccc, 0.0, 0.0, 0)
-        return Fitted(model.eval(), [epoch], epoch, scored_on)
+        epoch = Epoch(0, float(1 - ccc[:2].mean()), ccc, 0.0, 0.0, 0)
+        return Fitted(model.eval(), [], epoch, scored_on)
 
     def _calibrate(self, tracks: Sequence[Track]) -> Calibration:
         """Selects and fits the maps of both channels."""
