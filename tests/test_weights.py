@@ -46,6 +46,7 @@ def cached() -> Path:
 def test_a_file_in_the_cache_is_used_if_its_hash_is_right():
     cached().write_bytes(GOOD)
     assert weights.file(NAME) == cached()
+    assert [path.name for path in files.cache().iterdir()] == [NAME]  # nothing is written: a cache may be read-only
 
 
 def test_a_file_in_the_cache_with_another_hash_is_not_used():
@@ -68,6 +69,21 @@ def test_what_is_fetched_with_another_hash_is_not_kept(monkeypatch: pytest.Monke
     with pytest.raises(WeightsError, match="sha256 differs"):
         weights.file(NAME)
     assert not cached().exists()
+
+
+def test_a_file_of_unknown_hash_is_recorded_at_first_use_and_compared_ever_after(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(FILES, NAME, Source("", "http://127.0.0.1:9/a"))
+    with pytest.raises(WeightsError, match=rf"curl -L -o {NAME} http://127\.0\.0\.1:9/a and put it at {cached()}"):
+        weights.file(NAME)
+    monkeypatch.setattr(weights, "_from_url", lambda _: GOOD)
+    assert weights.file(NAME).read_bytes() == GOOD
+    record = cached().with_name(f"{NAME}.sha256")
+    assert record.read_text() == hashlib.sha256(GOOD).hexdigest()
+    cached().write_bytes(b"others")
+    with pytest.raises(WeightsError, match=rf"at its first use it was .*; if that is meant, delete {record}"):
+        weights.file(NAME)
+    record.unlink()
+    assert weights.file(NAME).read_bytes() == b"others" and record.exists()
 
 
 def test_a_path_that_exists_comes_first_and_is_known_by_its_own_content(tmp_path: Path):
