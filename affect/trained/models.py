@@ -100,7 +100,7 @@ class Model:
     def score_words(self) -> str:
         """Mean CCC at the end of training, and its origin."""
         mean = self.best.get("mean", math.nan)
-        return f"mean CCC {mean:.3f} of {self.scored_on}" if math.isfinite(mean) else f"scored on {self.scored_on}"
+        return f"mean CCC {mean:.3f} on {self.scored_on}" if math.isfinite(mean) else f"scored on {self.scored_on}"
 
     def task(self) -> TrackTask:
         """Task that builds its inputs and joins its outputs."""

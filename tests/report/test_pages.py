@@ -117,7 +117,7 @@ def test_the_page_of_a_training_has_its_curves_and_says_what_scores_are():
     shown = [model | {"scored_on": "development (selected on it)"}, solved | {"scored_on": "nothing"}]
     html = training_page("Training", shown, "a caveat")
     assert html.count("<svg") == 1 and "a caveat" in html and "face &lt;x&gt;" in html and "no claim" in html
-    assert "development (selected on it)" in html and "nan" not in html
+    assert "development (selected on it)" in html and "solved" in html and "nan" not in html
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(9.04, "9.0 s"), (59.97, "1 min 00 s"), (3599.6, "1 h 00 min")])
