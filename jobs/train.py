@@ -81,15 +81,15 @@ def work(args: Train | TrainEncoder) -> int:
     given = labels.read(args.labels, args.run.labels, check(args.run, args.folds, folded))
     if args.plan:
         found, probed = forecast.extraction(args.run, args.videos, store, given.names)
-        gold = frame_labels(given, args.run, probed, store, plan=True)
+        _, gold = frame_labels(given, args.run, probed, store, plan=True)
         return forecast_training(found, args.run, probed, gold, args.runs, args.folds, folded).show()
     videos = extract(args.run, args.videos, store, tracks=given.names).videos
-    gold = frame_labels(given, args.run, videos, store)
-    refs = assemble(args.run, videos, gold, store, hints.read(args.hints), given.persons)
+    run, gold = frame_labels(given, args.run, videos, store)
+    refs = assemble(run, videos, gold, store, hints.read(args.hints), given.persons)
     if folded:
-        cross_validate(args.run, refs, gold["train"], store, args.runs, folded)
+        cross_validate(run, refs, gold["train"], store, args.runs, folded)
     else:
-        train(args.run, refs, store, args.runs, folds=args.folds)
+        train(run, refs, store, args.runs, folds=args.folds)
     return 0
 
 

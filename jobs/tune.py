@@ -38,7 +38,8 @@ class Tune:
     videos: tuple[str, ...]
     """Labelled videos: folders, bucket prefixes, patterns or files."""
     labels: str
-    """Annotation folder with Train_Set and Validation_Set."""
+    """Annotations of training and development people: a folder with Train_Set and Validation_Set, or ratings over
+    time with a column split."""
     store: str
     """Feature store: a folder or bucket prefix."""
     runs: str
@@ -85,7 +86,8 @@ def work(args: Tune) -> int:
         sets.append((args.new_videos, args.truth))
         names = labels.read_truth(args.truth, run.labels).names
         codes.add(extract(run, args.new_videos, store, tracks=names).exit_code)
-    refs = assemble(run, found.videos, frame_labels(given, run, found.videos, store), store, points, given.persons)
+    _, gold = frame_labels(given, run, found.videos, store)
+    refs = assemble(run, found.videos, gold, store, points, given.persons)
     options = SearchOptions(args.search_name or system, space, args.trials, args.folds, args.seed)
     prepared = prepare(run, refs, store, args.runs, options)
     trials = search(prepared)

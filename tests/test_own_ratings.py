@@ -81,7 +81,7 @@ def test_the_page_ends_with_predictions_and_its_claim(walk: Walk):
 
 def fitted(run: Run, given: labels.Annotations, videos: list[Video], store: Store, runs: Path) -> Model:
     """The model that is trained on annotations."""
-    gold = frame_labels(given, run, videos, store)
+    run, gold = frame_labels(given, run, videos, store)
     [model] = train(run, assemble(run, videos, gold, store), store, str(runs))
     return model
 

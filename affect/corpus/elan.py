@@ -25,6 +25,8 @@ PERSONS = {"": "", "main": "", "left": "_left", "right": "_right"}
 """Suffix of a track's name by the person of a tier."""
 END_S = 1e-3
 """Seconds between the last rating of an annotation and its end, where the next one may begin: ELAN's resolution."""
+MAX_S = 86_400.0
+"""Longest annotation, in seconds: a day."""
 STEP_S = 0.04
 """Most seconds between two ratings within an annotation, which rates its whole interval."""
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)$")
@@ -58,7 +60,7 @@ def read_eaf(content: bytes, path: str) -> list[Annotation]:
         root = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
     except DefusedXmlException as error:
         raise LabelError(f"{path}: refused, it declares a document type or entities: {type(error).__name__}") from None
-    except Tree.ParseError as error:
+    except (Tree.ParseError, LookupError, ValueError) as error:  # an unknown encoding is a LookupError
         raise LabelError(f"{path}: it is no XML: {error}") from None
     try:
         slots = {
@@ -67,19 +69,28 @@ def read_eaf(content: bytes, path: str) -> list[Annotation]:
             if "TIME_VALUE" in slot.attrib
         }
         origins = [int(media.attrib.get("TIME_ORIGIN", 0)) / 1000 for media in root.iter("MEDIA_DESCRIPTOR")]
-        return [
-            Annotation(
-                tier.attrib["TIER_ID"],
-                tier.attrib.get("ANNOTATOR", ""),
-                slots[part.attrib["TIME_SLOT_REF1"]] + (origins or [0.0])[0],
-                slots[part.attrib["TIME_SLOT_REF2"]] + (origins or [0.0])[0],
-                part.findtext("ANNOTATION_VALUE") or "",
-            )
-            for tier in root.iter("TIER")
-            for part in tier.iter("ALIGNABLE_ANNOTATION")
-        ]
-    except (KeyError, ValueError) as error:
+        origin = (origins or [0.0])[0]
+        return [part for tier in root.iter("TIER") for part in _annotations(tier, slots, origin, path)]
+    except (KeyError, ValueError, OverflowError) as error:
         raise LabelError(f"{path}: it is no ELAN file: {error} is missing or no number") from None
+
+
+def _annotations(tier: Tree.Element, slots: Mapping[str, float], origin: float, path: str) -> Iterator[Annotation]:
+    """Annotations of a tier of ratings; one without text of another tier, to say that it is there.
+
+    Raises:
+        KeyError: an annotation has no time.
+        LabelError: a tier of ratings has no times of its own.
+    """
+    name, rater = tier.attrib["TIER_ID"], tier.attrib.get("ANNOTATOR", "")
+    if not any(dimension in name.lower() for dimension in DIMENSIONS):
+        yield Annotation(name, rater, 0.0, 0.0, "")
+        return
+    if tier.find(".//REF_ANNOTATION") is not None:
+        raise LabelError(f"{path}: tier {name} refers to the annotations of another one: give it times of its own")
+    for part in tier.iter("ALIGNABLE_ANNOTATION"):
+        start, end = (slots[part.attrib[f"TIME_SLOT_REF{i}"]] + origin for i in (1, 2))
+        yield Annotation(name, rater, start, end, part.findtext("ANNOTATION_VALUE") or "")
 
 
 def read_export(content: bytes, path: str) -> list[Annotation]:
@@ -99,9 +110,11 @@ def read_export(content: bytes, path: str) -> list[Annotation]:
         cells = line.split("\t")
         if not line.strip() or any(cell.startswith("Begin Time") for cell in cells):  # the names of the columns
             continue
-        times = _times(cells[1:-1])
+        times = _times(cells[2:-1])  # behind the participant
         if len(times) < 2:
-            raise LabelError(f"{path}: line {number} is {line[:60]!r}, not a tier, begin, end and value between tabs")
+            raise LabelError(
+                f"{path}: line {number} is {line[:60]!r}, not a tier, participant, begin, end and value between tabs"
+            )
         found.append(Annotation(cells[0], "", times[0], times[1], cells[-1]))
     return found
 
@@ -173,6 +186,8 @@ def _curve(annotations: list[Annotation], path: str, bounds: tuple[float, float]
             raise LabelError(
                 f"{path}: the annotation at {start_s:g} s is {value:g}, outside of the stated range {low:g}..{high:g}"
             )
+        if not 0 < end_s - start_s <= MAX_S:
+            raise LabelError(f"{path}: the annotation at {start_s:g} s ends at {end_s:g} s")
         if at and start_s <= at[-1]:
             raise LabelError(f"{path}: two annotations of one tier overlap at {start_s:g} s")
         last_s = max(start_s + END_S / 2, end_s - END_S)

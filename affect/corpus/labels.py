@@ -109,19 +109,23 @@ def read_truth(uri: str, settings: Labels) -> Annotations:
 
 def _ratings_files(uri: str) -> list[str]:
     """Paths of files with ratings over time below a folder, or the file itself; empty for Aff-Wild2's layout."""
-    if uri.endswith(SUFFIXES):
-        return [""] if files.exists(uri) else []
-    names = [name for name, _, _ in files.walk(uri) if name.endswith(SUFFIXES) and name.count("/") < 2]
-    names = sorted(name for name in names if not PurePosixPath(name).name.startswith("."))
+    if uri.lower().endswith(SUFFIXES):
+        if not files.exists(uri):
+            raise LabelError(f"{uri}: no such file")
+        return [""]
+    names = sorted(name for name, _, _ in files.walk(uri) if name.lower().endswith(SUFFIXES))
+    names = [name for name in names if not PurePosixPath(name).name.startswith(".")]
     if set(affwild2.FOLDERS.values()) & {name.partition("/")[0] for name in names}:
         return []
-    texts = [name for name in names if name.endswith(".txt")]
-    return [] if any(_has_row_per_frame(files.join(uri, name)) for name in texts) else names
+    texts = [files.join(uri, name) for name in names if name.lower().endswith(".txt")]
+    if any(_has_row_per_frame(path) for path in texts):
+        return []
+    return names if len(texts) < len(names) or any(b"\t" in files.read(path) for path in texts) else []
 
 
 def _has_row_per_frame(path: str) -> bool:
-    """Whether a text file is none of ELAN's exports, whose lines have tabs."""
-    return b"\t" not in files.read(path).partition(b"\n")[0]
+    """Whether a text file is one of Aff-Wild2's."""
+    return files.read(path).lstrip(b"\xef\xbb\xbf").startswith(affwild2.HEADER.encode())
 
 
 def _read_ratings(uri: str, names: Iterable[str], settings: Labels) -> Annotations:
@@ -131,6 +135,9 @@ def _read_ratings(uri: str, names: Iterable[str], settings: Labels) -> Annotatio
     pieces: list[Piece] = []
     for name in names:
         path = files.join(uri, name) if name else uri
+        if name.count("/") > 1:
+            say(f"left out: {path}: it lies deeper than a folder per rater")
+            continue
         inside = PurePosixPath(name or PurePosixPath(uri).name)
         rater = inside.parent.name if len(inside.parts) > 1 else ""
         try:
@@ -151,9 +158,9 @@ def _read_ratings(uri: str, names: Iterable[str], settings: Labels) -> Annotatio
 def _read_file(path: str, track: str, rater: str, bounds: tuple[float, float]) -> list[Piece | str]:
     """Pieces of one file, by its suffix."""
     content = files.read(path)
-    if path.endswith(".eaf"):
+    if path.lower().endswith(".eaf"):
         return elan.pieces(elan.read_eaf(content, path), path, track, rater, bounds)
-    if path.endswith(".txt"):
+    if path.lower().endswith(".txt"):
         return elan.pieces(elan.read_export(content, path), path, track, rater, bounds)
     return ratings.read_table(content, path, track, rater, bounds)
 
@@ -177,4 +184,8 @@ def _joined(pieces: Iterable[Piece]) -> tuple[dict[Split, dict[str, Ratings]], d
             splits[found[0].split][track] = Ratings({p.rater: p.curves for p in found}, found[0].by_frame)
             if found[0].person:
                 persons[track] = found[0].person
+    for person in sorted(set(persons.values())):
+        used = {split for split, tracks in splits.items() for track in tracks if persons.get(track) == person}
+        if len(used) > 1:
+            say(f"warning: person {person} is in {' and '.join(sorted(used))}: scores are of a person that was seen")
     return splits, persons

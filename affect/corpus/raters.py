@@ -20,7 +20,7 @@ class Agreement(NamedTuple):
 
     Args:
         raters: names.
-        pairwise: mean CCC of all pairs; NaN for one rater.
+        pairwise: mean CCC of all pairs; NaN for one rater, or without a frame that two rated.
         with_rest: CCC of each rater with the mean of the others; NaN for one rater.
         weight: weight of each rater; sums to 1.
         rated: share of the rated frames that each rater rated.
@@ -59,7 +59,8 @@ def agreement(tracks: Sequence[Mapping[str, Float[ndarray, "_ 2"]]], how: Litera
     weight[:, weight.sum(axis=0) <= 0] = 1  # nobody agrees with anybody
     seen = ~np.isnan(values).any(axis=2)
     rated = seen.sum(axis=1) / max(1, seen.any(axis=0).sum())
-    pairwise = _mean([ccc for ccc, _ in pairs.values()]) if pairs else np.full(2, np.nan)
+    cccs = [ccc for ccc, _ in pairs.values() if not np.isnan(ccc).all()]
+    pairwise = _mean(cccs) if cccs else np.full(2, np.nan)
     return Agreement(raters, pairwise, with_rest, weight / weight.sum(axis=0), rated)
 
 

@@ -14,7 +14,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -39,6 +39,8 @@ SPLITS: Mapping[str, Split] = {
 }
 """Words for the use of a track."""
 DIMENSIONS = ("valence", "arousal")
+COLUMNS = ("time_s", "frame", *DIMENSIONS, "track", "rater", "split", "person")
+"""Columns that are read."""
 TWO_RATES = 1.5
 """Ratio of the steps of both halves of a rater's times from which they are called two rates."""
 
@@ -117,13 +119,15 @@ def read_table(content: bytes, path: str, track: str, rater: str, bounds: tuple[
     Raises:
         LabelError: the file cannot be read, or a column is missing.
     """
-    names, rows = _parquet(content, path) if path.endswith(".parquet") else _csv(content, path)
+    names, rows = _parquet(content, path) if path.lower().endswith(".parquet") else _csv(content, path)
+    if twice := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
+        raise LabelError(f"{path}: it has more than one column {', '.join(twice)}")
     time = _time_column(names, path)
     groups: dict[tuple[str, str], _Lines] = {}
     faults: dict[tuple[str, str], str] = {}
     for number, cells in rows:
         row = dict(zip(names, cells, strict=False))
-        key = row.get("track") or track, row.get("rater") or rater
+        key = row.get("track", "").strip() or track, row.get("rater", "").strip() or rater
         lines = groups.setdefault(key, _Lines())
         try:
             lines.at.append(float(row[time]))
@@ -147,7 +151,7 @@ def _csv(content: bytes, path: str) -> tuple[list[str], Iterable[tuple[int, list
     """Names of the columns, and numbered rows."""
     try:
         text = content.decode("utf-8-sig")
-        delimiter = "\t" if path.endswith(".tsv") else ","
+        delimiter = "\t" if path.lower().endswith(".tsv") else ","
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise LabelError(f"{path}: it is no CSV: {error}") from None
@@ -158,11 +162,17 @@ def _csv(content: bytes, path: str) -> tuple[list[str], Iterable[tuple[int, list
 def _parquet(content: bytes, path: str) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
     """Names of the columns, and numbered rows as text."""
     try:
-        table = pq.read_table(io.BytesIO(content))
-    except (ArrowException, OSError) as error:
-        raise LabelError(f"{path}: it is no Parquet file: {str(error).splitlines()[0]}") from None
-    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
-    return table.column_names, ((number, list(cells)) for number, cells in enumerate(zip(*columns, strict=True), 1))
+        file = pq.ParquetFile(io.BytesIO(content))
+        names = [name for name in file.schema_arrow.names if name in COLUMNS]
+        columns = [[_text(value) for value in column.to_pylist()] for column in file.read(names).columns]
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        raise LabelError(f"{path}: it is no Parquet file of ratings: {(str(error).splitlines() or [''])[0]}") from None
+    return names, ((number, list(cells)) for number, cells in enumerate(zip(*columns, strict=True), 1))
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 -- of any column
+    """A cell as a CSV has it."""
+    return "" if value is None else value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _time_column(names: list[str], path: str) -> str:
@@ -186,6 +196,8 @@ def _fault(lines: _Lines, time: str, path: str, bounds: tuple[float, float]) -> 
     at, values, (low, high) = np.array(lines.at), np.array(lines.values), bounds
     if not np.isfinite(at).all():
         return f"{path}: row {lines.number[int(np.argmin(np.isfinite(at)))]} has {time} {at[~np.isfinite(at)][0]}"
+    if time == "frame" and at.min() < 0:
+        return f"{path}: row {lines.number[int(at.argmin())]} has frame {at.min():g}: they count from 0"
     back = np.flatnonzero(np.diff(at) <= 0)
     if len(back):
         number = int(back[0]) + 1

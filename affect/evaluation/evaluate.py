@@ -4,7 +4,7 @@ RUNS/evaluation/<train|development|held_out>/{scores,videos,gates}.csv      of t
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -72,10 +72,7 @@ def score_predictions(out: str, labels: str | None, settings: Labels) -> Evaluat
         say(f"warning: nothing is known of track {track}: it is given the training mean {mean[0]:.3f}, {mean[1]:.3f}")
     answers = [replace(a, tracks=fill_missing(a.tracks, mean)) for a in found]
     gold = _read_labels(labels, settings, times) if labels else {}
-    if missing := sorted(gold.keys() - videos.keys()):
-        raise ValueError(
-            f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
-        )
+    _check_predicted(gold, videos)
     for name, values in gold.items():
         duration_s = timeline.Timestamps(times[name]).duration_s
         if warning := affwild2.check_length(name, len(values), len(times[name]), duration_s):
@@ -91,7 +88,20 @@ def _read_labels(
     given = read_truth(labels, settings)
     if given.per_frame:
         return given.per_frame["held_out"]
+    _check_predicted(given.names, times)
     return at_frames(given, times, settings, settings.lags, None)["held_out"]
+
+
+def _check_predicted(tracks: Iterable[str], predicted: Collection[str]) -> None:
+    """Checks that every annotated track has predictions.
+
+    Raises:
+        ValueError: one has none.
+    """
+    if missing := sorted(set(tracks) - set(predicted)):
+        raise ValueError(
+            f"no prediction for track {missing[0]} ({len(missing)} tracks in all); predict its video first"
+        )
 
 
 def overlap_with_training(models: Sequence[Model], refs: Sequence[TrackRef]) -> tuple[Split, str]:

@@ -133,10 +133,14 @@ def _encoder(run: Run) -> list[str]:
 
 
 def _network(name: str) -> list[str]:
-    """Identity of an ONNX network and of the description beside it."""
+    """Identity of an ONNX network, of the description beside it, and of files that hold its weights."""
     path = weights.local_path(name)
-    beside = path.with_suffix(".json")
-    return [weights.identity(name), *([weights.identity(str(beside))] if path.exists() and beside.exists() else [])]
+    if not path.exists():
+        return [weights.identity(name)]
+    from affect.face.onnx_encoder import external_files
+
+    beside = [each for each in (path.with_suffix(".json"), *external_files(path)) if each.is_file()]
+    return [weights.identity(str(each)) for each in (path, *beside)]
 
 
 def _operations(run: Run) -> float:

@@ -63,7 +63,9 @@ class OnnxFace(Settings):
         self.require(len(self.mean) == 3 and len(self.std) == 3, "mean and std have to be three numbers each")
         self.require(all(value > 0 for value in self.std), f"std is {self.std}, it has to be > 0")
         names = self.names
-        twice = sorted({name for name in names if names.count(name) > 1 and name in (*EXPRESSIONS, "valence")})
+        twice = sorted(
+            {name for name in names if names.count(name) > 1 and name in (*EXPRESSIONS, "valence", "arousal")}
+        )
         self.require(not twice, f"columns name {', '.join(twice)} more than once")
         both = ("valence" in names) == ("arousal" in names)
         self.require(both, "columns have one of valence and arousal, they have to be both or none")
@@ -133,7 +135,8 @@ def graph_with_embedding(path: Path, description: OnnxFace) -> bytes:
     except WeightsError:
         raise
     except Exception as error:  # protobuf's and onnx' own errors have no common class
-        raise WeightsError(f"{path}: it is no ONNX network: {' '.join(str(error).split())[:200]}") from error
+        words = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: it is no ONNX network (if it was downloaded, delete it): {words}") from error
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     _check(
@@ -154,6 +157,16 @@ def _external_files(model: Any) -> list[str]:  # noqa: ANN401 -- onnx.ModelProto
     return [
         entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
     ]
+
+
+def external_files(path: Path) -> list[Path]:
+    """Files within a network's folder that hold its weights; none of a file that is no network."""
+    onnx = _import("onnx")
+    try:
+        names = set(_external_files(onnx.load(str(path), load_external_data=False)))
+    except Exception:  # onnx' errors have no common class; loading the network says what is wrong with it
+        return []
+    return [path.parent / name for name in sorted(names) if _is_within(path.parent / name, path.parent)]
 
 
 def _is_within(path: Path, folder: Path) -> bool:
@@ -181,12 +194,16 @@ def _check(path: Path, what: str, found: Sequence[Any], name: str, shape: tuple[
 def _last_input(path: Path, graph: Any, output: str) -> str:  # noqa: ANN401 -- onnx.GraphProto
     """Name of the input of the last linear layer: of the Gemm or MatMul from which the output is computed."""
     makers = {name: node for node in graph.node for name in node.output}
-    name = output
-    while name in makers and makers[name].op_type not in ("Gemm", "MatMul"):
-        name = makers[name].input[0]
-    if name not in makers:
-        raise WeightsError(f"{path}: its output is computed by no linear layer (Gemm, MatMul): it has no embedding")
-    return str(makers[name].input[0])
+    names, seen = [output], set[str]()
+    while names:
+        node = makers.get(name := names.pop())
+        if node is None or name in seen:
+            continue
+        if node.op_type in ("Gemm", "MatMul"):
+            return str(node.input[0])
+        seen.add(name)
+        names += reversed(node.input)
+    raise WeightsError(f"{path}: its output is computed by no linear layer (Gemm, MatMul): it has no embedding")
 
 
 def _import(name: str) -> Any:  # noqa: ANN401 -- a module

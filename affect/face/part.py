@@ -36,7 +36,8 @@ def from_evidence(evidence: Evidence) -> FacePart:
     num, faces = evidence.num_frames, evidence.tables["face"]
     valid, lip_area = np.zeros(num, dtype=bool), np.full(num, np.nan)
     width = array(pc.list_value_length(faces["embedding"]))
-    embedding = np.zeros((num, int(width.max(initial=0))))
+    by_mesh = evidence.run.face.encoder == "blendshapes"
+    embedding = np.zeros((num, MESH_NUMBERS if by_mesh else int(width.max(initial=0))))
     rows = evidence.rows[array(faces["frame"])[evidence.rows] < num]
     lip_area[array(faces["frame"])[rows]] = nullable(faces.take(rows), "lip_area")[:, 0]
     rows = rows[width[rows] == embedding.shape[1]]  # an encoder of meshes has no embedding of a face without one

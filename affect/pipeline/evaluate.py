@@ -1,6 +1,7 @@
 """Scores trained models on annotated videos."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from affect.corpus.hints import Points
 from affect.corpus.labels import read_truth
@@ -59,10 +60,11 @@ def score_models(
     Raises:
         ValueError: no track can be used.
     """
+    run = _with_ratings(run, models)
     given = read_truth(labels, run.labels)
     found = find(videos)
     probed = probe_videos(found, store, wanted_features(run, found.videos, given.names).prompts)
-    gold = frame_labels(given, run, probed, store)
+    _, gold = frame_labels(given, run, probed, store)
     refs, golds = assemble(run, probed, gold, store, hints), gold["held_out"]
     split, who = overlap_with_training(models, refs)
     judged = judge(run, models, refs, store)
@@ -78,3 +80,16 @@ def score_models(
     time_s = {ref.name: load_track(store, ref, ()).time_s for ref in refs}
     folders = ", ".join(sorted({model.uri.rsplit("/", 2)[0] for model in models}))
     return Evaluation(f"models of {folders} on {labels}, {who}", answers, truth, {}, time_s, split)
+
+
+def _with_ratings(run: Run, models: Sequence[Model]) -> Run:
+    """The run whose tracks also have the encoders' ratings that models read."""
+    for model in models:
+        rated = set(model.modalities) if model.tables != model.modalities else set()
+        if rated - set(run.rated):
+            field, systems = run.fields_of_systems()[model.system], dict.fromkeys((*run.systems, model.system))
+            wanted = tuple(
+                m for m in run.all_modalities() if m in rated | set(run.rates(model.system)) & set(run.rated)
+            )
+            run = replace(run, systems=tuple(systems), **{field: replace(getattr(run, field), modalities=wanted)})
+    return run

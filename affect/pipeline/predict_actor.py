@@ -94,7 +94,7 @@ class PredictActor:
             row |= {"duration_s": video.head.duration_s, **self._predict(video, json.loads(batch["tracks"][0]))}
             row["took_s"] = time.monotonic() - start if row["new_s"] else 0.0
         if row["status"] == "failed" and video.stem != SUMMARY:  # earlier predictions are out of date
-            for suffix in ("parquet", "csv"):
+            for suffix in ("parquet", "csv", "eaf"):
                 files.delete(files.join(self._out, f"{video.stem}.{suffix}"))
         return {name: [value] for name, value in row.items()}
 
@@ -124,6 +124,7 @@ class PredictActor:
         row = {"status": status, "people": len(people), "frames": table.num_rows, "reason": "; ".join(reasons)}
         if features.failed:
             return row
+        files.delete(files.join(self._out, f"{video.stem}.eaf"))  # of earlier predictions
         files.write(files.join(self._out, f"{video.stem}.csv"), encode_csv(table))
         files.write(path, encode_predictions(table, mark, row))  # last: it marks the video as finished
         return {**row, "new_s": features.probe.clock.duration_s}

@@ -1,5 +1,6 @@
 """Settings of annotations of one's own."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,7 @@ class Labels(Settings):
                 low, high = self.bounds
             except ValueError:
                 self.require(False, f"range is {self.range!r}, it has to be LOW..HIGH, as 1..9")
+            self.require(math.isfinite(low) and math.isfinite(high), f"range is {self.range}: it has to be finite")
             self.require(low < high, f"range is {self.range}: {low:g} is not below {high:g}")
         if self.lag_s != AUTO:
             try:

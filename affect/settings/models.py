@@ -308,6 +308,7 @@ class Linear(Settings):
         """Checks constraints between fields."""
         once = len(self.modalities) > 0 and len(set(self.modalities)) == len(self.modalities)
         self.require(once, f"modalities {self.modalities} have to be one or more different ones")
+        self.require(self.folds >= 2, f"folds is {self.folds}, it has to be 2 or more")
         self.require(bool(self.smooth_s) and min(self.smooth_s) >= 0, f"smooth_s is {self.smooth_s}: 0 or more, each")
         for name in ("valence_priors", "arousal_priors"):
             priors: dict[str, float] = getattr(self, name)

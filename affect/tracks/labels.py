@@ -4,12 +4,15 @@ STORE/_labels/<address:16>.json      agreement of raters, weights, reaction time
 """
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from affect import timeline
 from affect.corpus import affwild2, raters, ratings
 from affect.corpus.labels import Annotations, FrameLabels
 from affect.corpus.ratings import DIMENSIONS, Ratings
@@ -30,7 +33,7 @@ PAST_END_S = 1.0
 
 def frame_labels(
     annotations: Annotations, run: Run, videos: Sequence[Video], store: Store, *, plan: bool = False
-) -> FrameLabels:
+) -> tuple[Run, FrameLabels]:
     """Annotations of every frame; prints reaction times, agreement, and tracks that are left out.
 
     Args:
@@ -40,23 +43,28 @@ def frame_labels(
         store: store of probes and features.
         plan: whether videos may not be extracted yet: then reaction times that would be estimated are 0.
 
+    Returns:
+        The run, with the estimated reaction times in its settings, and the annotations.
+
     Raises:
         LabelError: reaction times cannot be estimated, or no rating falls into a video.
     """
     if not annotations.over_time:
-        return annotations.per_frame
-    settings, stems = run.labels, {video.stem: video for video in videos}
-    lags = settings.lags if settings.lag_s != AUTO else {"": 0.0}
-    if settings.lag_s == AUTO and not plan:
-        lags |= estimate_lags(annotations.over_time.get("train", {}), run, videos, store)
-        words = ",".join(f"{rater}={lag:.2f}" if rater else f"{lag:.2f}" for rater, lag in lags.items() if rater)
-        say(f"labels: reaction times on the training videos: --labels.lag-s {words or format(lags[''], '.2f')}")
+        return run, annotations.per_frame
+    stems = {video.stem: video for video in videos}
+    if run.labels.lag_s == AUTO:
+        train = annotations.over_time.get("train", {})
+        lags = {"": 0.0} if plan else estimate_lags(train, run, videos, store)
+        words = ",".join(f"{rater}={lag:.2f}" if rater else f"{lag:.2f}" for rater, lag in lags.items())
+        run = replace(run, labels=replace(run.labels, lag_s=words))
+        if not plan:
+            say(f"labels: reaction times on the training videos: --labels.lag-s {shlex.quote(words)}")
     times = {
         name: load_probe(store, video.probe_key).time_s
         for name in annotations.names
         if (video := _video(name, stems)) and video.head
     }
-    return at_frames(annotations, times, settings, lags, store)
+    return run, at_frames(annotations, times, run.labels, run.labels.lags, store)
 
 
 def at_frames(
@@ -81,6 +89,9 @@ def at_frames(
     known = {rater for tracks in annotations.over_time.values() for track in tracks.values() for rater in track.curves}
     if unknown := sorted(lags.keys() - known - {""}):
         say(f"warning: labels: nobody is called {', '.join(unknown)}, whose reaction time is given")
+    if lags.keys() - {""} and not lags.get("") and (others := sorted(known - lags.keys() - {""})):
+        say(f"warning: labels: no reaction time is given of {', '.join(others)}: they count as on time")
+    _warn_of_gaps(annotations, times, settings.max_gap_s)
     found: dict[str, dict[str, ndarray]] = {}
     for tracks in annotations.over_time.values():
         for name, track in tracks.items():
@@ -101,6 +112,8 @@ def at_frames(
         name: raters.mean_of(np.stack(list(curves.values())), np.stack([weight[rater] for rater in curves]))
         for name, curves in found.items()
     }
+    rated = np.concatenate([~np.isnan(mean).any(axis=1) for mean in means.values()])
+    say(f"labels: {100 * rated.mean():.0f} % of the frames of {len(means)} tracks have a rating")
     return {split: {n: means[n] for n in tracks if n in means} for split, tracks in annotations.over_time.items()}
 
 
@@ -125,6 +138,22 @@ def _at_frames(
         ]
         found[rater] = np.stack(columns, axis=1)
     return found
+
+
+def _warn_of_gaps(annotations: Annotations, times: Mapping[str, ndarray], max_gap_s: float) -> None:
+    """Warns of raters whose usual step is longer than a gap that is bridged."""
+    steps: dict[str, list[float]] = {}
+    for tracks in annotations.over_time.values():
+        for name in tracks.keys() & times.keys():
+            for rater, pair in tracks[name].curves.items():
+                at = ratings.times_of(pair[0].at, times[name]) if tracks[name].by_frame else pair[0].at
+                steps.setdefault(rater, []).extend(np.diff(at).tolist())
+    for rater, found in steps.items():
+        if found and (usual := float(np.quantile(found, 0.75))) > max_gap_s + timeline.TIME_TOLERANCE_S:
+            say(
+                f"warning: labels: {rater or 'the rater'} rated every {usual:.3g} s: frames between ratings more than "
+                f"{max_gap_s:g} s apart get none (--labels.max-gap-s {1.5 * usual:.2g})"
+            )
 
 
 def _warn_past_end(name: str, track: Ratings, time_s: Float[ndarray, " frames"], lags: Mapping[str, float]) -> None:

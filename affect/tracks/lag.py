@@ -40,6 +40,10 @@ FLAT = 0.02
 """Smallest rise of R2 above its mean over all lags; below it the estimate means little."""
 
 
+Rated = tuple["Motion", tuple[Curve, Curve], bool]
+"""Expression of a track, its ratings by one rater, and whether their times are frames."""
+
+
 class Motion:
     """Expression of a track's person over time.
 
@@ -78,7 +82,7 @@ def estimate_lags(tracks: Mapping[str, Ratings], run: Run, videos: Sequence[Vide
             for name in motions
             if rater in tracks[name].curves
         ]
-        found[rater], best, flat = best_lag(pairs)
+        found[rater], best, flat = best_lag(pairs, run.labels.max_gap_s, rater)
         if best - flat < FLAT:
             words = f"R2 {best:.2f}, {flat:.2f} on average over all lags"
             say(f"warning: labels: the lag of {rater or 'the rater'} is uncertain: {words}")
@@ -109,20 +113,24 @@ def _motions(
                 yield name, Motion(array(rows["time_s"]), matrix(rows["blendshapes"]), features.probe.time_s)
 
 
-def best_lag(pairs: Sequence[tuple[Motion, tuple[Curve, Curve], bool]]) -> tuple[float, float, float]:
+def best_lag(pairs: Sequence[Rated], max_gap_s: float, rater: str = "") -> tuple[float, float, float]:
     """The lag of one rater, R2 there, and the mean R2 of all lags.
 
     Args:
         pairs: expression, ratings, and whether their times are frames, of every track.
+        max_gap_s: longest time between two ratings to interpolate in.
+        rater: the rater's name, for messages.
 
     Raises:
         LabelError: there are too few points.
     """
     lags = np.arange(0, MAX_LAG_S + STEP_S / 2, STEP_S)
     basis = _components([motion.values for motion, _, _ in pairs])
-    reached = np.array([_explained(pairs, basis, float(lag)) for lag in lags])
+    reached = np.array([_explained(pairs, basis, float(lag), max_gap_s) for lag in lags])
     if np.isnan(reached).all():
-        raise LabelError("--labels.lag-s auto: a rater rated less than ten seconds with a face: give a number")
+        raise LabelError(
+            f"--labels.lag-s auto: {rater or 'the rater'} rated less than ten seconds with a face: give a number"
+        )
     reached = np.nan_to_num(reached, nan=0.0)
     i = int(reached.argmax())
     lag = float(lags[i])
@@ -141,14 +149,17 @@ def _components(parts: Sequence[Float[ndarray, "_ 52"]]) -> Float[ndarray, "52 K
 
 
 def _explained(
-    pairs: Sequence[tuple[Motion, tuple[Curve, Curve], bool]], basis: Float[ndarray, "52 K"], lag_s: float
+    pairs: Sequence[Rated],
+    basis: Float[ndarray, "52 K"],
+    lag_s: float,
+    max_gap_s: float,
 ) -> float:
     """R2 of valence and arousal, their mean; NaN with fewer than :data:`MIN_POINTS` points."""
     shares = []
     for channel in range(2):
         inputs, targets = [], []
         for motion, curves, by_frame in pairs:
-            rated = at_frames(curves[channel], motion.clock_s, lag_s, 2.0, by_frame=by_frame)
+            rated = at_frames(curves[channel], motion.clock_s, lag_s, max_gap_s, by_frame=by_frame)
             y = np.interp(motion.time_s, motion.clock_s, rated)  # NaN beside a frame without a rating
             known = ~np.isnan(y)
             if known.sum() > 1:

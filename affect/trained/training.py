@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from affect.modalities import MODALITIES
+from affect.modalities import MODALITIES, SYSTEMS
 from affect.settings.address import address
 from affect.settings.run import Run
 from affect.storage import files, schema
@@ -61,7 +61,9 @@ class Training:
         """Address of all inputs and settings that determine the weights."""
         tracks = sorted((ref.mark(*self.tables), ref.split) for ref in self.refs)
         upstream = {m: sorted(of.items()) for m, of in self.upstream.items()}
-        return address(schema.VERSION, schema.MODEL_VERSION, self.system, self.settings, tracks, upstream)
+        people = sorted((ref.name, ref.shows) for ref in self.refs if ref.shows and SYSTEMS[self.system].solved)
+        parts = [schema.VERSION, schema.MODEL_VERSION, self.system, self.settings, tracks, upstream]
+        return address(*parts, *([people] if people else []))  # only solved systems fold their own training tracks
 
     @property
     def uri(self) -> str:

@@ -105,12 +105,48 @@ OUTSIDE = b"""<?xml version="1.0"?><!DOCTYPE x [<!ENTITY file SYSTEM "file:///et
         (b"<a><b></a>", "it is no XML"),
         (b"\x00\x01", "it is no XML"),
         (b'<D><TIME_SLOT TIME_SLOT_ID="a" TIME_VALUE="x"/></D>', "it is no ELAN file"),
-        (b'<D><TIER TIER_ID="t"><ALIGNABLE_ANNOTATION TIME_SLOT_REF1="a"/></TIER></D>', "it is no ELAN file"),
+        (b'<D><TIER TIER_ID="valence"><ALIGNABLE_ANNOTATION TIME_SLOT_REF1="a"/></TIER></D>', "it is no ELAN file"),
     ],
 )
 def test_files_that_are_no_eaf_are_refused(content: bytes, reason: str):
     with pytest.raises(LabelError, match=rf"^a\.eaf: {reason}"):
         read_eaf(content, "a.eaf")
+
+
+TIMES = b"""<TIME_ORDER><TIME_SLOT TIME_SLOT_ID="a" TIME_VALUE="0"/><TIME_SLOT TIME_SLOT_ID="b" TIME_VALUE="%s"/>
+<TIME_SLOT TIME_SLOT_ID="none"/></TIME_ORDER>"""
+PART = b"""<TIER TIER_ID="%s"><ANNOTATION><ALIGNABLE_ANNOTATION TIME_SLOT_REF1="a" TIME_SLOT_REF2="%s">
+<ANNOTATION_VALUE>0</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>"""
+
+
+def test_tiers_that_are_not_read_may_be_as_they_like():
+    content = (
+        b"<D>" + TIMES % b"500" + PART % (b"valence", b"b") + PART % (b"arousal", b"b") + PART % (b"words", b"none")
+    )
+    [found] = pieces(read_eaf(content + b"</D>", "a.eaf"), "a.eaf", "a", "", BOUNDS)
+    assert isinstance(found, Piece)
+    with pytest.raises(LabelError, match="no tier is named valence or arousal, but words"):
+        pieces(read_eaf(b"<D>" + PART % (b"words", b"none") + b"</D>", "a.eaf"), "a.eaf", "a", "", BOUNDS)
+    refers = b'<D><TIER TIER_ID="valence"><ANNOTATION><REF_ANNOTATION/></ANNOTATION></TIER></D>'
+    with pytest.raises(LabelError, match="tier valence refers to the annotations of another one"):
+        read_eaf(refers, "a.eaf")
+
+
+@pytest.mark.parametrize("end", [b"0", b"-5", b"99999999999999999"])
+def test_intervals_that_end_before_they_begin_or_never_are_told(end: bytes):
+    content = b"<D>" + TIMES % end + PART % (b"valence", b"b") + PART % (b"arousal", b"b") + b"</D>"
+    [found] = pieces(read_eaf(content, "a.eaf"), "a.eaf", "a", "", BOUNDS)
+    assert isinstance(found, str) and "a.eaf: the annotation at 0 s ends at" in found
+
+
+def test_encodings_that_are_none_are_refused():
+    with pytest.raises(LabelError, match=r"a\.eaf: it is no XML"):
+        read_eaf(b'<?xml version="1.0" encoding="nonsense"?><D/>', "a.eaf")
+
+
+def test_a_participant_is_no_time():
+    [found] = read_export(b"valence\t12\t2000\t3000\t5", "a.txt")
+    assert (found.start_s, found.end_s) == (2.0, 3.0)
 
 
 def test_exports_without_times_are_refused():

@@ -115,5 +115,19 @@ def test_without_a_development_set_cross_validation_is_proposed(tmp_path: Path):
         labels.read(place, HOW)
     with pytest.raises(LabelError, match="no file of ratings can be used"):
         labels.read(write(tmp_path / "bad", {"x.csv": "a,b\n"}), HOW)
-    with pytest.raises(LabelError, match="no such folder"):
+    with pytest.raises(LabelError, match=r"missing\.csv: no such file"):
         labels.read(str(tmp_path / "missing.csv"), HOW)
+
+
+def test_notes_beside_ratings_and_files_too_deep_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    texts = {"x.CSV": TABLE, "README.txt": "my notes\n", "one/two/y.csv": TABLE}
+    assert labels.read(write(tmp_path, texts), HOW, "unused").names == ["x"]
+    said = capsys.readouterr().out
+    assert "README.txt: line 1 is 'my notes'" in said and "y.csv: it lies deeper than a folder per rater" in said
+
+
+def test_a_person_who_is_in_two_splits_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = "".join(f"{track},{row},{split},p\n" for track, split in (("x", ""), ("y", "dev")) for row in ROWS.split())
+    place = write(tmp_path, {"all.csv": f"track,time_s,valence,arousal,split,person\n{rows}"})
+    labels.read(place, HOW)
+    assert "warning: person p is in development and train" in capsys.readouterr().out

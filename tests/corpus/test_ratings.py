@@ -69,6 +69,7 @@ def test_tabs_byte_order_marks_and_parquet_are_read_alike():
         ("0,1,1\nnan,1,1", r"row 3 has time_s nan"),
         ("0,high,1", r"row 2 is '0,high,1': time_s, valence and arousal are numbers"),
         ("0,1", r"row 2 is '0,1'"),
+        ("1e400,1,1", "row 2 has time_s inf"),
     ],
 )
 def test_faults_name_file_and_row_and_leave_other_tracks(rows: str, reason: str):
@@ -87,6 +88,7 @@ def test_faults_name_file_and_row_and_leave_other_tracks(rows: str, reason: str)
         ("time_s,valence\n0,1\n", "it has no column arousal, but time_s, valence"),
         ("valence,arousal\n1,1\n", "it has no column time_s or frame"),
         (f"{HEADER}\n", "it has no row"),
+        (f"{HEADER},valence\n0,1,1,9\n", "it has more than one column valence"),
         ("", "it has no column time_s or frame and valence and arousal, but none"),
         (f'{HEADER}\n0,"1,1\n', "it is no CSV"),
     ],
@@ -97,6 +99,24 @@ def test_files_that_are_no_table_of_ratings_are_refused(text: str, reason: str):
     for content in (b"\xff\xfe\x00", b"PAR1"):
         with pytest.raises(LabelError, match=r"^a\.parquet: it is no Parquet file"):
             read_table(content, "a.parquet", "video", "", BOUNDS)
+
+
+def test_frames_count_from_0_and_names_are_stripped():
+    assert "row 2 has frame -1: they count from 0" in str(read("frame,valence,arousal\n-1,1,1\n")[0])
+    assert piece(f"rater,{HEADER}\n anna,0,1,1\nanna ,1,1,1\n").rater == "anna"
+
+
+def test_odd_columns_of_parquet_are_read_or_refused_in_one_line():
+    def parquet(**columns: object) -> bytes:
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"valence": [1.0], "arousal": [1.0], **columns}), sink)
+        return sink.getvalue()
+
+    [found] = read_table(parquet(frame=[3], track=pa.array([b"x"])), "a.PARQUET", "video", "", BOUNDS)
+    assert isinstance(found, Piece) and found.track == "x"
+    for wrong in ({"time_s": [0.0], "track": pa.array([b"\xff"])}, {"time_s": [0.0], "rater": pa.array([b"\xff"])}):
+        with pytest.raises(LabelError, match=r"^a\.parquet: it is no Parquet file of ratings"):
+            read_table(parquet(**wrong), "a.parquet", "video", "", BOUNDS)
 
 
 def test_contradicting_splits_and_unknown_words_are_told():

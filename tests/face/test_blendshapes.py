@@ -3,17 +3,22 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy import ndarray
 from skimage import data
 from skimage.transform import rotate
 
-from affect import weights
-from affect.face import encoding
+from affect import timeline, weights
+from affect.corpus.track import Segments
+from affect.face import encoding, part
 from affect.face.clip import FaceClip
 from affect.face.crop import letterbox
 from affect.face.mesh import MESH_NUMBERS, Mesh, Mesher, head_pose
+from affect.modality import Evidence
+from affect.settings import recipes
 from affect.settings.extraction import Face
+from affect.storage import schema
 from affect.storage.columns import matrix
 from tests.face.crossing import extract
 from tests.face.test_hostile import walking
@@ -37,6 +42,19 @@ def test_an_embedding_is_the_mesh_and_nan_without_one():
     np.testing.assert_allclose(encoded.embedding[0], [*np.arange(52) / 52, 0.1, 0.2, 0.3, 0.5], rtol=1e-6)
     assert np.isnan(encoded.embedding[1]).all() and encoded.embedding.shape == (2, MESH_NUMBERS)
     assert encoded.affect is None and encoded.expression is None
+
+
+def test_faces_without_any_mesh_are_no_evidence():
+    """A mesh encoder has no embedding of them, as wide as it would be."""
+    row = {"frame": 1, "time_s": 0.1, "face": 0, "box": [0.0] * 4, "score": 1.0, "embedding": [], "colors": [0.0]}
+    faces = pa.Table.from_pylist([row | {"thumbnail": [0]}], schema=schema.FACE)
+    clock, nothing = timeline.Timestamps(np.arange(3) / 10), np.zeros((0, 2), dtype=np.int64)
+    segments = Segments(np.zeros(0), np.zeros(0), nothing, np.zeros(0, dtype=bool), nothing)
+    run, rows = recipes.blendshapes(), np.array([0])
+    evidence = Evidence({"face": faces}, "main", rows, rows, clock, 3, segments, nothing, run, {})
+    found = part.from_evidence(evidence)
+    assert not found.valid.any() and found.embedding.shape == (3, MESH_NUMBERS)
+    assert np.isnan(part.ratings_from_evidence(evidence)).all()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from affect.face.onnx_encoder import NETWORKS, OnnxEncoder
+from affect.plan.addresses import feature_addresses
+from affect.settings import recipes
 from affect.settings.extraction import Face
 from affect.settings.names import EXPRESSIONS
 from affect.weights import WeightsError
@@ -109,6 +112,15 @@ def test_an_embedding_of_a_face_does_not_depend_on_its_batch(tmp_path: Path):
     assert one.affect == pytest.approx(many.affect, abs=1e-5)
 
 
+def test_the_last_linear_layer_is_found_whichever_way_its_bias_is_added(tmp_path: Path):
+    model = gemm(2)
+    model.graph.node[2].CopyFrom(helper.make_node("Add", ["b", "product"], ["output"]))
+    other, crops = described(tmp_path / "a.onnx", model, ["valence", "arousal"]), crops_of(3, 8)
+    usual = described(tmp_path / "b.onnx", gemm(2), ["valence", "arousal"])
+    found, expected = (OnnxEncoder(settings, "cpu")(crops) for settings in (other, usual))
+    np.testing.assert_array_equal(found.embedding, expected.embedding)
+
+
 def spoilt(folder: Path, name: str) -> Face:
     """A network that cannot be used."""
     path = folder / "net.onnx"
@@ -180,3 +192,12 @@ def test_weights_beside_the_network_are_read(tmp_path: Path):
         OnnxEncoder(dataclasses.replace(settings, weights=str(p)), "cpu")(crops) for p in (settings.weights, path)
     )
     assert (whole.affect == apart.affect).all()
+
+
+def test_an_address_follows_weights_beside_the_network(tmp_path: Path):
+    settings = described(tmp_path / "apart.onnx", gemm(2), ["valence", "arousal"])
+    run = replace(recipes.public(), systems=("face",), face=settings)
+    onnx.save(gemm(2), settings.weights, save_as_external_data=True, location="w.bin", size_threshold=0)
+    before = feature_addresses(run)["face"]
+    (tmp_path / "w.bin").write_bytes((tmp_path / "w.bin").read_bytes()[::-1])
+    assert feature_addresses(run)["face"] != before

@@ -17,6 +17,7 @@ from affect.evaluation.evaluate import score_predictions
 from affect.evaluation.submission import fill, read_template
 from affect.modalities import MODALITIES, SYSTEMS
 from affect.pipeline.assemble import assemble
+from affect.pipeline.evaluate import score_runs
 from affect.pipeline.extract import extract
 from affect.pipeline.predict import predict
 from affect.pipeline.probe import probe_videos
@@ -24,6 +25,7 @@ from affect.pipeline.train import train
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import keys_of
 from affect.settings.labels import Labels
+from affect.settings.models import Linear
 from affect.storage import files, schema
 from affect.storage.columns import matrix
 from affect.storage.extracted import Extracted
@@ -105,6 +107,28 @@ def test_training_again_does_nothing(trained: Micro, refs: list[TrackRef], capsy
     models = train(trained.run, refs, Store(trained.places.store), trained.places.runs)
     assert [model.system for model in models] == list(trained.run.systems)
     assert capsys.readouterr().out.count("there already") == 5
+
+
+def test_a_linear_model_is_scored_beside_others_by_a_run_that_has_none(
+    trained: Micro, refs: list[TrackRef], tmp_path: Path
+):
+    """The run's tracks then have the ratings that the model reads, too."""
+    store, runs = Store(trained.places.store), str(tmp_path / "runs")
+    alone = replace(trained.run, systems=("face",))
+    train(alone, refs, store, runs)
+    linear = replace(trained.run, name="lin", systems=("linear",), linear=Linear(modalities=("face",)))
+    videos = probe_videos(find(trained.places.videos), store, {})
+    train(linear, assemble(linear, videos, affwild2.read_splits(trained.places.labels), store), store, runs)
+    judged = score_runs(alone, trained.places.videos, trained.places.labels, store, runs, {})
+    assert [answers.title for answers in judged.answers] == ["face", "linear (face)"]
+    assert all(np.isfinite(values).all() for answers in judged.answers for values in answers.tracks.values())
+
+
+def test_an_annotated_track_without_predictions_is_an_error(trained: Micro, predicted: str, tmp_path: Path):
+    for name in ("video03", "video99"):
+        (tmp_path / f"{name}.csv").write_text("time_s,valence,arousal\n0,0,0\n1,1,1\n")
+    with pytest.raises(ValueError, match=r"no prediction for track video99 \(1 tracks in all\)"):
+        score_predictions(predicted, str(tmp_path), Labels(range="-1..1"))
 
 
 def test_predictions_are_scored_against_ratings_over_time(trained: Micro, predicted: str, tmp_path: Path):

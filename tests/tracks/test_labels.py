@@ -54,7 +54,21 @@ def test_tracks_without_a_rating_in_their_video_are_left_out(capsys: pytest.Capt
 def test_reaction_times_of_nobody_are_told(capsys: pytest.CaptureFixture[str]):
     given = Annotations(over_time={"train": {"x": Ratings({"anna": rated()}, by_frame=False)}})
     at_frames(given, {"x": TIME_S}, Labels(), {"": 0.0, "ana": 1.0}, None)
-    assert "nobody is called ana, whose reaction time is given" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nobody is called ana, whose reaction time is given" in said
+    assert "no reaction time is given of anna: they count as on time" in said
+
+
+def test_ratings_too_far_apart_are_told(capsys: pytest.CaptureFixture[str]):
+    at = np.arange(0, 4.1, 2.0)
+    slow = (Curve(at, np.zeros(len(at))),) * 2
+    given = Annotations(over_time={"train": {"x": Ratings({"": slow}, by_frame=False)}})
+    found = at_frames(given, {"x": TIME_S}, Labels(), {"": 0.0}, None)["train"]["x"]
+    said = capsys.readouterr().out
+    assert (~np.isnan(found[:, 0])).sum() == 2 and "labels: 2 % of the frames of 1 tracks have a rating" in said
+    assert (
+        "the rater rated every 2 s: frames between ratings more than 1 s apart get none (--labels.max-gap-s 3)" in said
+    )
 
 
 def test_who_rated_half_is_named_and_counts_where_they_did(capsys: pytest.CaptureFixture[str]):

@@ -27,16 +27,16 @@ def recording(seed: int, lag_s: float, noise: float, seconds: float = 30.0) -> t
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.55, 2.0, 4.3])
 def test_the_lag_of_a_rater_is_found(lag_s: float):
-    found, best, flat = best_lag([recording(seed, lag_s, 0.1) for seed in range(4)])
+    found, best, flat = best_lag([recording(seed, lag_s, 0.1) for seed in range(4)], 1.0)
     assert found == pytest.approx(lag_s, abs=0.1) and best > flat + 0.1
 
 
 def test_a_rater_who_follows_nothing_has_no_clear_lag():
     pairs = [(recording(seed, 0.0, 0.0)[0], recording(seed + 50, 0.0, 0.0)[1], False) for seed in range(20)]
-    _, best, flat = best_lag(pairs)
+    _, best, flat = best_lag(pairs, 1.0)
     assert best - flat < 0.05
 
 
 def test_ten_seconds_are_needed():
     with pytest.raises(LabelError, match="less than ten seconds with a face: give a number"):
-        best_lag([recording(0, 0.0, 0.0, seconds=6.0)])
+        best_lag([recording(0, 0.0, 0.0, seconds=6.0)], 1.0)
