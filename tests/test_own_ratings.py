@@ -67,13 +67,14 @@ def walk(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Walk:
 
 @pytest.mark.slow
 def test_the_page_ends_with_predictions_and_its_claim(walk: Walk):
-    assert list(walk.said) == ["-m", "jobs/train.py", "jobs/predict.py"]
+    assert list(walk.said) == ["-m", "jobs/train.py", "jobs/predict.py", "jobs/evaluate.py"]
     said = walk.said["jobs/train.py"]
     lags = said.partition("--labels.lag-s ")[2].split()[0]
     found = dict(pair.split("=") for pair in lags.split(","))
     for rater, lag_s in (("anna", 1.2), ("ben", 2.0), ("cleo", 0.6)):
         assert float(found[rater]) == pytest.approx(lag_s, abs=0.25)
     assert "linear: CCC over folds, each video by a map that never saw it: valence 0.9" in said
+    assert "│ linear │ 0.9" in walk.said["jobs/evaluate.py"]
     out = walk.folder / "mine" / "predictions"
     assert (out / "report" / "index.html").exists()
     assert len(list(out.glob("*.eaf"))) == len(list(out.glob("*.csv"))) - 1 == 5  # videos.csv is the summary
