@@ -55,6 +55,8 @@ def frame_labels(
     if run.labels.lag_s == AUTO:
         train = annotations.over_time.get("train", {})
         lags = {"": 0.0} if plan else estimate_lags(train, run, videos, store)
+        if odd := [rater for rater in lags if set(rater) & set(",=")]:
+            raise affwild2.LabelError(f"rater {odd[0]!r}: a name without , and = can be given a reaction time")
         words = ",".join(f"{rater}={lag:.2f}" if rater else f"{lag:.2f}" for rater, lag in lags.items())
         run = replace(run, labels=replace(run.labels, lag_s=words))
         if not plan:
