@@ -38,8 +38,7 @@ class Tune:
     videos: tuple[str, ...]
     """Labelled videos: folders, bucket prefixes, patterns or files."""
     labels: str
-    """Annotations of training and development people: a folder with Train_Set and Validation_Set, or ratings over
-    time with a column split."""
+    """Annotations: a folder with Train_Set and Validation_Set, or ratings over time with a column split."""
     store: str
     """Feature store: a folder or bucket prefix."""
     runs: str
