@@ -19,7 +19,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from affect.corpus.affwild2 import LabelError
-from affect.corpus.ratings import DIMENSIONS, Curve, Piece, scaled
+from affect.corpus.images import DIMENSIONS
+from affect.corpus.ratings import Curve, Piece, scaled
 
 PERSONS = {"": "", "main": "", "left": "_left", "right": "_right"}
 """Suffix of a track's name by the person of a tier."""

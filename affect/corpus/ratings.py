@@ -24,6 +24,7 @@ from pyarrow.lib import ArrowException
 
 from affect import timeline
 from affect.corpus.affwild2 import LabelError, Split
+from affect.corpus.images import DIMENSIONS
 from affect.progress import say
 
 SPLITS: Mapping[str, Split] = {
@@ -38,7 +39,6 @@ SPLITS: Mapping[str, Split] = {
     "test": "held_out",
 }
 """Words for the use of a track."""
-DIMENSIONS = ("valence", "arousal")
 COLUMNS = ("time_s", "frame", *DIMENSIONS, "track", "rater", "split", "person")
 """Columns that are read."""
 TWO_RATES = 1.5
@@ -260,7 +260,7 @@ def at_frames(
     values = np.full(len(time_s), np.nan)
     if not len(curve.at):
         return values
-    at = (times_of(curve.at, time_s) if by_frame else curve.at) - lag_s
+    at = seconds_of(curve, time_s, by_frame=by_frame) - lag_s
     tolerance = timeline.TIME_TOLERANCE_S
     after = np.searchsorted(at, time_s - tolerance)  # first rating at or past the frame
     before = (np.searchsorted(at, time_s + tolerance, side="right") - 1).clip(min=0)  # last one at or before it
@@ -271,7 +271,15 @@ def at_frames(
     return values
 
 
-def times_of(frames: Float[ndarray, " n"], time_s: Float[ndarray, " frames"]) -> Float[ndarray, " n"]:
-    """Times of frame numbers, past the last frame at the mean rate."""
-    past = (frames - (len(time_s) - 1)).clip(min=0) / timeline.Timestamps(time_s).fps
-    return np.interp(frames, np.arange(len(time_s)), time_s) + past
+def seconds_of(curve: Curve, time_s: Float[ndarray, " frames"], *, by_frame: bool) -> Float[ndarray, " n"]:
+    """Times of ratings in seconds; frames past the last one are at the mean rate.
+
+    Args:
+        curve: the ratings.
+        time_s: time of every frame.
+        by_frame: whether the curve's times are frames.
+    """
+    if not by_frame:
+        return curve.at
+    past = (curve.at - (len(time_s) - 1)).clip(min=0) / timeline.Timestamps(time_s).fps
+    return np.interp(curve.at, np.arange(len(time_s)), time_s) + past

@@ -90,10 +90,11 @@ class LinearTask(FusionTask):
         tracks = [track for track in training if self.windows(track) and track.annotated.any()]
         if not tracks:
             raise ValueError(f"nothing to learn from: {self.describe_samples(training)}")
-        found = self._calibrate(tracks)
+        groups = of_same_people((track.video, track.shows) for track in tracks)
+        found = self._calibrate(tracks, groups)
         model = self.build()
         self._load(model, found)
-        self._describe(found, len(of_same_people((track.video, track.shows) for track in tracks)))
+        self._describe(found, len(groups))
         ccc, scored_on = np.full(3, np.nan), "nothing"
         if development:
             ccc, scored_on = self._score(model, development), "development (nothing selected on it)"
@@ -102,7 +103,7 @@ class LinearTask(FusionTask):
         epoch = Epoch(0, float(1 - ccc[:2].mean()), ccc, 0.0, 0.0, 0)
         return Fitted(model.eval(), [], epoch, scored_on)
 
-    def _calibrate(self, tracks: Sequence[Track]) -> Calibration:
+    def _calibrate(self, tracks: Sequence[Track], groups: Sequence[set[str]]) -> Calibration:
         """Selects and fits the maps of both channels."""
         videos = sorted({track.video for track in tracks})
         grid: dict[Choice, ndarray] = {}
@@ -113,7 +114,6 @@ class LinearTask(FusionTask):
                 of_video[track.video] = of_video[track.video] + s
             grid[choice] = np.stack([of_video[video] for video in videos])
         sizes = {video: sum(track.num_frames for track in tracks if track.video == video) for video in videos}
-        groups = of_same_people((track.video, track.shows) for track in tracks)
         folds = [[videos.index(name) for name in fold] for fold in self._folds(sizes, groups)]
         return calibration.calibrate(grid, folds, self._model.ridge, self._untrained(tracks, videos))
 

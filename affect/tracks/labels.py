@@ -14,8 +14,9 @@ from numpy import ndarray
 
 from affect import timeline
 from affect.corpus import affwild2, raters, ratings
+from affect.corpus.images import DIMENSIONS
 from affect.corpus.labels import Annotations, FrameLabels
-from affect.corpus.ratings import DIMENSIONS, Ratings
+from affect.corpus.ratings import Ratings
 from affect.plan.clips import Video, load_probe
 from affect.progress import say
 from affect.settings.address import address
@@ -134,12 +135,17 @@ def _at_frames(
     """Ratings of every frame by each rater."""
     found = {}
     for rater, curves in track.curves.items():
-        lag_s = lags.get(rater, lags.get("", 0.0))
         columns = [
-            ratings.at_frames(curve, time_s, lag_s, settings.max_gap_s, by_frame=track.by_frame) for curve in curves
+            ratings.at_frames(curve, time_s, _lag_of(rater, lags), settings.max_gap_s, by_frame=track.by_frame)
+            for curve in curves
         ]
         found[rater] = np.stack(columns, axis=1)
     return found
+
+
+def _lag_of(rater: str, lags: Mapping[str, float]) -> float:
+    """Reaction time of a rater: their own, else that of all others."""
+    return lags.get(rater, lags.get("", 0.0))
 
 
 def _warn_of_gaps(annotations: Annotations, times: Mapping[str, ndarray], max_gap_s: float) -> None:
@@ -148,7 +154,7 @@ def _warn_of_gaps(annotations: Annotations, times: Mapping[str, ndarray], max_ga
     for tracks in annotations.over_time.values():
         for name in tracks.keys() & times.keys():
             for rater, pair in tracks[name].curves.items():
-                at = ratings.times_of(pair[0].at, times[name]) if tracks[name].by_frame else pair[0].at
+                at = ratings.seconds_of(pair[0], times[name], by_frame=tracks[name].by_frame)
                 steps.setdefault(rater, []).extend(np.diff(at).tolist())
     for rater, found in steps.items():
         if found and (usual := float(np.quantile(found, 0.75))) > max_gap_s + timeline.TIME_TOLERANCE_S:
@@ -162,8 +168,8 @@ def _warn_past_end(name: str, track: Ratings, time_s: Float[ndarray, " frames"],
     """Warns of ratings after the end of their video."""
     for rater, pair in track.curves.items():
         for curve in pair:
-            at = ratings.times_of(curve.at, time_s) if track.by_frame else curve.at
-            late = at[-1] - lags.get(rater, lags.get("", 0.0)) if len(at) else 0.0
+            at = ratings.seconds_of(curve, time_s, by_frame=track.by_frame)
+            late = at[-1] - _lag_of(rater, lags) if len(at) else 0.0
             if late > time_s[-1] + PAST_END_S:
                 who = f" by {rater}" if rater else ""
                 say(f"warning: track {name}: ratings{who} go on to {late:.1f} s, its video ends at {time_s[-1]:.1f} s")
@@ -179,7 +185,7 @@ def _show(agreed: raters.Agreement, lags: Mapping[str, float], store: Store | No
             rows = agreed.with_rest[i], agreed.weight[i]
             rest, weight = (" / ".join(f"{value:.3f}" for value in row) for row in rows)
             part = "" if agreed.rated[i] >= MOSTLY else f"; rated {100 * agreed.rated[i]:.0f} % of the frames alone"
-            lag = f", {lags.get(rater, lags.get('', 0.0)):.2f} s late" if any(lags.values()) else ""
+            lag = f", {_lag_of(rater, lags):.2f} s late" if any(lags.values()) else ""
             say(f"labels: {rater or 'unnamed'}: CCC with the others' mean {rest}, weight {weight}{lag}{part}")
     if store is not None:
         note = {

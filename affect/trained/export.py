@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pyarrow.compute as pc
 
 from affect.corpus.elan import write_eaf
-from affect.corpus.ratings import DIMENSIONS
+from affect.corpus.images import DIMENSIONS
 from affect.storage import files
 from affect.trained.predictions import read_predictions
 

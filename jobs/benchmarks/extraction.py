@@ -96,19 +96,16 @@ def preparation() -> None:
 def face() -> None:
     """The face stage on a demo video, with an encoder of the true size."""
     from affect.corpus import video
-    from affect.corpus.clip import Clip
     from affect.face.clip import FaceClip, Finder
     from affect.face.crop import letterbox
-    from affect.settings.extraction import Face, Grid
+    from affect.settings.extraction import Face
 
-    uri = str(_demo_video())
-    info = video.probe(uri, Path(uri).name)
-    clip = Clip(uri, info, 0.0, 5.0, Grid())
+    clip = _demo_clip()
     with tempfile.TemporaryDirectory() as name:
         stage = FaceClip(Face(weights=str(true_size_encoder(Path(name)))))
     finder, encode = stage._find, stage._encode
     assert isinstance(finder, Finder) and encode
-    pictures = [picture for _, picture in video.decode(uri, info, *clip.frames)]
+    pictures = [picture for _, picture in video.decode(clip.uri, clip.probe, *clip.frames)]
     found = finder(range(len(pictures)), pictures)[0]
     crops = np.concatenate([letterbox(pictures[row.frame], row.box[None], 240) for row in found])
 
@@ -128,14 +125,10 @@ def face() -> None:
 
 def blendshapes() -> None:
     """The face stage on a demo video: without a network of its own, and with GRADA at its true size."""
-    from affect.corpus import video
-    from affect.corpus.clip import Clip
     from affect.face.clip import FaceClip
-    from affect.settings.extraction import Face, Grid
+    from affect.settings.extraction import Face
 
-    uri = str(_demo_video())
-    info = video.probe(uri, Path(uri).name)
-    clip = Clip(uri, info, 0.0, 5.0, Grid())
+    clip = _demo_clip()
     with tempfile.TemporaryDirectory() as name:
         grada = FaceClip(Face(weights=str(true_size_encoder(Path(name)))))
     mesh = FaceClip(Face(encoder="blendshapes", weights=""))
@@ -229,6 +222,16 @@ def _demo_weights() -> str:
     from affect.settings import recipes
 
     return recipes.demo().face.weights
+
+
+def _demo_clip() -> Any:  # noqa: ANN401 -- affect's own class, imported late
+    """The first five seconds of a demo video."""
+    from affect.corpus import video
+    from affect.corpus.clip import Clip
+    from affect.settings.extraction import Grid
+
+    uri = str(_demo_video())
+    return Clip(uri, video.probe(uri, Path(uri).name), 0.0, 5.0, Grid())
 
 
 def _demo_video() -> Path:
