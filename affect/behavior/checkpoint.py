@@ -4,8 +4,8 @@ Source: paper (arXiv 2603.13056), section 3.3; spec section 4.1; transformers' Q
 """
 
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,35 +198,46 @@ class Checkpoint:
         """Chat text: one user turn of a video and a text, then the generation header."""
         return _chat(self.processor, text)
 
-    def inputs(
+    def inputs(self, segments: Sequence[SegmentFrames], texts: Sequence[str]) -> dict[str, Tensor]:
+        """Input tensors of the model on its device, padded on the left: generated tokens follow each row's last one."""
+        with self.beside_the_model():
+            batch = self.process(segments, texts, padding_side="left")
+            return {name: value.to(self.device) for name, value in batch.items()}
+
+    @contextmanager
+    def beside_the_model(self) -> Iterator[None]:
+        """On a GPU, runs the block on a stream of its own, concurrently with the model, and waits for its end.
+
+        The block's tensors are freed after the model's output has been read, so that their memory is not reused before.
+        """
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            yield
+        if self._stream:
+            self._stream.synchronize()
+
+    def process(
         self, segments: Sequence[SegmentFrames], texts: Sequence[str], *, padding_side: str = "right"
     ) -> dict[str, Tensor]:
-        """Processes segments and one text each to the model's input tensors, on its device.
+        """Makes tokens on the CPU, and pictures on the model's device, of segments and one text each.
 
         Args:
             segments: frames of each segment.
             texts: chat text of each segment, from :meth:`chat`.
             padding_side: ``right`` to read states, ``left`` to generate text.
         """
-        # On a GPU this runs on its own stream, concurrently with the model. The tensors are freed after the model's
-        # output has been read, so that their memory is not reused before.
-        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
-            batch = self.processor(
-                text=list(texts),
-                videos=[torch.from_numpy(segment.pictures).permute(0, 3, 1, 2) for segment in segments],
-                video_metadata=[_metadata(segment) for segment in segments],
-                do_sample_frames=False,
-                do_resize=False,
-                padding=True,
-                padding_side=padding_side,
-                return_tensors="pt",
-                videos_kwargs={"device": self.device},
-            )
-            batch.pop("video_metadata", None)
-            tensors = {name: value.to(self.device) for name, value in batch.items()}
-        if self._stream:
-            self._stream.synchronize()
-        return tensors
+        batch = self.processor(
+            text=list(texts),
+            videos=[torch.from_numpy(segment.pictures).permute(0, 3, 1, 2) for segment in segments],
+            video_metadata=[_metadata(segment) for segment in segments],
+            do_sample_frames=False,
+            do_resize=False,
+            padding=True,
+            padding_side=padding_side,
+            return_tensors="pt",
+            videos_kwargs={"device": self.device},
+        )
+        batch.pop("video_metadata", None)
+        return {name: value if name == "pixel_values_videos" else value.cpu() for name, value in batch.items()}
 
 
 def _metadata(segment: SegmentFrames) -> Any:  # noqa: ANN401 -- transformers' own class, imported late

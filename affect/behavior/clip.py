@@ -22,7 +22,9 @@ from affect.storage import schema
 from affect.storage.extracted import Extracted, Part, Save, discard_part
 
 BATCHES_AHEAD = 2
-"""Micro-batches that are decoded and prepared in a thread while the model computes."""
+"""Micro-batches that are prepared in a thread while the model computes."""
+SEGMENTS_AHEAD = 2
+"""Segments that are decoded in another thread ahead of the preparation."""
 
 
 class BehaviorClip:
@@ -54,7 +56,7 @@ class BehaviorClip:
         num_shown, broken, fewer = counts["num_shown"], counts["broken"], counts["fewer"]
         unrated = counts.get("unrated", [])
         after = partial.last if partial else -1
-        for segments, micro_batch in prefetch(self._micro_batches(clip, after), BATCHES_AHEAD):
+        for segments, micro_batch, whole in prefetch(self._micro_batches(clip, after), BATCHES_AHEAD):
             rows: list[dict[str, object]] = []
             states_of = zip(segments, micro_batch.segments, self._model.states(micro_batch), strict=True)
             for segment, frames, by_prompt in states_of:
@@ -63,7 +65,7 @@ class BehaviorClip:
                 rows += [row for row in new_rows if row]
                 if None in new_rows:
                     broken.append(segment.number)
-                if any(states.micro_batch < len(segments) for states in by_prompt):
+                if any(states.micro_batch < whole for states in by_prompt):
                     fewer.append(segment.number)
                 if self._settings.rate and any(row and schema.RATING.name not in row for row in new_rows):
                     unrated.append(segment.number)
@@ -86,13 +88,18 @@ class BehaviorClip:
         )
         return extracted._replace(reason="; ".join(filter(None, [extracted.reason, note])))
 
-    def _micro_batches(self, clip: Clip, after: int) -> Iterator[tuple[list[Segment], MicroBatch]]:
-        """Yields micro-batches of the segments after a number, prepared for the model."""
+    def _micro_batches(self, clip: Clip, after: int) -> Iterator[tuple[list[Segment], MicroBatch, int]]:
+        """Yields micro-batches of the segments after a number, prepared for the model.
+
+        With each comes the number of segments that it would have if the GPU's memory were no limit.
+        """
         prompts = [PROMPTS[cast(Prompt, prompt)] for prompt in clip.prompts]
-        pairs = segment_frames(clip, self._settings, after)
+        pairs = prefetch(segment_frames(clip, self._settings, after), SEGMENTS_AHEAD)
         while batch := list(islice(pairs, self._settings.micro_batch)):
-            segments, frames = zip(*batch, strict=True)
-            yield list(segments), self._model.prepare_ahead(frames, prompts)
+            numbers, frames = zip(*batch, strict=True)
+            segments = iter(numbers)
+            for part in self._model.in_memory.parts(frames):
+                yield list(islice(segments, len(part))), self._model.prepare_ahead(part, prompts), len(batch)
 
 
 def _row(segment: Segment, frames: SegmentFrames, prompt: str, states: States) -> dict[str, object] | None:

@@ -13,7 +13,7 @@ import torch
 from affect.behavior.checkpoint import Checkpoint, SegmentFrames
 from affect.behavior.frames import segment_frames, share_done, with_status
 from affect.behavior.prompt import PROMPTS, Prompt
-from affect.behavior.qwen import MicroBatch, run_in_halves
+from affect.behavior.qwen import InMemory, MicroBatch
 from affect.corpus.clip import Clip
 from affect.settings.extraction import Behavior, Description
 from affect.storage import schema
@@ -35,6 +35,7 @@ class DescriptionClip:
 
         self._behavior = behavior
         self._checkpoint = Checkpoint(behavior, list(PROMPTS.values()), device, max_new_tokens=settings.max_tokens)
+        self._in_memory = InMemory(self._generate, self._prepare)
         tokenizer = self._checkpoint.processor.tokenizer
         pad, end = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
         self._generation = GenerationConfig(
@@ -61,7 +62,7 @@ class DescriptionClip:
             rows: list[dict[str, Any]] = []
             for prompt in clip.prompts:
                 micro_batch = MicroBatch(frames, [PROMPTS[cast(Prompt, prompt)]])
-                texts = run_in_halves(self._generate, self._prepare, micro_batch)
+                texts = self._in_memory.run(micro_batch)
                 rows += [
                     {"video": clip.probe.path, "prompt": prompt, "text": text}
                     | {"segment": segment.number, "start_s": segment.start_s, "end_s": segment.end_s}
@@ -74,9 +75,9 @@ class DescriptionClip:
         return with_status(pa.concat_tables(tables), clip, self._behavior, num_shown)
 
     def _prepare(self, segments: Sequence[SegmentFrames], prompts: Sequence[str]) -> MicroBatch:
-        """Makes the input tensors, padded on the left: generated tokens follow the last token of each row."""
+        """Makes the input tensors."""
         chats = [self._checkpoint.chat(prompts[0])] * len(segments)
-        return MicroBatch(segments, prompts, self._checkpoint.inputs(segments, chats, padding_side="left"))
+        return MicroBatch(segments, prompts, self._checkpoint.inputs(segments, chats))
 
     @torch.inference_mode()
     def _generate(self, micro_batch: MicroBatch) -> list[str]:

@@ -15,15 +15,19 @@ Differs: the authors run one segment at a time, twice, with logits and generated
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from contextlib import nullcontext
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from affect.behavior.checkpoint import DIGITS, VIDEO, Checkpoint, SegmentFrames
+from affect.behavior.prefill import Layout, lay_out, prefill, prepare_model
 from affect.settings.extraction import Behavior
 
 Result = TypeVar("Result")
@@ -65,7 +69,8 @@ class MicroBatch(NamedTuple):
     Args:
         segments: frames of each segment.
         prompts: prompts of every segment.
-        inputs: tensors by the names of the model's arguments, padded on the right; None or empty before they are made.
+        inputs: tensors by the names of the model's arguments; None or empty before they are made.
+        layout: places and positions of the tokens; None before they are made, or if text is generated.
         prompt_tokens: tokens of each prompt after the video; empty if there is one prompt, which is then in ``inputs``.
         questions: questions for valence and arousal of each prompt; empty if the model does not rate.
     """
@@ -73,6 +78,7 @@ class MicroBatch(NamedTuple):
     segments: Sequence[SegmentFrames]
     prompts: Sequence[str]
     inputs: dict[str, Tensor] | None = None
+    layout: Layout | None = None
     prompt_tokens: Sequence[Tokens] = ()
     questions: Sequence[Tokens] = ()
 
@@ -98,7 +104,9 @@ class Qwen:
         self._questions = questions or {}
         texts = [*prompts, *(text for pair in self._questions.values() for text in pair)]
         self._checkpoint = Checkpoint(settings, texts, device, rates=bool(self._questions))
-        self._model = self._checkpoint.model
+        self._model, self._compiled = self._checkpoint.model, settings.compile
+        prepare_model(self._checkpoint, compiled=settings.compile)
+        self.in_memory = InMemory(self._prefill, self.prepare)
         # transformers renamed the argument from `past_key_values` to `cache` between 5.17 and 5.24.
         names = inspect.signature(self._model.forward).parameters
         self._cache_name = "cache" if "cache" in names else "past_key_values"
@@ -110,12 +118,15 @@ class Qwen:
     def prepare(self, segments: Sequence[SegmentFrames], prompts: Sequence[str]) -> MicroBatch:
         """Makes the input tensors of a micro-batch."""
         checkpoint, chats = self._checkpoint, [self._checkpoint.chat(prompt) for prompt in prompts]
-        questions = [self._after_video(self._questions[prompt]) for prompt in prompts] if self._questions else []
-        if len(prompts) == 1:
-            inputs = checkpoint.inputs(segments, chats * len(segments))
-            return MicroBatch(segments, prompts, inputs, questions=questions)
-        inputs = checkpoint.inputs(segments, [chats[0].split(VIDEO)[0] + VIDEO] * len(segments))
-        return MicroBatch(segments, prompts, inputs, [self._after_video([prompt]) for prompt in prompts], questions)
+        several = len(prompts) > 1
+        text = chats[0].split(VIDEO)[0] + VIDEO if several else chats[0]
+        with checkpoint.beside_the_model():
+            batch = checkpoint.process(segments, [text] * len(segments))
+            layout = lay_out(self._model, batch, checkpoint.device)
+            inputs = {name: batch[name].to(checkpoint.device) for name in ("input_ids", "pixel_values_videos")}
+            tokens = [self._after_video([prompt]) for prompt in prompts] if several else []
+            questions = [self._after_video(self._questions[prompt]) for prompt in prompts] if self._questions else []
+        return MicroBatch(segments, prompts, inputs, layout, tokens, questions)
 
     def _after_video(self, texts: Sequence[str]) -> Tokens:
         """Tokens of the chats of some texts, after the video."""
@@ -137,35 +148,42 @@ class Qwen:
         Raises:
             torch.OutOfMemoryError: the GPU has not enough memory for a single segment.
         """
-        return run_in_halves(self._prefill, self.prepare, micro_batch)
+        return self.in_memory.run(micro_batch)
 
     @torch.inference_mode()
     def _prefill(self, micro_batch: MicroBatch) -> list[list[States]]:
         """Runs the video once; a single prompt is part of that pass, all other texts continue from its cache."""
         from transformers import DynamicCache
 
-        inputs, several = micro_batch.inputs, bool(micro_batch.prompt_tokens)
+        inputs, layout, several = micro_batch.inputs, micro_batch.layout, bool(micro_batch.prompt_tokens)
         assert inputs
-        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-        length, index = mask.sum(dim=1), torch.arange(ids.shape[1], device=ids.device)
+        assert layout
+        ids, pixels = inputs["input_ids"], inputs["pixel_values_videos"]
         cached = several or bool(micro_batch.questions)
         cache = DynamicCache(config=self._model.config.text_config) if cached else None
-        states = self._model(**inputs, use_cache=cached, **{self._cache_name: cache}).last_hidden_state  # (B, L, D)
-        visual = [self._visual_states(states[i, : length[i]], ids[i, : length[i]]) for i in range(len(ids))]
-        last = [states[torch.arange(len(ids), device=ids.device), length - 1]]
         ratings: list[Any] = [[None] * len(ids)] * len(micro_batch.prompts)
-        if cached:
-            end = (index * (ids == self._model.config.vision_end_token_id)).amax(dim=1) + 1  # of the video
-            position = (end + self._model.rope_deltas[:, 0])[:, None]  # of the first token after it, on all three axes
-            video = index < end[:, None]
-            if several:
-                last = [self._continue(tokens, position, video, cache) for tokens in micro_batch.prompt_tokens]
-            if micro_batch.questions:
-                ratings = self._ratings(micro_batch.questions, position, video, cache)
-        multimodal = [_numbers(state) for state in last]  # one (B, D) per prompt
+        # torch would compile each layer anew for its part of the cache.
+        with torch.compiler.set_stance("force_eager") if cached and self._compiled else nullcontext():
+            states = prefill(self._model, ids, pixels, layout, use_cache=cached, **{self._cache_name: cache})
+            last = [states[layout.last]]
+            if cached:
+                video = torch.arange(ids.shape[1], device=ids.device) < layout.end[:, None]
+                if several:
+                    last = [self._continue(each, layout.after, video, cache) for each in micro_batch.prompt_tokens]
+                if micro_batch.questions:
+                    ratings = self._ratings(micro_batch.questions, layout.after, video, cache)
+        counts = [number * tokens for number, tokens in layout.patches]
+        patches = [
+            states[places].float().unflatten(0, size).mean(dim=1)  # (P, D)
+            for size, places in zip(layout.patches, layout.visual.split(counts), strict=True)
+        ]
+        rows = [*last, states[layout.vision_end], *patches]
+        numbers = _numbers(torch.cat([part.float() for part in rows]))  # one copy to the host
+        *multimodal, vision, patches_of = np.split(numbers, np.cumsum([len(ids)] * (len(last) + 1)))
+        patch_rows = np.split(patches_of, np.cumsum([number for number, _ in layout.patches])[:-1])
         return [
             [
-                States(state[i], *visual[i], len(ids), rating[i])
+                States(state[i], vision[i], patch_rows[i], len(ids), rating[i])
                 for state, rating in zip(multimodal, ratings, strict=True)
             ]
             for i in range(len(ids))
@@ -213,16 +231,6 @@ class Qwen:
         cache.crop(-count)
         return states[:, -1]
 
-    def _visual_states(
-        self, states: Float[Tensor, "L D"], ids: Int[Tensor, " L"]
-    ) -> tuple[Float[ndarray, " D"], Float[ndarray, "P D"]]:
-        """Reads the state of the last vision-end token and the mean state of each temporal patch."""
-        config = self._model.config
-        visual: Bool[Tensor, " L"] = ids == config.video_token_id
-        ends = torch.nonzero(ids == config.vision_end_token_id).flatten()
-        patches = states[visual].float().unflatten(0, (len(ends), -1))  # (P, tokens, D)
-        return _numbers(states[ends[-1]]), _numbers(patches.mean(dim=1))
-
 
 def digit_rating(logits: Float[Tensor, "*n 9"]) -> Float[Tensor, "*n"]:
     """Expected digit under a softmax over the digits 1 to 9, mapped to [-1, 1]."""
@@ -230,35 +238,56 @@ def digit_rating(logits: Float[Tensor, "*n 9"]) -> Float[Tensor, "*n"]:
     return (logits.softmax(dim=-1) @ digits - 5) / 4
 
 
-def run_in_halves(
-    run: Callable[[MicroBatch], list[Result]], prepare: Callable[..., MicroBatch], micro_batch: MicroBatch
-) -> list[Result]:
-    """Runs a micro-batch; if the GPU has not enough memory, runs its halves one after the other.
+class InMemory(Generic[Result]):
+    """Runs micro-batches within a GPU's memory: one that does not fit in halves, and from then on all of its size.
 
     Args:
-        run: returns one result per segment.
+        run: returns one result per segment of a micro-batch.
         prepare: makes the input tensors of segments and prompts.
-        micro_batch: the segments; inputs may be missing.
-
-    Raises:
-        torch.OutOfMemoryError: the GPU has not enough memory for a single segment.
     """
-    count = len(micro_batch.segments)
-    try:
-        return run(micro_batch if micro_batch.inputs else prepare(micro_batch.segments, micro_batch.prompts))
-    except torch.OutOfMemoryError:
-        if count == 1:
-            raise
-    if micro_batch.inputs:
-        micro_batch.inputs.clear()
-    torch.cuda.empty_cache()
-    logging.getLogger(__name__).warning(
-        "the GPU has not enough memory for %d segments at once and takes %d; --behavior.micro-batch %d would use "
-        "that from the start (under another address: everything is then extracted anew)",
-        *(count, count // 2, count // 2),
-    )
-    halves = (micro_batch.segments[: count // 2], micro_batch.segments[count // 2 :])
-    return [result for half in halves for result in run_in_halves(run, prepare, MicroBatch(half, micro_batch.prompts))]
+
+    def __init__(self, run: Callable[[MicroBatch], list[Result]], prepare: Callable[..., MicroBatch]) -> None:
+        """Starts without a limit."""
+        self._run, self._prepare = run, prepare
+        self._too_large = math.inf  # values of the pictures of the smallest micro-batch that did not fit
+
+    def parts(self, segments: Sequence[SegmentFrames]) -> list[Sequence[SegmentFrames]]:
+        """Splits segments into halves, until each part is smaller than every micro-batch that did not fit."""
+        if len(segments) == 1 or _num_values(segments) < self._too_large:
+            return [segments]
+        half = len(segments) // 2
+        return [*self.parts(segments[:half]), *self.parts(segments[half:])]
+
+    def run(self, micro_batch: MicroBatch) -> list[Result]:
+        """Runs a micro-batch; its inputs may be missing.
+
+        Raises:
+            torch.OutOfMemoryError: the GPU has not enough memory for a single segment.
+        """
+        segments, prompts = micro_batch.segments, micro_batch.prompts
+        if len(parts := self.parts(segments)) == 1:
+            try:
+                return self._run(micro_batch if micro_batch.inputs else self._prepare(segments, prompts))
+            except torch.OutOfMemoryError:
+                if len(segments) == 1:
+                    raise
+            self._too_large = _num_values(segments)
+            logging.getLogger(__name__).warning(
+                "the GPU has not enough memory for %d segments at once; this process takes %d of that size from now "
+                "on, as --behavior.micro-batch %d would from the start (under another address: everything is then "
+                "extracted anew)",
+                *(len(segments), len(segments) // 2, len(segments) // 2),
+            )
+            parts = self.parts(segments)
+        if micro_batch.inputs:
+            micro_batch.inputs.clear()
+        torch.cuda.empty_cache()
+        return [result for part in parts for result in self.run(MicroBatch(part, prompts))]
+
+
+def _num_values(segments: Sequence[SegmentFrames]) -> int:
+    """Number of values of all pictures."""
+    return sum(segment.pictures.size for segment in segments)
 
 
 def _numbers(value: Tensor) -> Float[ndarray, "..."]:

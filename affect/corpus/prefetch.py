@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -11,7 +11,8 @@ Item = TypeVar("Item")
 def prefetch(items: Iterable[Item], size: int) -> Iterator[Item]:
     """Yields items in order while a thread reads up to ``size`` of them in advance.
 
-    An exception of the source is raised here, after the items before it. Closing the iterator stops the thread.
+    An exception of the source is raised here, after the items before it. Closing the iterator stops the thread and
+    closes the source.
 
     Args:
         items: the source; only the thread reads it.
@@ -38,6 +39,9 @@ def prefetch(items: Iterable[Item], size: int) -> Iterator[Item]:
             put(False, None)
         except BaseException as error:  # raised where the items are read
             put(False, error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()  # here, because the thread that runs a generator has to close it
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -138,6 +138,8 @@ class Behavior(Stage):
     """Maximum pixels of a frame; larger frames are reduced."""
     micro_batch: Count = 4
     """Segments per prefill; halved if a GPU runs out of memory."""
+    compile: bool = field(default=False, metadata=ADDED)
+    """Whether to use torch.compile, which takes up to minutes at the first clip of an actor."""
     rate: bool = field(default=False, metadata=ADDED)
     """Experimental: the model also rates each person's valence and arousal in [-1, 1], from its probabilities of the
     digits 1 to 9 as the answer to a question for each."""

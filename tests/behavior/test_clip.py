@@ -1,5 +1,6 @@
 """From a clip to rows: which frames each segment shows, what a broken state does, and descriptions in words."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,14 +270,16 @@ def test_segments_that_were_halved_for_lack_of_memory_are_said_and_a_comparison_
     """Their last digits differ under the same address: rows and reason tell why."""
     clip = clip_of(film)
     whole = behavior(clip)
-    forward = behavior._model._model.forward
+    decoder = behavior._model._model.language_model
+    forward = decoder.forward
 
     def small_memory(*args: Any, **inputs: Any) -> Any:
-        if len(inputs["input_ids"]) > 1:
+        if len(inputs["inputs_embeds"]) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(*args, **inputs)
 
-    monkeypatch.setattr(behavior._model._model, "forward", small_memory)
+    monkeypatch.setattr(decoder, "forward", small_memory)
+    monkeypatch.setattr(behavior._model.in_memory, "_too_large", math.inf)
     halved = behavior(clip)
     assert (whole.status, whole.reason) == ("ok", "") and halved.status == "ok"
     number = len(clip.segments)

@@ -1,7 +1,9 @@
 """States of a tiny random Qwen3-VL: which tokens it is shown, which states are read, and what it refuses."""
 
 import json
+import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,8 +128,10 @@ def test_what_is_shown_is_what_the_model_reads(qwen: Qwen):
     segment = shown(16, width=640, height=352)  # what 640 x 360 is shown at
     assert frame_size(640, 360, Behavior()) == (640, 352)
     asked = qwen.prepare([segment], [PROMPTS["neutral"]])
-    assert asked.inputs["video_grid_thw"].tolist() == [[8, 22, 40]]
-    assert int((asked.inputs["input_ids"] == qwen._model.config.video_token_id).sum()) == 1760
+    assert asked.layout.encoder["grid_thw"].tolist() == [[8, 22, 40]] and asked.layout.patches == ((8, 220),)
+    assert (
+        len(asked.layout.visual) == int((asked.inputs["input_ids"] == qwen._model.config.video_token_id).sum()) == 1760
+    )
 
 
 def test_each_temporal_patch_has_its_time_and_one_pair_of_vision_tokens_and_none_surrounds_them(qwen: Qwen):
@@ -194,20 +198,33 @@ def test_odd_and_single_frames_work(frames: int, patches: int, qwen: Qwen):
     assert all(np.isfinite(value).all() for value in states[:3])
 
 
+@pytest.fixture
+def small_memory(qwen: Qwen, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Lets the decoder take so many segments at once; returns the numbers of those that it refused."""
+
+    def limit(most: int) -> list[int]:
+        forward, refused = qwen._model.language_model.forward, []
+
+        def short(*args: Any, **inputs: Any) -> Any:
+            if len(inputs["inputs_embeds"]) > most:
+                refused.append(len(inputs["inputs_embeds"]))
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(*args, **inputs)
+
+        monkeypatch.setattr(qwen._model.language_model, "forward", short)
+        monkeypatch.setattr(qwen.in_memory, "_too_large", math.inf)
+        return refused
+
+    return limit
+
+
 @pytest.mark.parametrize("prompts", [TEXTS[:1], TEXTS])
 def test_a_batch_that_a_gpu_cannot_hold_is_halved_until_it_can_and_the_rows_say_so(
-    qwen: Qwen, prompts: list[str], monkeypatch: pytest.MonkeyPatch, caplog: LogCaptureFixture
+    qwen: Qwen, prompts: list[str], small_memory: Callable[[int], list[int]], caplog: LogCaptureFixture
 ):
-    forward = qwen._model.forward
-
-    def small_memory(*args: Any, **inputs: Any) -> Any:
-        if len(inputs["input_ids"]) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(*args, **inputs)
-
     segments = [*SEGMENTS, shown(3, 5)]
     expected = qwen(segments, prompts)
-    monkeypatch.setattr(qwen._model, "forward", small_memory)
+    small_memory(2)
     halved = qwen(segments, prompts)
     assert [[states.micro_batch for states in answers] for answers in halved] == [
         [together] * len(prompts) for together in (2, 2, 1, 2, 2)
@@ -218,18 +235,35 @@ def test_a_batch_that_a_gpu_cannot_hold_is_halved_until_it_can_and_the_rows_say_
     assert "--behavior.micro-batch 2" in caplog.text
 
 
+def test_a_size_that_did_not_fit_is_not_tried_again_and_a_smaller_one_is(
+    qwen: Qwen, small_memory: Callable[[int], list[int]]
+):
+    refused = small_memory(2)
+    large, small = [shown(16, seed) for seed in range(4)], [shown(2, seed) for seed in range(2)]
+    for _ in range(3):
+        assert [answers[0].micro_batch for answers in qwen(large, TEXTS[:1])] == [2, 2, 2, 2]
+    assert refused == [4]
+    assert [len(part) for part in qwen.in_memory.parts(large)] == [2, 2]
+    assert [answers[0].micro_batch for answers in qwen(small, TEXTS[:1])] == [2, 2]
+    assert qwen.in_memory.parts(small) == [small]
+    prepared = qwen.prepare_ahead(large, TEXTS[:1])  # before the limit was known
+    assert [answers[0].micro_batch for answers in qwen.states(prepared)] == [2, 2, 2, 2]
+    assert refused == [4]
+
+
 def test_a_batch_that_a_gpu_cannot_even_prepare_ahead_is_prepared_in_halves_when_its_turn_comes(
     qwen: Qwen, monkeypatch: pytest.MonkeyPatch
 ):
-    inputs = qwen._checkpoint.inputs
+    process = qwen._checkpoint.process
 
     def small_memory(shown: list[SegmentFrames], *args: Any, **options: Any) -> Any:
         if len(shown) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return inputs(shown, *args, **options)
+        return process(shown, *args, **options)
 
     expected = qwen(SEGMENTS, TEXTS)
-    monkeypatch.setattr(qwen._checkpoint, "inputs", small_memory)
+    monkeypatch.setattr(qwen._checkpoint, "process", small_memory)
+    monkeypatch.setattr(qwen.in_memory, "_too_large", math.inf)
     asked = qwen.prepare_ahead(SEGMENTS, TEXTS)
     assert asked.inputs is None
     found = qwen.states(asked)
@@ -238,13 +272,11 @@ def test_a_batch_that_a_gpu_cannot_even_prepare_ahead_is_prepared_in_halves_when
         np.testing.assert_allclose(mine[1].multimodal, other[1].multimodal, atol=NAIVE)
 
 
-def test_a_single_segment_that_a_gpu_cannot_hold_is_an_error(qwen: Qwen, monkeypatch: pytest.MonkeyPatch):
-    def no_memory(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(qwen._model, "forward", no_memory)
+def test_a_single_segment_that_a_gpu_cannot_hold_is_an_error(qwen: Qwen, small_memory: Callable[[int], list[int]]):
+    refused = small_memory(0)
     with pytest.raises(torch.OutOfMemoryError):
         qwen(SEGMENTS, TEXTS)
+    assert refused == [4, 2, 1]
 
 
 def edited(folder: Path, to: Path, name: str, change: Any) -> Path:
