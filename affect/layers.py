@@ -98,6 +98,20 @@ def grouped_convolution(convolution: Callable[[Tensor], Tensor], x: Tensor, kind
         return convolution(x.to(kind))
 
 
+class OutputLinear(nn.Linear):
+    """Last linear layer of a model: ``y = W x + b`` in the dtype of its weights, under autocast too.
+
+    bfloat16 has eight significant bits, which predictions in [-1, 1] would show as steps of 1/256.
+    """
+
+    def forward(self, input: Float[Tensor, "*points D"]) -> Float[Tensor, "*points outputs"]:
+        """Computes y."""
+        if input.is_meta:  # autocast does not know that device
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
 class ExpertLinear(nn.Module):
     """E independent linear maps, one per expert: ``y_e = x_e W_e + b_e``."""
 
@@ -278,7 +292,7 @@ class RegressionHead(nn.Module):
         super().__init__()
         self.embed = nn.Sequential(nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.GELU())
         self.dropout = nn.Dropout(dropout)
-        self.predict = nn.Linear(hidden, 2)
+        self.predict = OutputLinear(hidden, 2)
 
     def forward(self, h: Float[Tensor, "B T H"]) -> Output:
         """Predicts each point independently."""

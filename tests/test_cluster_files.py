@@ -153,7 +153,7 @@ def test_the_images_versions_lie_within_the_projects_ranges():
         assert exact.operator == "==" and wanted[name].specifier.contains(exact.version), name
     version = load("raycluster.yaml")["spec"]["rayVersion"]
     assert next(iter(pinned["ray"].specifier)).version == version
-    kernels = dict(re.findall(r"(mamba-ssm|causal-conv1d)==([0-9.]+)", (CLUSTER / "Dockerfile").read_text()))
+    kernels = dict(re.findall(r"(mamba-ssm)==([0-9.]+)", (CLUSTER / "Dockerfile").read_text()))
     for requirement in map(Requirement, project["optional-dependencies"]["gpu"]):
         assert requirement.specifier.contains(kernels[requirement.name])
 

@@ -14,7 +14,7 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMPositi
 from transformers.utils import logging
 
 from affect import weights
-from affect.layers import Output, gated_softmax, grouped_convolution
+from affect.layers import Output, OutputLinear, gated_softmax, grouped_convolution
 from affect.settings.models import Wavlm
 from affect.weights import WeightsError
 
@@ -186,7 +186,7 @@ class WavlmRegressor(nn.Module):
         self.embed = nn.Sequential(
             nn.LayerNorm(2 * width), nn.Dropout(settings.dropout), nn.Linear(2 * width, settings.hidden), nn.GELU()
         )
-        self.predict = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(settings.hidden, 2))
+        self.predict = nn.Sequential(nn.Dropout(settings.dropout), OutputLinear(settings.hidden, 2))
 
     def forward(self, x: Float[Tensor, "B samples"] | Float[Tensor, "B S D"], num_samples: Int[Tensor, " B"]) -> Output:
         """Predicts every block of a batch of segments.

@@ -14,6 +14,7 @@ from numpy import ndarray
 from affect.corpus import video
 from affect.corpus.clip import Clip
 from affect.corpus.prefetch import prefetch
+from affect.device import default_device
 from affect.face import appearance, detect, encoding
 from affect.face.crop import Crop, grow
 from affect.face.detect import Boxes
@@ -120,7 +121,7 @@ class FaceClip:
 
     def __init__(self, settings: Face, device: str | None = None) -> None:
         """Loads detector, landmarker and encoder."""
-        self._settings = settings
+        self._settings, self._size = settings, settings.batch_size(device or default_device())
         self._encode = encoding.load(settings, device)
         self._find = Finder(settings, self._encode.crop if self._encode else None, device)
 
@@ -136,7 +137,7 @@ class FaceClip:
             MediaError: the video cannot be opened.
         """
         first, last = clip.frames
-        size = self._settings.micro_batch
+        size = self._size
         part_pictures, since_saved = max(PART_PICTURES, 2 * size), 0
         decoded, crowded, detected = partial.counts.values() if partial else (0, 0, 0)
         rows: list[Row] = []

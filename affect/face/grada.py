@@ -27,7 +27,7 @@ from affect.device import default_device
 from affect.face.crop import Crop, normalise
 from affect.face.encoding import Encoding, FrameEncoder
 from affect.face.mesh import Mesh
-from affect.layers import grouped_convolution, load_state
+from affect.layers import OutputLinear, grouped_convolution, load_state
 from affect.settings.encoder import GradaShape
 from affect.settings.extraction import Face
 from affect.settings.names import EXPRESSIONS
@@ -85,8 +85,8 @@ class Grada(nn.Module):
             nn.BatchNorm1d(shape.embedding),
             nn.Tanh(),
         )
-        self.expression = nn.Linear(shape.embedding, len(EXPRESSIONS))
-        self.affect = nn.Linear(shape.embedding, 2)
+        self.expression = OutputLinear(shape.embedding, len(EXPRESSIONS))
+        self.affect = OutputLinear(shape.embedding, 2)
 
     def forward(self, crops: Float[Tensor, "B 3 side side"]) -> Encoded:
         """Encodes crops that :func:`affect.face.crop.normalise` made."""
@@ -169,13 +169,13 @@ class Encoder(FrameEncoder):
                 f"{folder} encodes crops of {model.shape.crop_px} px, the setting crop_px {settings.crop_px}"
             )
         self._model = model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._settings = settings
+        self._size = settings.batch_size(self._device.type)
 
     @torch.inference_mode()
     def __call__(self, crops: UInt8[ndarray, "n side side 3"], meshes: Sequence[Mesh | None] = ()) -> Encoding:
         """Encodes n >= 1 crops; meshes are not used."""
         parts = []
-        for batch in torch.from_numpy(crops).split(self._settings.micro_batch):
+        for batch in torch.from_numpy(crops).split(self._size):
             pixels = normalise(batch.to(self._device, non_blocking=True))
             with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
                 encoded = self._model(pixels)

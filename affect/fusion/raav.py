@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from affect.layers import FusionOutput, gated_softmax, sinusoids_at
+from affect.layers import FusionOutput, OutputLinear, gated_softmax, sinusoids_at
 from affect.settings.models import Raav
 
 
@@ -151,7 +151,7 @@ class RAAV(nn.Module):
         )
         self.embed = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
         self.dropout = nn.Dropout(dropout)
-        self.predict = nn.Linear(width, 2)
+        self.predict = OutputLinear(width, 2)
 
     def forward(
         self,

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,6 +224,18 @@ def autocast(settings: Fit, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, kind, enabled=half)
 
 
+@contextmanager
+def full_float32(settings: Fit) -> Iterator[None]:
+    """With ``settings.precision`` float32, convolutions on a GPU do not round their inputs to TF32's eleven bits."""
+    backend = torch.backends.cudnn
+    before = backend.allow_tf32
+    backend.allow_tf32 = before and settings.precision != "float32"
+    try:
+        yield
+    finally:
+        backend.allow_tf32 = before
+
+
 def run_all(
     task: Task, model: nn.Module, items: Sequence[Any], device: torch.device, loader: Loader = load_here
 ) -> Iterator[Outputs]:
@@ -242,7 +255,7 @@ def run_all(
         outputs = Outputs(item_windows, [], [], [])
         for _ in range(0, len(item_windows), size):
             batch = next(batches).cast_like(model)
-            with torch.inference_mode(), autocast(task.settings, device):
+            with torch.inference_mode(), full_float32(task.settings), autocast(task.settings, device):
                 output = task.forward(model, batch)
             outputs.predictions.extend(_numbers(output.prediction))
             outputs.embeddings.extend(_numbers(output.embedding))

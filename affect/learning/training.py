@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from affect.learning import checkpoint
-from affect.learning.batches import Batch, Loader, Task, autocast
+from affect.learning.batches import Batch, Loader, Task, autocast, full_float32
 from affect.learning.distributed import gather, gather_with_gradient, synchronise_batch_norm, world
 from affect.learning.sampling import num_in_share, repeat_samples, share_of, shuffled_batches
 from affect.settings.training import Fit
@@ -177,7 +177,8 @@ class Training:
         shares = [share_of(batch, self.rank, self.processes) for batch in remaining]
         for batch, share in zip(remaining, loader(self.task, shares, self.device), strict=True):
             num_counted = num_in_share(batch, self.rank, self.processes)
-            loss = self._step(*self._loss(trained, share, num_counted, number), batch)
+            with full_float32(self.settings):
+                loss = self._step(*self._loss(trained, share, num_counted, number), batch)
             self.steps += 1
             on_step(Step(number, self.steps, len(batches), loss))
             if checkpoint_file and self.steps % checkpoint_file.every == 0 and self.steps < len(batches):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ WAIT_FOR_NODES_S = 6 * 3600
 WORKERS_ADVICE = (
     "training reserves it all the time: lower --workers.num-workers, --workers.num-cpus or --workers.loader-cpus"
 )
+READING_CPUS = 0.1
+"""CPUs that Ray Data reserves for reading rows."""
 _SLACK = 1e-6
 """Tolerance of comparisons: Ray counts resources in ten thousandths."""
 
@@ -42,8 +45,14 @@ def room() -> dict[str, float]:
 
 
 def device() -> str:
-    """``cuda`` if Ray assigned a GPU to this actor or task, else ``cpu``: Ray hides no GPU from the others."""
-    return "cuda" if ray.get_gpu_ids() else "cpu"
+    """``cuda`` if Ray assigned a GPU to this actor, else ``cpu``; all GPUs are then hidden from its process.
+
+    Ray leaves them visible, so that a library which takes the first GPU would share it uncounted.
+    """
+    if ray.get_gpu_ids():
+        return "cuda"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return "cpu"
 
 
 def labels_of(pool: Pool) -> dict[str, str]:
@@ -219,16 +228,47 @@ def at_most(shares: Sequence[Share], most: int) -> int:
     Returns:
         One or more: a group may wait for nodes.
     """
-    if may_grow():
-        limit = room()
-        needed = {"CPU": sum(share.cpus for share in shares), "GPU": sum(share.gpus for share in shares)}
-        needed |= {"memory": sum(share.memory for share in shares)} if "memory" in limit else {}
-        counts = [int(limit.get(name, 0.0) / number + _SLACK) for name, number in needed.items() if number]
-        return max(1, min([most, *counts]))
-    left, count = nodes(), 0
+    (shares, left), count = _possible(shares), 0
     while count < most and placed(shares, left) is None:
         count += 1
     return max(1, count)
+
+
+def _possible(shares: Sequence[Share]) -> tuple[list[Share], list[Node]]:
+    """Processes and the nodes that they may use.
+
+    Of a cluster that may grow the nodes are unknown: they are one node of its largest size, and labels do not count.
+    """
+    if not may_grow():
+        return list(shares), nodes()
+    limit = room()
+    cards = [1.0] * int(limit.get("GPU", 0.0))
+    whole = Node("", "", {}, limit.get("CPU", 0.0), cards, limit.get("memory", math.inf))
+    return [share._replace(labels={}) for share in shares], [whole]
+
+
+def pool_sizes(pools: Mapping[str, Pool], num_rows: int) -> dict[str, int]:
+    """Actors of pools that grow at the same time, one each by turns while there is room for it on some node and card.
+
+    Args:
+        pools: settings by name.
+        num_rows: number of rows to process.
+
+    Returns:
+        Number by name, one or more: an actor may wait for a node.
+    """
+    shares, left = _possible([share_of(name, pool) for name, pool in pools.items()])
+    placed([Share("reading", READING_CPUS, 0.0)], left)
+    sizes = dict.fromkeys(pools, 0)
+    growing = sorted(shares, key=lambda share: (-share.gpus, -share.cpus))
+    while growing:
+        for share in list(growing):
+            full = sizes[share.name] >= min(pools[share.name].max_actors, num_rows)
+            if full or placed([share], left) is not None:
+                growing.remove(share)
+            else:
+                sizes[share.name] += 1
+    return {name: max(1, size) for name, size in sizes.items()}
 
 
 def actors(pool: Pool, num_rows: int, memory: float = 0.0) -> int:
@@ -252,10 +292,6 @@ def shares_of(workers: Workers, *, read: bool) -> list[Share]:
     each = Share("--workers", workers.num_cpus, float(workers.use_gpu))
     reader = [Share("reading for --workers", workers.loader_cpus, 0.0)]
     return [each] * workers.num_workers + reader * read
-
-
-READING_CPUS = 0.1
-"""CPUs that Ray Data reserves for reading rows."""
 
 
 def check_pools(run: Run, kinds: Iterable[str]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from affect import weights
 from affect.corpus.images import Images, read_manifest
 from affect.pipeline import graph
-from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.encoder_worker import MAX_NAMED, EncoderTraining
+from affect.pipeline.workers import check_workers
 from affect.progress import say
 from affect.settings.address import address
 from affect.settings.encoder import EncoderRun
@@ -83,7 +83,7 @@ def train_encoder(
     known = {item.dataset for item in training}
     if unknown := set(run.dataset_weights) - known:
         raise ValueError(f"dataset_weights of {', '.join(sorted(unknown))}: training has {', '.join(sorted(known))}")
-    check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
+    check_workers(run.workers, read=True)
     counts = ", ".join(f"{sum(len(item.uris) for item in items)} {name}" for name, items in sets.items())
     say(f"train grada: pictures {counts}")
     selection, report = (_usable(items, run) for items in (development, held_out))

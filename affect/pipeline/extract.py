@@ -25,7 +25,7 @@ from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
 from affect.corpus.videos import Places, find
 from affect.modalities import KINDS
 from affect.pipeline import graph
-from affect.pipeline.cluster import WAIT_FOR_NODES_S, actors, check_pools, nodes, share_of
+from affect.pipeline.cluster import WAIT_FOR_NODES_S, check_pools, nodes, pool_sizes, share_of
 from affect.pipeline.extract_actor import Tally
 from affect.pipeline.probe import probe_videos
 from affect.plan.addresses import wanted_features
@@ -150,7 +150,8 @@ def _extract(
         ray.kill(tally)
         with suppress(OSError):  # an unwritable store has raised its own error
             attempts.close()
-    busy = max(seconds / actors(KINDS[kind].stage(run), len(units)) for kind, seconds in work.items())
+    sizes = pool_sizes({kind: KINDS[kind].stage(run) for kind in kinds}, len(units))
+    busy = max(seconds / sizes[kind] for kind, seconds in work.items())
     for kind in kinds:
         speed.record(store.uri, kind, where[kind], lengths[kind], work[kind], time.monotonic() - start - busy)
 

@@ -12,7 +12,7 @@ from affect.console import estimate
 from affect.console.forecast import Forecast
 from affect.corpus.videos import Places, find
 from affect.modalities import KINDS
-from affect.pipeline.cluster import actors, check_pools, room
+from affect.pipeline.cluster import actors, check_pools, pool_sizes, room
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.report import at_once
 from affect.pipeline.streams import MODEL_BYTES, check_inference
@@ -106,7 +106,8 @@ def extraction(
     if not kinds:
         found.lines.append("plan: nothing to extract")
         return found, probed
-    works = [_work(kind, addresses[kind], run, probed, units, store) for kind in kinds]
+    sizes = pool_sizes({kind: KINDS[kind].stage(run) for kind in kinds}, len(units))
+    works = [_work(kind, addresses[kind], run, probed, units, store, sizes[kind]) for kind in kinds]
     found.lines += [work.line for work in works]
     found.warnings += [work.warning for work in works if work.warning]
     start_s, busy_s = max(work.start_s for work in works), max(work.busy_s for work in works)
@@ -121,7 +122,9 @@ def extraction(
     return found, probed
 
 
-def _work(kind: str, mark: str, run: Run, probed: Sequence[Video], units: Sequence[Unit], store: Store) -> Work:
+def _work(
+    kind: str, mark: str, run: Run, probed: Sequence[Video], units: Sequence[Unit], store: Store, num: int
+) -> Work:
     """Estimated work of one kind of features.
 
     Args:
@@ -131,13 +134,13 @@ def _work(kind: str, mark: str, run: Run, probed: Sequence[Video], units: Sequen
         probed: the videos.
         units: all missing clips, of this kind or others.
         store: feature store.
+        num: number of actors.
     """
     missing = [unit for unit in units if kind in unit.missing]
     length_s = sum(unit_seconds(probed[unit.video], unit, run) for unit in missing)
     pool: Pool = KINDS[kind].stage(run)
     known = speed.read(store.uri, kind, mark)
     rate, source = _rate(kind, run, probed, store, known)
-    num = actors(pool, len(units))
     slow = f"{kind} takes {rate:.0f} s of work per second of video on a CPU: use GPUs (--{kind}.num-gpus 1)"
     return Work(
         line=f"plan: {kind}: {len(missing)} clips, {format_duration(length_s)} of video, {rate:.2f} s of work per "

@@ -18,6 +18,7 @@ from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.streams import check_inference
 from affect.pipeline.train_model import is_streamed
 from affect.pipeline.trunk import store_trunk
+from affect.pipeline.workers import check_workers
 from affect.plan.addresses import feature_addresses
 from affect.progress import say
 from affect.report.training import training_report
@@ -129,7 +130,7 @@ def check(run: Run, folds: int, rotations: int = 0) -> Development:
 
     Raises:
         WeightsError: there is no such pretrained audio model; weights of a hub are downloaded later.
-        ValueError: the number of folds is impossible, or the cluster has no room for the training processes.
+        ValueError: the number of folds is impossible, or the training processes have no room on the cluster or no GPU.
     """
     if folds == 1 or folds < 0:
         raise ValueError(f"--folds {folds}: give 0 for none, or 2 or more")
@@ -140,8 +141,9 @@ def check(run: Run, folds: int, rotations: int = 0) -> Development:
     trained = [MODALITIES[m] for m in run.modalities]
     if any(modality.trunk_address(run) for modality in trained):
         check_inference(run.inference)
-    if run.workers.num_workers and not folds and any(modality.streamed for modality in trained):
-        check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
+    if not all(SYSTEMS[system].solved for system in run.systems):
+        streamed = run.workers.num_workers > 0 and not folds and any(modality.streamed for modality in trained)
+        check_workers(run.workers, read=streamed, tasks=folds > 0)
     if rotations:
         return "unused"
     return "optional" if all(SYSTEMS[system].solved for system in run.systems) else "required"

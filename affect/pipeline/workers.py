@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -10,6 +11,7 @@ import ray.train.torch
 import torch
 from ray.train import FailureConfig, TrainingFailedError
 
+from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.settings.training import Workers
 from affect.storage import files
 
@@ -47,6 +49,27 @@ def on_workers(train: Callable[[Any], None], job: Any, workers: Workers, name: s
         trainer.fit()
     except TrainingFailedError as error:
         raise ValueError(f"training {name} failed: {error}") from error
+
+
+def check_workers(workers: Workers, *, read: bool = False, tasks: bool = False) -> None:
+    """Checks that the processes of a training have room together, and a GPU where they use one.
+
+    Args:
+        workers: number and resources; with 0 workers the job's own process trains.
+        read: whether a Ray Data task reads for them.
+        tasks: whether models are also trained by :func:`as_tasks`.
+
+    Raises:
+        ValueError: they have not: training would wait for ever or fail.
+    """
+    if workers.use_gpu and not workers.num_workers and not torch.cuda.is_available():
+        raise ValueError(
+            "--workers.use-gpu: the job's own process trains and sees no GPU: leave the flag out, or give "
+            "--workers.num-workers 1 to train on a node that has one"
+        )
+    check_room(shares_of(workers, read=read), WORKERS_ADVICE)
+    if tasks:
+        check_room(shares_of(replace(workers, num_workers=1), read=False), WORKERS_ADVICE)
 
 
 def as_tasks(train: Callable[[Any], None], jobs: Sequence[Any], workers: Workers) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from affect.settings.base import ADDED, Count, Fraction, NonNegative, Positive, Settings, unchanged
+from affect.settings.base import ADDED, Count, Fraction, NonNegative, Number, Positive, Settings, unchanged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +102,8 @@ class Face(Stage):
     """Side of GRADA's square input in pixels; the crop is centred on black."""
     mesh_px: Count = 240
     """Side of the mesh model's square input in pixels."""
-    micro_batch: Count = 8
-    """Crops per encoder batch. On a CPU 8 is faster than 32; use 100 or more on a GPU."""
+    micro_batch: Number = 0
+    """Crops per encoder batch; 0: 8 on a CPU, where more is slower, and 128 on a GPU."""
 
     def check(self) -> None:
         """Checks constraints between fields."""
@@ -113,6 +113,14 @@ class Face(Stage):
             "detector yolo needs yolo_weights, the path of an Ultralytics checkpoint (a .pt file is a pickle: use "
             "only one that you trust)",
         )
+
+    def batch_size(self, device: str) -> int:
+        """Crops per encoder batch on ``cuda`` or ``cpu``."""
+        return self.micro_batch or (128 if device == "cuda" else 8)
+
+    def addressed(self) -> dict[str, Any]:
+        """As :meth:`Stage.addressed`; the default batch counts as 8 on every device, so that devices share a store."""
+        return Stage.addressed(self) | {"micro_batch": self.batch_size("cpu")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

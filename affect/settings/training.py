@@ -52,7 +52,8 @@ class Fit(Settings):
     """Random seed of initialisation, shuffling, dropout and augmentation."""
     precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """Precision of the model: ``auto`` is bfloat16 autocast on a GPU and float32 on a CPU; float16 (with loss scaling)
-    is for GPUs without bfloat16; float64 is for checks. The loss is always float32 or wider."""
+    is for GPUs without bfloat16; float32 is without TF32; float64 is for checks. The last layer and the loss are
+    always float32 or wider."""
     compile: bool = False
     """Whether to use torch.compile, which takes up to minutes before the first step."""
     loss: Loss = field(default_factory=Loss)

@@ -3,6 +3,7 @@
 import math
 import secrets
 import sys
+import types
 
 import pytest
 import torch
@@ -159,6 +160,21 @@ def test_a_gpu_without_mamba_ssm_is_told_once(monkeypatch: pytest.MonkeyPatch):
     with pytest.warns(UserWarning, match="mamba-ssm cannot be imported"):
         assert mamba._kernel() is None
     assert mamba._kernel() is None  # a second warning would be an error
+    mamba._kernel.cache_clear()
+
+
+def test_mamba_ssm_without_its_compiled_part_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    interface = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
+    interface.selective_scan_fn = scan = object()  # type: ignore[attr-defined]
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    mamba._kernel.cache_clear()
+    with pytest.warns(UserWarning, match="mamba-ssm cannot be imported .*selective_scan_cuda"):
+        assert mamba._kernel() is None
+    monkeypatch.setitem(sys.modules, "selective_scan_cuda", types.ModuleType("selective_scan_cuda"))
+    mamba._kernel.cache_clear()
+    assert mamba._kernel() is scan
     mamba._kernel.cache_clear()
 
 

@@ -160,6 +160,25 @@ class Noisy(LinearTask):
         return model(batch.inputs["x"])
 
 
+class Convolved(LinearTask):
+    """Notes whether convolutions may round to TF32, in training and in evaluation."""
+
+    def __init__(self, settings: Fit) -> None:
+        super().__init__(settings)
+        self.allowed: set[bool] = set()
+
+    def forward(self, model: nn.Module, batch: Batch) -> Output:
+        self.allowed.add(torch.backends.cudnn.allow_tf32)
+        return super().forward(model, batch)
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("auto", True), ("float32", False)])
+def test_only_float32_is_without_tf32_and_only_while_it_computes(precision: Any, allowed: bool):
+    task = Convolved(replace(FIT, precision=precision, max_epochs=1))
+    fit(task, items(2, 0), items(1, 1), device=CPU)
+    assert task.allowed == {allowed} and torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_training_that_was_killed_anywhere_ends_as_if_it_had_not_been(seed: int, tmp_path: Path):
     """Bit by bit: weights, averaged weights, learning rates and scores, however often it is killed."""

@@ -141,6 +141,20 @@ def test_half_precision_errs_as_much_as_its_rounding_and_its_gradients_are_finit
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("make", [wavlm, mamba, grada, transformer, dcmmoe, raav], ids=lambda f: f.__name__)
+def test_predictions_have_more_digits_than_bfloat16(
+    make: Callable[[Path], tuple[nn.Module, tuple[Tensor, ...]]], tmp_path: Path
+):
+    torch.manual_seed(0)
+    model, inputs = make(tmp_path)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        outputs = model.eval()(*inputs)
+    found = (outputs.affect, outputs.expression) if isinstance(model, Grada) else outputs[:1]
+    for predicted in found:
+        assert predicted.dtype == torch.float32
+        assert (predicted != predicted.bfloat16().float()).float().mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("channels", "kernel", "groups"), [(32, 16, 4), (1024, 128, 16)], ids=["the tests' WavLM", "WavLM-Large"]
 )

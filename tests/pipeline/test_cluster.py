@@ -5,9 +5,11 @@ import copy
 import pytest
 
 from affect.pipeline import cluster
-from affect.pipeline.cluster import Node, Share, actors, at_most, check_pools, check_room, placed
+from affect.pipeline.cluster import Node, Share, actors, at_most, check_pools, check_room, placed, pool_sizes
+from affect.pipeline.workers import check_workers
 from affect.settings.extraction import Face, Pool
 from affect.settings.run import Run
+from affect.settings.training import Workers
 
 SMALL = Node("1", "10.0.0.1", {}, 4.0, [])
 GPUS = Node("2", "10.0.0.2", {"kind": "gpu"}, 8.0, [1.0, 1.0])
@@ -100,3 +102,46 @@ def test_a_pool_grows_to_what_the_nodes_have_room_for(nodes: list[Node], pool: P
 def test_trials_of_several_workers_fit_as_a_whole(nodes: list[Node]):
     assert at_most([Share("worker", 3.0, 1.0)] * 2, 10) == 1
     assert at_most([Share("worker", 2.0, 0.0)] * 2, 10) == 3
+
+
+@pytest.mark.parametrize(
+    ("gpus", "most", "expected"),
+    [
+        ((0.2, 0.8), 16, {"face": 2, "behavior": 2}),  # one of each on a card; alone, there would be ten of the face
+        ((0.5, 0.5), 16, {"face": 2, "behavior": 2}),
+        ((0.25, 0.25), 16, {"face": 4, "behavior": 4}),
+        ((0.25, 0.25), 3, {"face": 3, "behavior": 3}),
+        ((1.0, 1.0), 16, {"face": 1, "behavior": 1}),
+        ((2.0, 1.0), 16, {"face": 1, "behavior": 1}),  # the second waits
+        ((0.0, 1.0), 16, {"face": 16, "behavior": 2}),
+    ],
+)
+def test_pools_grow_together_to_what_each_card_and_node_bears(
+    nodes: list[Node], gpus: tuple[float, float], most: int, expected: dict[str, int]
+):
+    face, behavior = (Pool(num_cpus=0.5, num_gpus=share, max_actors=most) for share in gpus)
+    assert pool_sizes({"face": face, "behavior": behavior}, 100) == expected
+    assert max(pool_sizes({"face": face, "behavior": behavior}, 2).values()) <= 2
+
+
+def test_pools_of_a_cluster_that_may_grow_are_planned_on_its_largest_size(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "may_grow", lambda: True)
+    monkeypatch.setattr(cluster, "room", lambda: {"CPU": 64.0, "GPU": 8.0})
+    pools = {
+        "face": Pool(num_gpus=0.2, max_actors=32, node_label="kind=gpu"),
+        "behavior": Pool(num_gpus=0.8, max_actors=32, node_label="kind=gpu"),
+        "audio": Pool(max_actors=4, node_label="kind=cpu"),
+    }
+    assert pool_sizes(pools, 1000) == {"face": 8, "behavior": 8, "audio": 4}
+    assert actors(Pool(num_cpus=2.0, num_gpus=0.75, max_actors=100), 1000) == 8
+
+
+def test_training_that_would_find_no_gpu_is_refused_before_anything_starts(nodes: list[Node]):
+    with pytest.raises(ValueError, match=r"--workers\.use-gpu: the job's own process trains and sees no GPU"):
+        check_workers(Workers(use_gpu=True))
+    check_workers(Workers(use_gpu=True, num_workers=2))
+    with pytest.raises(ValueError, match=r"--workers asks for 1 CPUs and 1 GPUs, and no node has room"):
+        check_workers(Workers(use_gpu=True, num_workers=3))
+    with pytest.raises(ValueError, match=r"--workers asks for 20 CPUs"):
+        check_workers(Workers(num_cpus=20.0), tasks=True)
+    check_workers(Workers(num_cpus=20.0))  # the job's own process reserves nothing

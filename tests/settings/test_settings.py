@@ -33,7 +33,7 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (Pool, {"num_gpus": 1.5}),
     (Stage, {"limit_s": -1.0}),
     (Pool, {"min_actors": 3, "max_actors": 2}),
-    *zeros(Face, "max_faces", "crop_px", "micro_batch", "num_cpus"),
+    *zeros(Face, "max_faces", "crop_px", "num_cpus"),
     *[(Face, {name: value}) for name in ("min_confidence", "box_growth") for value in (-0.1, 1.0, NAN)],
     *zeros(Behavior, "frames_per_second", "max_frames", "min_frame_pixels", "micro_batch", "min_actors"),
     (Behavior, {"min_frame_pixels": 800_000}),

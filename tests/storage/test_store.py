@@ -130,6 +130,9 @@ def test_an_address_follows_what_changes_numbers_and_not_who_computes_them():
     assert address(Face()) == address(Face(num_cpus=4.0, max_actors=8))
     assert address(Face()) != address(Face(min_confidence=0.5))
     assert address(Behavior()) != address(Behavior(micro_batch=8))
+    one, eight, many = (Face(micro_batch=n).addressed() for n in (0, 8, 128))
+    assert one == eight != many
+    assert (Face().batch_size("cpu"), Face().batch_size("cuda"), Face(micro_batch=5).batch_size("cuda")) == (8, 128, 5)
     assert address(Face(), "a") != address(Face(), "b")
 
 
