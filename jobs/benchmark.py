@@ -2,6 +2,7 @@
 
     python jobs/benchmark.py PART
     python jobs/benchmark.py chaos --rounds N --seed S
+    python jobs/benchmark.py gpu [--minutes 7] [--device cpu] [--quick] [--out FOLDER]
 
 encoder      crops per second through the frame encoder as used / eager float32 in batches of 32; needs torch(vision)
 preparation  face crops per second from boxes to a batch / a loop with PIL that writes and reads JPEG
@@ -34,12 +35,16 @@ intervals    coverage of 95 % intervals of the CCC over few videos: percentile b
 tune         overhead of a search, parallel trials, ASHA against the whole grid, memory of shared features
 chaos        rounds of kills, full disks, damaged objects and faulty buckets: is anything lost?
 corpus       a corpus of the size of Aff-Wild2 with random features: assembly, and data against steps of an epoch
+gpu          check of a GPU machine: every model on the GPU against the CPU, training that has to learn, the
+             vision-language model at its true size, speeds, mamba-ssm's kernel, torch.compile; exit code 1 if a check
+             fails; --device cpu --quick tries the checks themselves; needs torch and transformers only
 """
 
 import argparse
 import sys
+from pathlib import Path
 
-from benchmarks import audio, behavior, centering, extraction, intervals, planning, remote, training, tuning
+from benchmarks import audio, behavior, centering, extraction, gpu, intervals, planning, remote, training, tuning
 
 PARTS = {
     part.__name__: part
@@ -77,12 +82,19 @@ PARTS = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*PARTS, "chaos"])
+    parser.add_argument("part", choices=[*PARTS, "chaos", "gpu"])
     parser.add_argument("--rounds", type=int, default=20, help="number of kills of chaos")
     parser.add_argument("--seed", type=int, default=0, help="seed of chaos")
+    parser.add_argument("--minutes", type=float, default=gpu.MINUTES, help="time of gpu, all its parts together")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="device of gpu")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes of gpu, to try the checks themselves")
+    parser.add_argument("--out", type=Path, help="folder for gpu.json; a new temporary folder if not given")
     arguments = parser.parse_args()
     if arguments.part == "chaos":
         from benchmarks.chaos import chaos  # imports Ray, which the benchmarks of models do not need
 
         sys.exit(0 if chaos(arguments.rounds, arguments.seed) else 1)
+    if arguments.part == "gpu":
+        fine = gpu.gpu(arguments.minutes, arguments.device, quick=arguments.quick, out=arguments.out)
+        sys.exit(0 if fine else 1)
     PARTS[arguments.part]()

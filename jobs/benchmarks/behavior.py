@@ -163,7 +163,7 @@ def prefill() -> None:
             for micro_batch in (1, 2, 4, 8, 16) if cuda else (1, 2, 4):
                 prompted = model.prepare(_segments(micro_batch, *size), [PROMPTS["neutral"]])
                 assert prompted.inputs
-                tokens = int(prompted.inputs["attention_mask"].sum())
+                tokens = prompted.inputs["input_ids"].numel()  # segments of one size: no padding
                 if cuda:
                     torch.cuda.reset_peak_memory_stats()
 
@@ -206,7 +206,7 @@ def rating(count: int = 2) -> None:
             batches = [model.prepare(_segments(count, *size), [prompt]) for model in (rater, alone)]
             inputs = batches[0].inputs
             assert inputs
-            num = int(inputs["attention_mask"].sum()) // count
+            num = inputs["input_ids"].shape[1]
             asked = int(batches[0].questions[0].valid.sum())
 
             def rated(batch: Any = batches[0]) -> int:  # noqa: ANN401 -- a batch

@@ -30,11 +30,11 @@ def encoder() -> None:
     from affect.settings.extraction import Face
 
     cuda = torch.cuda.is_available()
-    device, count, micro_batch = ("cuda", 4096, 256) if cuda else ("cpu", 32, Face().micro_batch)
+    device, count = ("cuda", 4096) if cuda else ("cpu", 32)
     crops = np.random.default_rng(0).integers(0, 256, (count, 240, 240, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as name:
         folder = true_size_encoder(Path(name))
-        shipped = Encoder(folder, Face(micro_batch=micro_batch))
+        shipped = Encoder(folder, Face())
         eager = load(folder).to(device)
     pixels = torch.rand(32, 3, 240, 240, device=device)
 
@@ -63,7 +63,7 @@ def preparation() -> None:
     coarse = rng.integers(0, 256, (64, 45, 80, 3), dtype=np.uint8)
     pictures = [np.repeat(np.repeat(picture, 16, axis=0), 16, axis=1) for picture in coarse]
     boxes = [np.array([[0.3, 0.2, 0.3 + w, 0.2 + h]]) for w, h in rng.uniform((0.15, 0.3), (0.3, 0.6), (64, 2))]
-    size = Face().micro_batch
+    size = Face().batch_size("cpu")
 
     def ours() -> int:
         for i in range(0, len(pictures), size):
