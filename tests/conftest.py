@@ -30,13 +30,17 @@ from affect.settings.training import Fit
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs tests that need Ray first, as they take longest, and in one process, so that they share Ray and models."""
+    """Runs tests that need Ray first, as they take longest, and in one process, so that they share Ray and models.
+
+    A module with a group of its own shares nothing and runs in the other process.
+    """
 
     def needs_ray(item: pytest.Item) -> bool:
         return "local_ray" in getattr(item, "fixturenames", ())
 
     for item in filter(needs_ray, items):
-        item.add_marker(pytest.mark.xdist_group("ray"))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
     items.sort(key=lambda item: not needs_ray(item))
 
 

@@ -23,6 +23,7 @@ from affect.tracks.tables import load_track
 from affect.trained.models import load_models
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("walks")
 
 
 def audio_gain(root: str) -> Score:

@@ -34,6 +34,7 @@ from tests.test_documents import code
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "own-ratings.md"
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.xdist_group("walks")
 
 
 class Walk(NamedTuple):

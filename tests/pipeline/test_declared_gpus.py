@@ -5,25 +5,23 @@ import subprocess
 import sys
 
 import pytest
-from ray.cluster_utils import Cluster
 
+from jobs.benchmarks.servers import ray_cluster
 from tests.jobs import ROOT
-from tests.pipeline.test_nodes import cluster
-
-__all__ = ["cluster"]
 
 
 @pytest.mark.slow
-def test_every_recipes_pools_are_placed_as_planned_and_an_actor_without_a_share_sees_no_gpu(cluster: Cluster):
-    cluster.add_node(num_cpus=16, num_gpus=4)
-    done = subprocess.run(
-        [sys.executable, "tests/pipeline/declared_gpus.py"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": cluster.address},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+def test_every_recipes_pools_are_placed_as_planned_and_an_actor_without_a_share_sees_no_gpu():
+    with ray_cluster() as cluster:
+        cluster.add_node(num_cpus=16, num_gpus=4)
+        done = subprocess.run(
+            [sys.executable, "tests/pipeline/declared_gpus.py"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": cluster.address},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
     assert done.returncode == 0, done.stderr
     *recipes, with_share, without = done.stdout.splitlines()
     placed = dict(line.split(": ") for line in recipes)

@@ -319,15 +319,12 @@ def _wait_for_epochs(driver: subprocess.Popen[bytes], runs: Path, number: int) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["face", "audio"])
-def test_a_driver_killed_while_it_trains_ends_where_it_would_have(
-    system: str, trained: Micro, local_ray: str, tmp_path: Path
-):
+def test_a_driver_killed_while_it_trains_ends_where_it_would_have(trained: Micro, local_ray: str, tmp_path: Path):
     """kill -9 at two random steps, the same command again: the same weights, bit by bit, and the same curve."""
     rng = np.random.default_rng()
     environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
-    store = trained.places.store if system == "face" else str(tmp_path / "store")
-    whole, killed = (_command(trained, store, tmp_path / name, 0, system) for name in ("whole", "killed"))
+    store = trained.places.store
+    whole, killed = (_command(trained, store, tmp_path / name, 0, "face") for name in ("whole", "killed"))
     assert subprocess.run(whole, env=environment, check=False).returncode == 0
     epochs = len(_model(tmp_path / "whole")[1])
     for share in sorted(rng.uniform(0.1, 0.8, 2)):
@@ -341,14 +338,13 @@ def test_a_driver_killed_while_it_trains_ends_where_it_would_have(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["face", "audio"])
 def test_a_ray_train_worker_that_is_killed_is_replaced_and_ends_where_it_would_have(
-    system: str, trained: Micro, local_ray: str, tmp_path: Path
+    trained: Micro, local_ray: str, tmp_path: Path
 ):
     """Audio's workers are fed by Ray Data, in the middle of whose stream the kill comes."""
     environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
-    store = trained.places.store if system == "face" else str(tmp_path / "store")
-    whole, killed = (_command(trained, store, tmp_path / name, 2, system) for name in ("whole", "killed"))
+    store = str(tmp_path / "store")
+    whole, killed = (_command(trained, store, tmp_path / name, 2, "audio") for name in ("whole", "killed"))
     assert subprocess.run(whole, env=environment, check=False).returncode == 0
     driver = subprocess.Popen(killed, env=environment)
     _wait_for_epochs(driver, tmp_path / "killed", 3)
