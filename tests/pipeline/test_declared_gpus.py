@@ -28,8 +28,10 @@ def test_every_recipes_pools_are_placed_as_planned_and_an_actor_without_a_share_
     every = "behavior on 0 1 2 3; face on 0 1 2 3; audio on - - - -"
     assert placed["raav"] == placed["dcmmoe"] == placed["demo"] == every
     assert placed["behavior"] == "behavior on 0 1 2 3"
-    assert placed["face"].startswith("face on ") and len(placed["face"].split()) == 10
-    assert placed["audio"] == "face on " + placed["face"].removeprefix("face on ") + "; audio on - - - -"
+    assert placed["audio"].endswith("; audio on - - - -")
+    for faces in (placed["face"], placed["audio"].partition(";")[0]):  # Ray decides which cards
+        cards = faces.removeprefix("face on ").split()
+        assert len(cards) == 8 and max(map(cards.count, cards)) <= 5
     assert len(recipes) > 10
     assert with_share.startswith("0.5 cuda ") and with_share[-1] in "0123"
     assert without == "0.0 cpu none"
