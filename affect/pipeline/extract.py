@@ -28,6 +28,7 @@ from affect.pipeline import graph
 from affect.pipeline.cluster import WAIT_FOR_NODES_S, check_pools, nodes, pool_sizes, share_of
 from affect.pipeline.extract_actor import Tally
 from affect.pipeline.probe import probe_videos
+from affect.pipeline.streams import MAX_ROWS
 from affect.plan.addresses import wanted_features
 from affect.plan.clips import Unit, Video, limit_s, missing_units, num_clips, unit_seconds
 from affect.progress import POLL_EVERY_S, Meter, say
@@ -169,9 +170,9 @@ def clip_row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
 
 
 def _set_patience(run: Run, rows: Sequence[dict[str, Any]], kinds: Sequence[str]) -> None:
-    """Sets Ray Data's timeouts: longer than all attempts at a clip that hangs, and than the wait for new nodes."""
+    """Sets Ray Data's timeouts: longer than all attempts at a block of hanging clips, and than waits for new nodes."""
     longest = max(row["length_s"] for row in rows)
-    patience = max(limit_s(KINDS[kind].stage(run), longest) for kind in kinds)
+    patience = MAX_ROWS * max(limit_s(KINDS[kind].stage(run), longest) for kind in kinds)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_consecutive_actor_init_deaths = 3

@@ -23,7 +23,7 @@ from affect.pipeline.extract_actor import ExtractActor
 from affect.pipeline.judge_actor import JudgeActor
 from affect.pipeline.predict_actor import PredictActor
 from affect.pipeline.stream import in_order
-from affect.pipeline.streams import Row, each, on_actors, pool, stream_of
+from affect.pipeline.streams import Row, each, in_blocks, on_actors, pool, stream_of_blocks
 from affect.pipeline.train_model import train_model
 from affect.pipeline.trial import run_trial
 from affect.pipeline.trunk_actor import TrunkActor
@@ -54,10 +54,13 @@ def probe(rows: Sequence[Row], store: Store) -> Iterator[Row]:
 
 
 def extract(rows: Sequence[Row], kinds: Sequence[str], run: Run, given: tuple[Any, ...]) -> Iterator[Row]:
-    """Clips: one pool of actors per kind of features, all pools at once."""
-    stream = stream_of(rows, len(rows))
-    for kind in kinds:
-        stage = KINDS[kind].stage(run)
+    """Clips: one pool of actors per kind of features, all pools at once.
+
+    An actor that dies takes its block along. Clips of it that are finished are in the store and are not done again.
+    """
+    stages = {kind: KINDS[kind].stage(run) for kind in kinds}
+    stream = stream_of_blocks(in_blocks(rows, max(stage.max_actors for stage in stages.values())))
+    for kind, stage in stages.items():
         fewest = min(stage.min_actors, len(rows))
         stream = on_actors(stream, ExtractActor, (kind, run, *given), stage, fewest, stage.max_actors)
     yield from stream.iter_rows()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import ray
 
 from affect.corpus.clip import Clip
-from affect.pipeline import graph
+from affect.pipeline import graph, streams
 from affect.pipeline.demo_assets import prepare
 from affect.pipeline.extract_actor import ExtractActor
 from affect.pipeline.job import start_ray
@@ -131,6 +131,7 @@ def _drive(name: str, arguments: list[str], log: str, traps: tuple[Trap, ...]) -
         os.dup2(out.fileno(), 2)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import it
     graph.ExtractActor = trapped_stage(log, traps)  # type: ignore[misc]
+    streams.BLOCKS_PER_ACTOR = 1  # several clips to a block, as in a large corpus
     sys.argv = [name, "demo", *arguments]
     importlib.import_module(f"affect.jobs.{name}").main()
 
