@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from affect.corpus.clip import Clip
+from affect.corpus.probe import Probe
 from affect.corpus.track import Segments, Track
-from affect.corpus.video import Probe
 from affect.settings.address import address
 from affect.settings.base import Settings
 from affect.settings.extraction import Stage

@@ -52,6 +52,7 @@ def test_all_checks_pass_on_a_cpu_without_the_packages_of_other_stages(tmp_path:
     assert {part["part"]: part["outcome"] for part in found["parts"]} == dict.fromkeys(gpu.LIMITS_S, "done")
     assert not [row for row in rows if row["ok"] is False]
     assert len([row for row in rows if row["ok"]]) > 40
+    assert {row["name"] for row in rows if str(row["value"]).startswith("left out")} == {"kernel"}
     assert set(gpu.LIMITS_S) == {row["part"] for row in rows}
     assert f"{len([row for row in rows if row['ok']])} ok, 0 failed" in end.stdout
 

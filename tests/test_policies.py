@@ -28,7 +28,7 @@ LAYERS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 SOURCES = sorted((ROOT / "affect").rglob("*.py")) + sorted((ROOT / "jobs").glob("*.py"))
-BENCHMARKS = sorted((ROOT / "jobs" / "benchmarks").glob("*.py"))
+BENCHMARKS = sorted((ROOT / "jobs" / "benchmarks").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 EVERYTHING = SOURCES + BENCHMARKS + TESTS
 MAX_LINES, MAX_LINES_OF_TESTS, MAX_LINES_OF_FUNCTION, MAX_PARAMETERS = 350, 500, 60, 8

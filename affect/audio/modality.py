@@ -12,8 +12,8 @@ from affect import weights
 from affect.audio import part
 from affect.audio.part import AudioPart
 from affect.audio.speaking import frame_reasons
+from affect.corpus.probe import Probe
 from affect.corpus.track import Track
-from affect.corpus.video import Probe
 from affect.modality import Evidence, Extractor, Modality, Place, Work, millions
 from affect.settings import models
 from affect.settings.address import address

@@ -15,7 +15,7 @@ from affect import weights
 from affect.behavior import part
 from affect.behavior.part import BehaviorPart
 from affect.behavior.prompt import PROMPTS, QUESTIONS, RATING_VERSION, VERSION
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.modality import Evidence, Extractor, Kind, Modality, Work, millions
 from affect.settings import models
 from affect.settings.run import Run

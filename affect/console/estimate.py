@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.modalities import KINDS, SYSTEMS
 from affect.modality import millions
 from affect.settings.extraction import Pool

@@ -12,7 +12,8 @@ from av.container import InputContainer
 from jaxtyping import Int16
 from numpy import ndarray
 
-from affect.corpus.video import MediaError, Probe, open_media, packets
+from affect.corpus.probe import Probe
+from affect.corpus.video import MediaError, open_media, packets
 
 # Codecs with overlapping blocks (AAC, MP3) need the packets before a seek point to decode it exactly.
 _LEAD_IN_S = 1.0

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from affect import timeline
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.settings.extraction import Grid
 
 

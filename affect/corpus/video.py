@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, cast
 
 import av
@@ -24,9 +23,9 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from affect.corpus import mp4
+from affect.corpus.probe import Probe
 from affect.storage import files
 from affect.storage.ranges import RangeFile
-from affect.timeline import Timestamps
 
 # A seek can land after the wanted frame: frames shown just before the keyframe of an open group of pictures need the
 # group before, and FLV and fragmented MP4 seek by decoding time. Seconds that each attempt goes back before the wanted
@@ -45,40 +44,6 @@ MAX_PIXELS, MAX_DURATION_S, MAX_STREAMS = 1 << 26, 86_400.0, 100
 
 class MediaError(ValueError):
     """A video that cannot be used; the message is the reason that users read."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Metadata and frame times of a video.
-
-    Args:
-        path: path relative to the folder or bucket of videos.
-        bytes: size of the file.
-        fingerprint: hash of path, size, first and last MiB.
-        content: hash of size, first and last MiB, independent of the name.
-        width: width of the upright picture in pixels.
-        height: height of the upright picture in pixels.
-        rotation: degrees counter-clockwise that turn a decoded frame upright, a multiple of 90.
-        has_audio: whether there is an audio stream.
-        start_s: container time of the first frame, in seconds.
-        time_s: presentation time of every frame in seconds, strictly increasing from 0.
-    """
-
-    path: str
-    bytes: int
-    fingerprint: str
-    content: str
-    width: int
-    height: int
-    rotation: int
-    has_audio: bool
-    start_s: float
-    time_s: Float[ndarray, " frames"]
-
-    @property
-    def clock(self) -> Timestamps:
-        """Frame clock from the video's timestamps."""
-        return Timestamps(self.time_s)
 
 
 def open_media(uri: str) -> AbstractContextManager[InputContainer]:

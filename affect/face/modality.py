@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from affect import weights
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.face import part
 from affect.face.mesh import MESH_NUMBERS
 from affect.face.part import FacePart

@@ -11,7 +11,8 @@ from typing import Any
 import ray
 
 from affect.corpus.clip import Clip
-from affect.corpus.video import MediaError, Probe
+from affect.corpus.probe import Probe
+from affect.corpus.video import MediaError
 from affect.modalities import KINDS
 from affect.pipeline.cluster import device
 from affect.plan.clips import limit_s, load_probe, make_clip, with_prompts

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from affect.corpus.clip import Clip
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.corpus.videos import File
 from affect.modalities import KINDS
 from affect.settings.address import address

@@ -10,8 +10,9 @@ from numpy import ndarray
 
 from affect.corpus import audio, video
 from affect.corpus.film import SAMPLE_RATE, TICKS, write_film
+from affect.corpus.probe import Probe
 from affect.corpus.track import FULL_SCALE
-from affect.corpus.video import MediaError, Probe
+from affect.corpus.video import MediaError
 from affect.face.overlay import PersonOverlay, draw, overlay_size
 from affect.face.tracks import Person
 

@@ -14,7 +14,8 @@ from numpy import ndarray
 from affect import timeline
 from affect.audio.part import waveforms_of
 from affect.audio.speaking import mouth_open, silence_reason, verdicts, with_silence_reason
-from affect.corpus.video import MediaError, Probe
+from affect.corpus.probe import Probe
+from affect.corpus.video import MediaError
 from affect.face.tracks import Faces, Person, person_names
 from affect.plan.clips import Video, keys_of, load_probe
 from affect.report.film import FilmPerson

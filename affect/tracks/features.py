@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.face.appearance import THUMBNAIL
 from affect.face.mesh import FIRST
 from affect.face.tracks import Faces, Person, persons

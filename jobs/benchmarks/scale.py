@@ -11,7 +11,7 @@ import ray
 import torch
 
 from affect.corpus.clip import Clip
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.fusion.task import DcmmoeTask
 from affect.learning.batches import load_here
 from affect.learning.sampling import share_of, shuffled_batches

@@ -8,7 +8,7 @@ import torch
 
 from affect.behavior.checkpoint import frame_size
 from affect.console import estimate
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.corpus.videos import find
 from affect.face.grada import Grada
 from affect.face.modality import grada_operations

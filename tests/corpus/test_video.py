@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from affect.corpus import video
-from affect.corpus.video import MediaError, Probe
+from affect.corpus.probe import Probe
+from affect.corpus.video import MediaError
 from affect.storage import files
 from tests.media import RED, Film, Sound, number_of, picture, tone, turned, write
 

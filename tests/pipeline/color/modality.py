@@ -9,7 +9,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32
 from numpy import ndarray
 
-from affect.corpus.video import Probe
+from affect.corpus.probe import Probe
 from affect.modality import Evidence, Extractor, Modality, Work
 from affect.settings.recipes import Recipe, corpus_places
 from affect.settings.run import Run
