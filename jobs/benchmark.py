@@ -31,6 +31,7 @@ plan         estimated / measured time of extraction, training and prediction
 status       seconds and requests to read the state of a store of 10,000 videos, on a disk and in a bucket
 bucket       extraction from and to an S3 server on this machine / on its disk
 nodes        extraction on two nodes of a core each / on one
+scale        time of the job's own process per clip, with one clip to a block / as extraction has them; idle stages
 intervals    coverage of 95 % intervals of the CCC over few videos: percentile bootstrap | jackknife as used
 tune         overhead of a search, parallel trials, ASHA against the whole grid, memory of shared features
 chaos        rounds of kills, full disks, damaged objects and faulty buckets: is anything lost?
@@ -44,7 +45,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import audio, behavior, centering, extraction, gpu, intervals, planning, remote, training, tuning
+from benchmarks import (
+    audio,
+    behavior,
+    centering,
+    extraction,
+    gpu,
+    intervals,
+    planning,
+    remote,
+    stream,
+    training,
+    tuning,
+)
 
 PARTS = {
     part.__name__: part
@@ -75,6 +88,7 @@ PARTS = {
         remote.status,
         remote.bucket,
         remote.nodes,
+        stream.scale,
         intervals.intervals,
         tuning.tune,
     )

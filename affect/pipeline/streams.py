@@ -15,9 +15,9 @@ from affect.settings.extraction import Pool
 
 MAX_BLOCKS = 256
 """Most tasks of :func:`each`; more rows share them."""
-MAX_ROWS, BLOCKS_PER_ACTOR, SINGLE_FIRST = 16, 20, 2
+MAX_ROWS, BLOCKS_PER_ACTOR, SINGLE_FIRST = 16, 50, 2
 """Most rows of a block of a long stream; least blocks per actor with several rows, which keeps actors equally busy;
-blocks of one row at its start. Ray Data takes 13 ms of the job's process per block and stage, whatever its rows."""
+blocks of one row at its start. A block takes 13 ms of the job's process in three stages, however many rows it has."""
 MODEL_BYTES = 2.0 * (1 << 30)
 """Memory of an actor with trained models: WavLM-Large takes 1.2 GiB, torch and Ray 0.6 GiB."""
 

@@ -1,0 +1,114 @@
+"""Cost of Ray Data per clip: the graph of an extraction whose stages do nothing."""
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from .measure import resident_mib
+
+KINDS = ("face", "behavior", "audio")
+SINGLE, MANY = (1_000,), (1_000, 10_000)
+"""Numbers of clips, one to a block and as they are."""
+ACTORS = (2, 8)
+"""Actors of each of the three pools."""
+DECLARED_CPUS = 64
+"""CPUs that Ray is told of: idle actors need none."""
+
+
+class Idle:
+    """A stage that adds the columns of a finished clip.
+
+    Args:
+        kind: kind of features.
+    """
+
+    def __init__(self, kind: str) -> None:
+        """Stores the kind."""
+        self._kind = kind
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Finishes one clip."""
+        added = {"status": "ok", "reason": "", "rows": 3, "seconds": 0.1, "node": "0" * 56}
+        row = {name: list(values) for name, values in batch.items()}
+        return row | {f"{self._kind}_{name}": [value] for name, value in added.items()}
+
+
+def scale(single: Sequence[int] = SINGLE, many: Sequence[int] = MANY, actors: Sequence[int] = ACTORS) -> None:
+    """Time of the job's process per clip, clips per second, first result and memory, by number of clips and actors.
+
+    Args:
+        single: numbers of clips with a block for each.
+        many: numbers of clips in blocks as an extraction has them.
+        actors: numbers of actors of each pool.
+    """
+    from affect.pipeline import streams
+
+    with _ray():
+        for number in actors:
+            with mock.patch.object(streams, "MAX_ROWS", 1):
+                before = [_measure(count, number) for count in single]
+            after = [_measure(count, number) for count in many]
+            ratio = before[-1] / after[-1]
+            print(f"time of the job's process per clip, {number} actors a pool: one to a block / as it is {ratio:.1f}")
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """A Ray on this machine that believes in many CPUs."""
+    import logging
+
+    import ray  # imported late: machines for the models' benchmarks may lack Ray
+
+    ray.init("local", logging_level=logging.ERROR, num_cpus=DECLARED_CPUS, include_dashboard=False, log_to_driver=False)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _measure(count: int, num_actors: int) -> float:
+    """Streams clips through three idle pools; prints and returns milliseconds of this process per clip."""
+    from affect.pipeline.streams import in_blocks, on_actors, stream_of_blocks
+    from affect.settings.extraction import Pool
+
+    blocks = in_blocks([_row(number) for number in range(count)], num_actors)
+    pool = Pool(num_cpus=0.5, max_actors=num_actors)
+    start, cpu = time.perf_counter(), _cpu_s()
+    stream = stream_of_blocks(blocks)
+    for kind in KINDS:
+        stream = on_actors(stream, Idle, (kind,), pool, num_actors, num_actors)
+    rows = iter(stream.iter_rows())
+    next(rows)
+    first = time.perf_counter()
+    done = 1 + sum(1 for _ in rows)
+    assert done == count
+    took, per_clip = time.perf_counter() - first, 1000 * (_cpu_s() - cpu) / count
+    sizes = f"{count} clips in blocks of {max(map(len, blocks))}, {num_actors} actors a pool"
+    print(
+        f"{sizes}: first after {first - start:.1f} s, then {count / took:.0f} clips/s, {per_clip:.2f} ms of the job's process per clip, {resident_mib():.0f} MiB",
+        flush=True,
+    )
+    return per_clip
+
+
+def _row(number: int) -> dict[str, Any]:
+    """Row of a clip as an extraction has it, see :func:`affect.pipeline.extract.clip_row`."""
+    return {
+        "uri": f"s3://bucket/videos/recordings/video{number:07d}.mp4",
+        "probe_key": f"videos/video{number:07d}-0123456789ab/00000.parquet",
+        "number": 0,
+        "prompts": "neutral",
+        "missing": ",".join(KINDS),
+        "length_s": 60.0,
+        "again": False,
+    }
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
