@@ -4,6 +4,7 @@ Source: paper (arXiv 2603.13056), section 3.3; spec section 4.3.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from typing import Any, cast
 
@@ -94,12 +95,12 @@ class BehaviorClip:
         With each comes the number of segments that it would have if the GPU's memory were no limit.
         """
         prompts = [PROMPTS[cast(Prompt, prompt)] for prompt in clip.prompts]
-        pairs = prefetch(segment_frames(clip, self._settings, after), SEGMENTS_AHEAD)
-        while batch := list(islice(pairs, self._settings.micro_batch)):
-            numbers, frames = zip(*batch, strict=True)
-            segments = iter(numbers)
-            for part in self._model.in_memory.parts(frames):
-                yield list(islice(segments, len(part))), self._model.prepare_ahead(part, prompts), len(batch)
+        with closing(prefetch(segment_frames(clip, self._settings, after), SEGMENTS_AHEAD)) as pairs:
+            while batch := list(islice(pairs, self._settings.micro_batch)):
+                numbers, frames = zip(*batch, strict=True)
+                segments = iter(numbers)
+                for part in self._model.in_memory.parts(frames):
+                    yield list(islice(segments, len(part))), self._model.prepare_ahead(part, prompts), len(batch)
 
 
 def _row(segment: Segment, frames: SegmentFrames, prompt: str, states: States) -> dict[str, object] | None:

@@ -95,7 +95,7 @@ class _Recurrence(torch.autograd.Function):
 def _kernel() -> Any:  # noqa: ANN401 -- mamba-ssm's own function
     """Returns mamba-ssm's CUDA scan, or None with a warning if it cannot be imported."""
     try:
-        import selective_scan_cuda  # noqa: F401 -- mamba-ssm imports without its compiled part, and fails when called
+        import selective_scan_cuda  # noqa: F401 -- without it a version may import, and fail when called
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError as error:
         warnings.warn(

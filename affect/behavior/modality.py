@@ -150,7 +150,7 @@ class Description(Kind):
 
     def addressed(self, run: Run) -> Any:  # noqa: ANN401 -- plain values
         """Settings of the behaviour, except whether it rates, and of the description."""
-        return [dataclasses.replace(run.behavior, rate=False).addressed(), run.description.addressed()]
+        return [dataclasses.replace(run.behavior, rate=False, compile=False).addressed(), run.description.addressed()]
 
     def checked_on_nodes(self, run: Run) -> bool:
         """True: the checkpoint is large."""

@@ -60,6 +60,7 @@ def lay_out(model: Any, batch: Mapping[str, Tensor], device: torch.device) -> La
         device: device of the model.
     """
     ids, valid, grid = batch["input_ids"], batch["attention_mask"].bool(), batch["video_grid_thw"]
+    assert valid[:, 0].all(), "tokens are padded on the left"
     positions, deltas = model.get_rope_index(
         ids, batch["mm_token_type_ids"], video_grid_thw=grid, attention_mask=batch["attention_mask"]
     )

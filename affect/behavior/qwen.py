@@ -16,6 +16,7 @@ Differs: the authors run one segment at a time, twice, with logits and generated
 import inspect
 import logging
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -107,6 +108,7 @@ class Qwen:
         self._model, self._compiled = self._checkpoint.model, settings.compile
         prepare_model(self._checkpoint, compiled=settings.compile)
         self.in_memory = InMemory(self._prefill, self.prepare)
+        self._preparing = threading.Lock()  # the tokenizer keeps the side of its padding between two calls
         # transformers renamed the argument from `past_key_values` to `cache` between 5.17 and 5.24.
         names = inspect.signature(self._model.forward).parameters
         self._cache_name = "cache" if "cache" in names else "past_key_values"
@@ -120,7 +122,7 @@ class Qwen:
         checkpoint, chats = self._checkpoint, [self._checkpoint.chat(prompt) for prompt in prompts]
         several = len(prompts) > 1
         text = chats[0].split(VIDEO)[0] + VIDEO if several else chats[0]
-        with checkpoint.beside_the_model():
+        with self._preparing, checkpoint.beside_the_model():
             batch = checkpoint.process(segments, [text] * len(segments))
             layout = lay_out(self._model, batch, checkpoint.device)
             inputs = {name: batch[name].to(checkpoint.device) for name in ("input_ids", "pixel_values_videos")}
@@ -140,6 +142,7 @@ class Qwen:
         try:
             return self.prepare(segments, prompts)
         except torch.OutOfMemoryError:
+            self.in_memory.note(segments)
             return MicroBatch(segments, prompts)
 
     def states(self, micro_batch: MicroBatch) -> list[list[States]]:
@@ -258,6 +261,17 @@ class InMemory(Generic[Result]):
         half = len(segments) // 2
         return [*self.parts(segments[:half]), *self.parts(segments[half:])]
 
+    def note(self, segments: Sequence[SegmentFrames]) -> None:
+        """Notes that segments, if they are several, do not fit together."""
+        if len(segments) == 1:
+            return
+        self._too_large = min(self._too_large, _num_values(segments))
+        logging.getLogger(__name__).warning(
+            "the GPU has not enough memory for %d segments at once; this process takes %d of that size from now on, as "
+            "--behavior.micro-batch %d would from the start (under another address: everything is then extracted anew)",
+            *(len(segments), len(segments) // 2, len(segments) // 2),
+        )
+
     def run(self, micro_batch: MicroBatch) -> list[Result]:
         """Runs a micro-batch; its inputs may be missing.
 
@@ -271,13 +285,7 @@ class InMemory(Generic[Result]):
             except torch.OutOfMemoryError:
                 if len(segments) == 1:
                     raise
-            self._too_large = _num_values(segments)
-            logging.getLogger(__name__).warning(
-                "the GPU has not enough memory for %d segments at once; this process takes %d of that size from now "
-                "on, as --behavior.micro-batch %d would from the start (under another address: everything is then "
-                "extracted anew)",
-                *(len(segments), len(segments) // 2, len(segments) // 2),
-            )
+            self.note(segments)
             parts = self.parts(segments)
         if micro_batch.inputs:
             micro_batch.inputs.clear()

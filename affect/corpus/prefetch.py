@@ -2,13 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
 
-def prefetch(items: Iterable[Item], size: int) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], size: int) -> Generator[Item, None, None]:
     """Yields items in order while a thread reads up to ``size`` of them in advance.
 
     An exception of the source is raised here, after the items before it. Closing the iterator stops the thread and
@@ -53,7 +53,10 @@ def prefetch(items: Iterable[Item], size: int) -> Iterator[Item]:
             elif value is None:
                 return
             else:
-                raise value
+                try:
+                    raise value
+                finally:
+                    del value  # else the exception keeps this frame, and the frame the exception
     finally:
         closed.set()
         thread.join()

@@ -8,6 +8,7 @@ Source: ONNX operators Gemm and MatMul; onnxruntime's Python API.
 """
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -235,14 +236,18 @@ class OnnxEncoder(FrameEncoder):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: one per core
         options.log_severity_level = 3  # errors
-        device = device or default_device()
-        on_card = device == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers()
+        on_card = (device or default_device()) == "cuda"
+        if on_card and "CUDAExecutionProvider" not in runtime.get_available_providers():
+            logging.getLogger(__name__).warning(
+                "onnxruntime runs on the CPU here: pip install onnxruntime-gpu for the GPU"
+            )
+            on_card = False
         providers = ["CUDAExecutionProvider"] * on_card + ["CPUExecutionProvider"]
         try:
             self._session = runtime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # onnxruntime's errors have no common class
             raise weights.load_error(str(path), error) from error
-        self._size = settings.batch_size(device)
+        self._size = settings.batch_size("cuda" if on_card else "cpu")
         self.crop = Crop(self._description.side_px, self._description.squash, self._description.margin)
         names = self._description.names
         self._expressions = [names.index(name) if name in names else None for name in EXPRESSIONS]

@@ -144,6 +144,11 @@ def nodes() -> list[Node]:
     return found
 
 
+def _order(share: Share) -> tuple[bool, float, float]:
+    """Sort key: processes with labels first, because they fit on few nodes, then the largest."""
+    return not share.labels, -share.gpus, -share.cpus
+
+
 def placed(shares: Sequence[Share], on: Sequence[Node]) -> Share | None:
     """Places processes on nodes: those with labels first, then the largest, each where the least remains free.
 
@@ -154,7 +159,7 @@ def placed(shares: Sequence[Share], on: Sequence[Node]) -> Share | None:
     Returns:
         The first process that does not fit; None if all fit.
     """
-    for share in sorted(shares, key=lambda share: (not share.labels, -share.gpus, -share.cpus)):
+    for share in sorted(shares, key=_order):
         fitting = [node for node in on if node.fits(share)]
         if not fitting:
             return share
@@ -248,19 +253,19 @@ def _possible(shares: Sequence[Share]) -> tuple[list[Share], list[Node]]:
 
 
 def pool_sizes(pools: Mapping[str, Pool], num_rows: int) -> dict[str, int]:
-    """Actors of pools that grow at the same time, one each by turns while there is room for it on some node and card.
+    """Actors of pools at the same time: their first actors, then one more each by turns while a node and card has room.
 
     Args:
         pools: settings by name.
         num_rows: number of rows to process.
 
     Returns:
-        Number by name, one or more: an actor may wait for a node.
+        Number by name; the first actors count even where they have no room, because they may wait for a node.
     """
     shares, left = _possible([share_of(name, pool) for name, pool in pools.items()])
-    placed([Share("reading", READING_CPUS, 0.0)], left)
-    sizes = dict.fromkeys(pools, 0)
-    growing = sorted(shares, key=lambda share: (-share.gpus, -share.cpus))
+    sizes = {name: min(pool.min_actors, num_rows) for name, pool in pools.items()}
+    first = [share for share in shares for _ in range(sizes[share.name])]
+    growing = [] if placed([*first, Share("reading", READING_CPUS, 0.0)], left) else sorted(shares, key=_order)
     while growing:
         for share in list(growing):
             full = sizes[share.name] >= min(pools[share.name].max_actors, num_rows)

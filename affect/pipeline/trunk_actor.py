@@ -66,7 +66,8 @@ class TrunkActor:
         """States (segments, positions, width) after the frozen layers."""
         x = torch.from_numpy(np.stack([padded(wave, self._samples) for wave in waves]))
         lengths = torch.tensor([len(wave) for wave in waves], device=self._device)
-        with torch.inference_mode(), batches.autocast(self._settings.fit, self._device):
+        fit = self._settings.fit
+        with torch.inference_mode(), batches.full_float32(fit), batches.autocast(fit, self._device):
             return self._model.trunk(x.to(self._device), lengths).float().cpu()
 
 

@@ -87,11 +87,9 @@ def _measure(count: int, num_actors: int) -> float:
     done = 1 + sum(1 for _ in rows)
     assert done == count
     took, per_clip = time.perf_counter() - first, 1000 * (_cpu_s() - cpu) / count
-    sizes = f"{count} clips in blocks of {max(map(len, blocks))}, {num_actors} actors a pool"
-    print(
-        f"{sizes}: first after {first - start:.1f} s, then {count / took:.0f} clips/s, {per_clip:.2f} ms of the job's process per clip, {resident_mib():.0f} MiB",
-        flush=True,
-    )
+    title = f"{count} clips in blocks of {max(map(len, blocks))}, {num_actors} actors a pool"
+    speed = f"first after {first - start:.1f} s, then {count / took:.0f} clips/s"
+    print(f"{title}: {speed}, {per_clip:.2f} ms of the job's process per clip, {resident_mib():.0f} MiB", flush=True)
     return per_clip
 
 

@@ -27,6 +27,7 @@ steps = [
     (segments(*[(12, 96, 64)] * 3), TEXTS[:1]),
     (segments(*SHAPES[1]), TEXTS[:1]),
     (segments(*SHAPES[0]), TEXTS),
+    (segments((16, 64, 64)), TEXTS[:1]),
 ]
 counts = [num_graphs(models, *step) for step in steps]
 print(*counts, "graphs,", sum(counters["graph_break"].values()), "breaks")

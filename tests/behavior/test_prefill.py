@@ -143,5 +143,5 @@ def test_compiled_layers_are_whole_graphs_give_the_same_states_and_serve_every_s
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     # One layer's graph serves all of the vision encoder, sizes and lengths, another's the decoder; several prompts need
-    # the cache and run as they are.
-    assert said.stdout.endswith("2 2 2 2 graphs, 0 breaks\n"), said.stderr
+    # the cache and run as they are; torch compiles a batch of one apart.
+    assert said.stdout.endswith("2 2 2 2 3 graphs, 0 breaks\n"), said.stderr

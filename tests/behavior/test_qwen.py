@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,11 +266,25 @@ def test_a_batch_that_a_gpu_cannot_even_prepare_ahead_is_prepared_in_halves_when
     monkeypatch.setattr(qwen._checkpoint, "process", small_memory)
     monkeypatch.setattr(qwen.in_memory, "_too_large", math.inf)
     asked = qwen.prepare_ahead(SEGMENTS, TEXTS)
-    assert asked.inputs is None
+    assert asked.inputs is None and len(qwen.in_memory.parts(SEGMENTS)) == 2  # the next ones are smaller from the start
     found = qwen.states(asked)
     assert [answers[0].micro_batch for answers in found] == [2, 2, 2, 2]
     for mine, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine[1].multimodal, other[1].multimodal, atol=NAIVE)
+
+
+def test_two_threads_prepare_at_once_without_harm(qwen: Qwen):
+    """As after a lack of memory: one prepares the next micro-batch, the other the halves of this one."""
+
+    def ids(number: int) -> list[Any]:
+        asked = qwen.prepare(SEGMENTS[:2] if number % 2 else SEGMENTS[1:], TEXTS)
+        assert asked.inputs and asked.prompt_tokens
+        return [asked.inputs["input_ids"], *(tokens.ids for tokens in asked.prompt_tokens)]
+
+    expected = [ids(0), ids(1)]
+    with ThreadPoolExecutor(2) as threads:
+        for number, found in enumerate(threads.map(ids, range(60))):
+            assert all(torch.equal(a, b) for a, b in zip(found, expected[number % 2], strict=True))
 
 
 def test_a_single_segment_that_a_gpu_cannot_hold_is_an_error(qwen: Qwen, small_memory: Callable[[int], list[int]]):

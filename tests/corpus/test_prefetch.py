@@ -1,8 +1,10 @@
 """A source that a thread reads ahead: its order, its errors, its end."""
 
+import itertools
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -126,3 +128,18 @@ def test_an_error_of_the_reader_ends_the_thread():
 def test_two_of_them_do_not_disturb_each_other():
     one, two = prefetch(range(50), 2), prefetch(range(100, 150), 3)
     assert list(zip(one, two, strict=True)) == list(zip(range(50), range(100, 150), strict=True))
+
+
+def test_an_error_between_two_threads_ends_both():
+    before = threading.active_count()
+
+    def broken() -> Iterator[int]:
+        with closing(prefetch(itertools.count(), 2)) as numbers:
+            for number in numbers:
+                if number == 3:
+                    raise ValueError("planted")
+                yield number
+
+    with pytest.raises(ValueError, match="planted") as raised:
+        list(prefetch(broken(), 2))
+    assert threading.active_count() == before and raised.value.__traceback__

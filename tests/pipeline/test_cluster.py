@@ -124,6 +124,21 @@ def test_pools_grow_together_to_what_each_card_and_node_bears(
     assert max(pool_sizes({"face": face, "behavior": behavior}, 2).values()) <= 2
 
 
+def test_first_actors_and_labels_come_before_growth(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "may_grow", lambda: False)
+    monkeypatch.setattr(cluster, "nodes", lambda: [Node("1", "a", {}, 8.1, [])])
+    assert pool_sizes({"face": Pool(min_actors=5, max_actors=9), "audio": Pool(max_actors=9)}, 99) == {
+        "face": 6,
+        "audio": 2,
+    }
+    two = [Node("1", "a", {"kind": "face"}, 8.0, [1.0]), Node("2", "b", {}, 8.0, [1.0])]
+    monkeypatch.setattr(cluster, "nodes", lambda: copy.deepcopy(two))
+    pools = {"behavior": Pool(num_gpus=1.0, max_actors=9), "face": Pool(num_gpus=0.5, node_label="kind=face")}
+    assert pool_sizes(pools, 99) == {"behavior": 1, "face": 1}
+    monkeypatch.setattr(cluster, "nodes", list)
+    assert pool_sizes(pools, 99) == {"behavior": 1, "face": 1}  # they wait
+
+
 def test_pools_of_a_cluster_that_may_grow_are_planned_on_its_largest_size(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster, "may_grow", lambda: True)
     monkeypatch.setattr(cluster, "room", lambda: {"CPU": 64.0, "GPU": 8.0})
