@@ -55,7 +55,7 @@ def walk(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Walk:
     folder = tmp_path_factory.mktemp("page")
     text = PAGE.read_text().partition("## Other files")[0]
     lines = [line for line in code(text) if line.startswith("python ")]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"} | {"RAY_ADDRESS": "local"}
     options: Any = {"cwd": folder, "env": environment | {"PYTHONPATH": str(ROOT)}, "timeout": LIMIT_S}
     said = {}
     for line in lines:
