@@ -4,7 +4,7 @@ To add a modality, create a folder like ``affect/face`` and add a line here: "Ad
 """
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from affect.audio.modality import Audio
@@ -12,7 +12,9 @@ from affect.behavior.modality import Behavior, Description
 from affect.face.modality import Face
 from affect.fusion.systems import Dcmmoe, Linear, Raav
 from affect.modality import Kind, Modality, System
+from affect.settings.extraction import Stage
 from affect.settings.recipes import RECIPES, Recipe
+from affect.settings.run import Run
 
 MODALITIES: dict[str, Modality] = {
     "face": Face(),
@@ -29,6 +31,11 @@ KINDS = cast(Mapping[str, Kind], ChainMap(cast(dict[str, Kind], {"description": 
 
 SYSTEMS = cast(Mapping[str, System], ChainMap(FUSIONS, MODALITIES))
 """All systems, by name, modalities first."""
+
+
+def stages_of(run: Run, kinds: Iterable[str]) -> dict[str, Stage]:
+    """A run's extraction stages of kinds of features, by kind."""
+    return {kind: KINDS[kind].stage(run) for kind in kinds}
 
 
 def recipes() -> dict[str, Recipe]:

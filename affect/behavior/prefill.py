@@ -21,8 +21,6 @@ import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from affect.behavior.checkpoint import Checkpoint
-
 Sizes = tuple[tuple[int, int], ...]
 """Runs of temporal patches of one size: number of patches, and of tokens of each."""
 
@@ -112,16 +110,16 @@ def _encoder_arguments(visual: Any, grid: Int[Tensor, "B 3"], device: torch.devi
     return {"grid_thw": grid, **arguments}
 
 
-def prepare_model(checkpoint: Checkpoint, *, compiled: bool) -> None:
+def prepare_model(model: Any, *, compiled: bool) -> None:  # noqa: ANN401 -- transformers' own class
     """Replaces the parts of a model that wait for the GPU; compiles its layers if asked to.
 
     Args:
-        checkpoint: the loaded checkpoint.
+        model: base model.
         compiled: whether the layers of decoder and vision encoder are compiled at their first call.
     """
     from transformers.utils.generic import is_flash_attention_requested
 
-    visual, decoder = checkpoint.model.visual, checkpoint.model.language_model
+    visual, decoder = model.visual, model.language_model
     decoder._deepstack_process = _add_visual
     if not is_flash_attention_requested(visual.config):
         for block in visual.blocks:

@@ -106,7 +106,7 @@ class Qwen:
         texts = [*prompts, *(text for pair in self._questions.values() for text in pair)]
         self._checkpoint = Checkpoint(settings, texts, device, rates=bool(self._questions))
         self._model, self._compiled = self._checkpoint.model, settings.compile
-        prepare_model(self._checkpoint, compiled=settings.compile)
+        prepare_model(self._model, compiled=settings.compile)
         self.in_memory = InMemory(self._prefill, self.prepare)
         self._preparing = threading.Lock()  # the tokenizer keeps the side of its padding between two calls
         # transformers renamed the argument from `past_key_values` to `cache` between 5.17 and 5.24.

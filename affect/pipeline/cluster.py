@@ -11,7 +11,7 @@ from typing import NamedTuple
 import ray
 from ray._private.state import state
 
-from affect.modalities import KINDS
+from affect.modalities import stages_of
 from affect.settings.extraction import Pool
 from affect.settings.run import Run
 from affect.settings.training import Workers
@@ -309,7 +309,7 @@ def check_pools(run: Run, kinds: Iterable[str]) -> None:
     Raises:
         ValueError: they do not fit; names the stage without room and the nearest node.
     """
-    pools: dict[str, Pool] = {kind: KINDS[kind].stage(run) for kind in kinds}
+    pools = stages_of(run, kinds)
     shares = [share_of(f"--{kind}", pool) for kind, pool in pools.items() for _ in range(pool.min_actors)]
     largest = max(pools, key=lambda kind: (pools[kind].num_gpus, pools[kind].num_cpus))
     flags = f"--{largest}.num-cpus" + (f" and --{largest}.num-gpus" if pools[largest].num_gpus else "")

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
 from affect.corpus.videos import Places, find
-from affect.modalities import KINDS
+from affect.modalities import KINDS, stages_of
 from affect.pipeline import graph
 from affect.pipeline.cluster import WAIT_FOR_NODES_S, check_pools, nodes, pool_sizes, share_of
 from affect.pipeline.extract_actor import Tally
@@ -151,7 +151,7 @@ def _extract(
         ray.kill(tally)
         with suppress(OSError):  # an unwritable store has raised its own error
             attempts.close()
-    sizes = pool_sizes({kind: KINDS[kind].stage(run) for kind in kinds}, len(units))
+    sizes = pool_sizes(stages_of(run, kinds), len(units))
     busy = max(seconds / sizes[kind] for kind, seconds in work.items())
     for kind in kinds:
         speed.record(store.uri, kind, where[kind], lengths[kind], work[kind], time.monotonic() - start - busy)
@@ -172,7 +172,7 @@ def clip_row(video: Video, unit: Unit, run: Run) -> dict[str, Any]:
 def _set_patience(run: Run, rows: Sequence[dict[str, Any]], kinds: Sequence[str]) -> None:
     """Sets Ray Data's timeouts: longer than all attempts at a block of hanging clips, and than waits for new nodes."""
     longest = max(row["length_s"] for row in rows)
-    patience = MAX_ROWS * max(limit_s(KINDS[kind].stage(run), longest) for kind in kinds)
+    patience = MAX_ROWS * max(limit_s(stage, longest) for stage in stages_of(run, kinds).values())
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_consecutive_actor_init_deaths = 3

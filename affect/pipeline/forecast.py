@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from affect.console import estimate
 from affect.console.forecast import Forecast
 from affect.corpus.videos import Places, find
-from affect.modalities import KINDS
+from affect.modalities import KINDS, stages_of
 from affect.pipeline.cluster import actors, check_pools, pool_sizes, room
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.report import at_once
@@ -106,7 +106,7 @@ def extraction(
     if not kinds:
         found.lines.append("plan: nothing to extract")
         return found, probed
-    sizes = pool_sizes({kind: KINDS[kind].stage(run) for kind in kinds}, len(units))
+    sizes = pool_sizes(stages_of(run, kinds), len(units))
     works = [_work(kind, addresses[kind], run, probed, units, store, sizes[kind]) for kind in kinds]
     found.lines += [work.line for work in works]
     found.warnings += [work.warning for work in works if work.warning]
@@ -177,7 +177,7 @@ def _warn(found: Forecast, run: Run, kinds: Sequence[str], store: Store, written
         check_pools(run, kinds)
     except ValueError as error:
         found.warnings.append(f"it would not start: {error}")
-    pools: dict[str, Pool] = {kind: KINDS[kind].stage(run) for kind in kinds}
+    pools = stages_of(run, kinds)
     most = sum(pool.max_actors * pool.num_cpus for pool in pools.values())
     if most > cpus and any(pool.max_actors > pool.min_actors for pool in pools.values()):
         found.warnings.append(f"pools may grow to {most:g} CPUs and the cluster has {cpus:g}: one may starve another")

@@ -16,7 +16,7 @@ from typing import Any
 from ray.tune import ResultGrid
 
 from affect.face.encoder_task import GradaTask
-from affect.modalities import KINDS
+from affect.modalities import stages_of
 from affect.pipeline import encoder_worker
 from affect.pipeline.encoder_worker import EncoderTraining, train_share
 from affect.pipeline.extract_actor import ExtractActor
@@ -58,7 +58,7 @@ def extract(rows: Sequence[Row], kinds: Sequence[str], run: Run, given: tuple[An
 
     An actor that dies takes its block along. Clips of it that are finished are in the store and are not done again.
     """
-    stages = {kind: KINDS[kind].stage(run) for kind in kinds}
+    stages = stages_of(run, kinds)
     stream = stream_of_blocks(in_blocks(rows, max(stage.max_actors for stage in stages.values())))
     for kind, stage in stages.items():
         fewest = min(stage.min_actors, len(rows))

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from affect.corpus.labels import Development
 from affect.modalities import MODALITIES, SYSTEMS
 from affect.pipeline import graph
-from affect.pipeline.cluster import WORKERS_ADVICE, check_room, shares_of
 from affect.pipeline.streams import check_inference
 from affect.pipeline.train_model import is_streamed
 from affect.pipeline.trunk import store_trunk
@@ -186,7 +185,7 @@ def _train_missing(trainings: Sequence[Training]) -> None:
     if len(trainings) == 1:
         for training in missing:
             if is_streamed(training):
-                check_room(shares_of(run.workers, read=True), WORKERS_ADVICE)
+                check_workers(run.workers, read=True)
             graph.train(training)
     elif missing:
         say(f"train {system}: {len(missing)} models, one for each fold and one of all")

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +84,20 @@ def _checkpoint(device: torch.device, *, thin: bool = False) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _segments(count: int, height: int, width: int) -> list[Any]:
+def random_segments(counts: Sequence[int], height: int, width: int, seed: int = 0) -> list[Any]:
+    """Segments of noise.
+
+    Args:
+        counts: pictures of each segment, four a second.
+        height: of a picture in pixels.
+        width: of a picture in pixels.
+        seed: of the noise.
+    """
     from affect.behavior.checkpoint import SegmentFrames
 
-    rng = np.random.default_rng(0)
-    return [
-        SegmentFrames(rng.integers(0, 256, (16, height, width, 3), dtype=np.uint8), np.arange(16) / 4)
-        for _ in range(count)
-    ]
+    rng = np.random.default_rng(seed)
+    shape = (height, width, 3)
+    return [SegmentFrames(rng.integers(0, 256, (n, *shape), dtype=np.uint8), np.arange(n) / 4) for n in counts]
 
 
 def qwen(count: int = 4) -> None:
@@ -116,7 +122,7 @@ def qwen(count: int = 4) -> None:
         )
         how = GenerationConfig(do_sample=False, max_new_tokens=100, min_new_tokens=100, pad_token_id=0)
         for name, size in list(SHOWN.items())[: 3 if device.type == "cuda" else 2]:
-            segments = _segments(count, *size)
+            segments = random_segments([16] * count, *size)
 
             def batched(segments: list[Any] = segments) -> int:
                 ours(segments, [PROMPTS["neutral"]])
@@ -161,7 +167,7 @@ def prefill() -> None:
         flops = _flops_per_token(model._model)
         for name, size in list(SHOWN.items())[1:]:
             for micro_batch in (1, 2, 4, 8, 16) if cuda else (1, 2, 4):
-                prompted = model.prepare(_segments(micro_batch, *size), [PROMPTS["neutral"]])
+                prompted = model.prepare(random_segments([16] * micro_batch, *size), [PROMPTS["neutral"]])
                 assert prompted.inputs
                 tokens = prompted.inputs["input_ids"].numel()  # segments of one size: no padding
                 if cuda:
@@ -203,7 +209,7 @@ def rating(count: int = 2) -> None:
         settings = Behavior(weights=str(folder))
         rater, alone = Qwen(settings, [prompt], questions={prompt: questions}), Qwen(settings, [prompt])
         for name, size in list(SHOWN.items())[1 : 3 if device.type == "cuda" else 2]:
-            batches = [model.prepare(_segments(count, *size), [prompt]) for model in (rater, alone)]
+            batches = [model.prepare(random_segments([16] * count, *size), [prompt]) for model in (rater, alone)]
             inputs = batches[0].inputs
             assert inputs
             num = inputs["input_ids"].shape[1]
@@ -250,7 +256,7 @@ def scan() -> None:
     keep_freed_memory()
     device = fastest()
     for length in (16, 64, 400):
-        inputs = _scan_inputs(length, device)
+        inputs = [value.to(device).requires_grad_() for value in scan_inputs(length)]
         plain = [value.detach().double().requires_grad_() for value in inputs]
 
         def step(work: Callable[..., Tensor], inputs: list[Tensor] = inputs) -> Callable[[], int]:
@@ -267,14 +273,20 @@ def scan() -> None:
         print(f"scan of {length} points on {device}: {error:.1e} from float64, relative to the largest", flush=True)
 
 
-def _scan_inputs(length: int, device: torch.device) -> list[Tensor]:
-    """Inputs of eight windows at the width of the multimodal recipe."""
+def scan_inputs(length: int, batch: int = 8, width: int = 256, state: int = 8) -> list[Tensor]:
+    """Random inputs of a scan, by default of eight windows at the width of the multimodal recipe.
+
+    Args:
+        length: points of a window.
+        batch: windows.
+        width: channels.
+        state: states of a channel.
+    """
     generator = torch.Generator().manual_seed(length)
-    x, noise = torch.randn(2, 8, length, 256, generator=generator)
-    b, c = torch.randn(2, 8, length, 8, generator=generator)
-    a, d = -torch.rand(256, 8, generator=generator) * 8, torch.randn(256, generator=generator)
-    dt = torch.nn.functional.softplus(noise - 3)
-    return [value.to(device).requires_grad_() for value in (x, dt, a, b, c, d)]
+    x, noise = torch.randn(2, batch, length, width, generator=generator)
+    b, c = torch.randn(2, batch, length, state, generator=generator)
+    a, d = -torch.rand(width, state, generator=generator) * 8, torch.randn(width, generator=generator)
+    return [x, torch.nn.functional.softplus(noise - 3), a, b, c, d]
 
 
 def _indexed_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

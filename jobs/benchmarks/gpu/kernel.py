@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from .. import behavior
 from .book import Book
@@ -109,11 +108,8 @@ def scans(book: Book, device: torch.device) -> None:
     from affect.behavior.mamba import selective_scan
 
     for batch, length, width, state in SHAPES:
-        generator = torch.Generator().manual_seed(length)
-        x, noise, gradient = torch.randn(3, batch, length, width, generator=generator)
-        b, c = torch.randn(2, batch, length, state, generator=generator)
-        a, d = -torch.rand(width, state, generator=generator) * 8, torch.randn(width, generator=generator)
-        inputs = (x, nn.functional.softplus(noise - 3), a, b, c, d)
+        inputs = behavior.scan_inputs(length, batch, width, state)
+        gradient = torch.randn(batch, length, width, generator=torch.Generator().manual_seed(0))
         plain = [value.double().requires_grad_() for value in inputs]
         ours = [value.to(device).requires_grad_() for value in inputs]
         expected, found = selective_scan(*plain), selective_scan(*ours)

@@ -5,32 +5,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 
 from affect.settings.extraction import Behavior
 
+from ..behavior import random_segments
 from .book import Book
 from .compare import difference_of_states
 
 AHEAD = 2
 """Micro-batches that are prepared in a thread beside the model."""
-
-
-def random_segments(counts: Sequence[int], height: int, width: int, seed: int = 0) -> list[Any]:
-    """Segments of noise.
-
-    Args:
-        counts: pictures of each segment, four a second.
-        height: of a picture in pixels.
-        width: of a picture in pixels.
-        seed: of the noise.
-    """
-    from affect.behavior.checkpoint import SegmentFrames
-
-    rng = np.random.default_rng(seed)
-    shape = (height, width, 3)
-    return [SegmentFrames(rng.integers(0, 256, (n, *shape), dtype=np.uint8), np.arange(n) / 4) for n in counts]
 
 
 def prepared_beside(model: Any, batches: Sequence[Any], prompts: Sequence[str]) -> Iterator[list[list[Any]]]:  # noqa: ANN401

@@ -21,7 +21,7 @@ from affect.settings.extraction import Behavior
 from .. import behavior
 from .book import Book
 from .compare import difference_of_states, median_s
-from .states import prepared_beside, random_segments
+from .states import prepared_beside
 
 SMALL_PICTURES = {"a": (64, 96), "b": (64, 96), "c": (96, 128)}
 """Height and width of pictures with ``--quick``."""
@@ -91,8 +91,8 @@ def load(book: Book, held: contextlib.ExitStack, device: torch.device, *, quick:
     book.note("checkpoint made and written", made - start, "s")
     book.note("checkpoint loaded", time.monotonic() - made, "s")
     small, large = list(behavior.SHOWN.values())[1:]
-    segments = random_segments([16] * (2 if quick else 8), *small)
-    return Loaded(folder, model, segments, random_segments([16] * 8, *large), [PROMPTS["neutral"]], every)
+    segments = behavior.random_segments([16] * (2 if quick else 8), *small)
+    return Loaded(folder, model, segments, behavior.random_segments([16] * 8, *large), [PROMPTS["neutral"]], every)
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def _kernels(model: Any, micro_batch: Any) -> tuple[Counter[str], Counter[str]]:
 def fed(book: Book, it: Loaded, device: torch.device, *, quick: bool) -> None:
     """The model with its preparation in a thread beside it, as in extraction, against the model alone."""
     height, width = it.small[0].pictures.shape[1:3]
-    batches = [random_segments([16] * len(it.small), height, width, seed) for seed in range(2 if quick else 5)]
+    batches = [behavior.random_segments([16] * len(it.small), height, width, seed) for seed in range(2 if quick else 5)]
     prepared = [it.model.prepare(batch, it.prompt) for batch in batches]
     alone_s = median_s(lambda: [it.model.states(each) for each in prepared], device, 1)
     fed_s = median_s(lambda: list(prepared_beside(it.model, batches, it.prompt)), device, 1)
