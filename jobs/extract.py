@@ -31,6 +31,8 @@ class Extract:
     """Try videos and clips again that failed before."""
     describe: bool = False
     """Also write a description of every segment by the vision-language model to STORE/description; slow."""
+    shard: str = "1/1"
+    """K/N: only part K of N of the videos, by a hash of their paths; such jobs run at once on one store."""
     plan: bool = False
     """Print the work to do, its estimated time and possible problems, and stop."""
     status: bool = False
@@ -51,9 +53,9 @@ class Extract:
 def work(args: Extract) -> int:
     """Extracts, prints a summary and returns the exit code."""
     from affect.corpus.labels import annotated_tracks
+    from affect.corpus.videos import Shard
     from affect.pipeline.demo import prepare_default
     from affect.pipeline.extract import extract
-    from affect.progress import say
     from affect.storage.store import Store
 
     labels = args.labels
@@ -61,11 +63,11 @@ def work(args: Extract) -> int:
         labels = places.labels
     tracks = annotated_tracks(labels, args.run.labels) if labels else []
     store = Store(args.store)
-    again, describe = args.retry_failed, args.describe
+    again, describe, shard = args.retry_failed, args.describe, Shard.parse(args.shard)
     if args.status:
         from affect.console.status import status
 
-        return status(args.run, args.videos, store, tracks, describe=describe)
+        return status(args.run, args.videos, store, tracks, describe=describe, shard=shard)
     if args.verify:
         from affect.console.verify import verify
 
@@ -78,14 +80,9 @@ def work(args: Extract) -> int:
         from affect.pipeline import forecast
 
         where = (args.run, args.videos, store, tracks)
-        return forecast.extraction(*where, retry_failed=again, describe=describe)[0].show()
-    summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=describe)
-    counts = ", ".join(f"{n} {status}" for status, n in sorted((summary.done + summary.existing).items()))
-    nodes = f" on {len(summary.nodes)} nodes" if len(summary.nodes) > 1 else ""
-    now = f"done now {summary.done.total()}{nodes}"
-    say(f"extract: {len(summary.videos)} videos, units {counts or 'none'}, {now}: {store.uri}")
-    for reason, number in summary.reasons.most_common():
-        say(f"  {number} x {reason}")
+        return forecast.extraction(*where, retry_failed=again, describe=describe, shard=shard)[0].show()
+    summary = extract(args.run, args.videos, store, tracks=tracks, retry_failed=again, describe=describe, shard=shard)
+    summary.show(store.uri)
     if args.save_overlay:
         from affect.pipeline.overlay import overlay
 

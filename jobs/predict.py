@@ -41,6 +41,8 @@ class Predict:
     """Use the fusions that were trained with this number of --folds."""
     people: People = "all"
     """People to predict: everyone visible, the main person, or the left or right one of two."""
+    shard: str = "1/1"
+    """K/N: only part K of N of the videos; the command without it then makes OUT/videos.csv and the report."""
     plan: bool = False
     """Print the work to do, its estimated time and possible problems, and stop."""
     export: Format | None = None
@@ -51,11 +53,11 @@ class Predict:
 
 def work(args: Predict) -> int:
     """Extracts, predicts, prints where the tables are; the exit code."""
-    from affect.corpus import affwild2, hints
-    from affect.corpus.videos import find
+    from affect.corpus import hints
+    from affect.corpus.videos import WHOLE, Shard
     from affect.evaluation.submission import read_template, tracks_of
     from affect.pipeline.extract import extract
-    from affect.pipeline.predict import exit_code, export, predict
+    from affect.pipeline.predict import exit_code, export, predict, predict_tables, tracks_in
     from affect.pipeline.report import films, pages
     from affect.pipeline.streams import check_inference
     from affect.progress import say
@@ -64,25 +66,24 @@ def work(args: Predict) -> int:
     from affect.trained.models import load_models
 
     models = load_models(args.run, args.runs, args.folds)
-    rows = read_template(files.read_text(args.template), args.template) if args.template else None
-    tracks, points = tracks_of(rows) if rows else None, hints.read(args.hints)
-    store = Store(args.store)
-    stems = find(args.new_videos).videos if tracks else ()
-    only = {affwild2.video_of(track, stems) for track in tracks} if tracks else None
+    store, shard, points, tracks, only = Store(args.store), Shard.parse(args.shard), hints.read(args.hints), None, None
+    if args.template:
+        named = tracks_of(read_template(files.read_text(args.template), args.template))
+        tracks, only = tracks_in(named, args.new_videos, shard)
     if args.plan:
         from affect.pipeline import forecast
 
-        found, probed = forecast.extraction(args.run, args.new_videos, store, tracks or [], only=only)
-        return forecast.prediction(found, args.run, probed, models, store, report=args.report).show()
+        planned, probed = forecast.extraction(args.run, args.new_videos, store, tracks or [], only=only, shard=shard)
+        return forecast.prediction(planned, args.run, probed, models, store, report=args.report).show()
     check_inference(args.run.inference)
-    summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only)
-    given = (args.run, summary.videos, models, store, args.out)
-    outcomes = predict(*given, people=args.people, tracks=tracks, hints=points)
+    summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only, shard=shard)
+    given, work = (args.run, summary.videos, models, store, args.out), predict if shard == WHOLE else predict_tables
+    outcomes = work(*given, people=args.people, tracks=tracks, hints=points)
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
     if args.export:
         say(f"predict: {export(summary.videos, outcomes, args.out)} files for ELAN: {files.absolute(args.out)}/*.eaf")
-    if args.report:
+    if args.report and shard == WHOLE:
         films(args.run, summary.videos, store, args.out, points)
         pages(args.out)
     if caveat := caveat_of(args.run.name):

@@ -12,7 +12,7 @@ from rich.table import Table
 from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
 from affect.corpus import video
 from affect.corpus.video import MediaError
-from affect.corpus.videos import Places, as_list, find
+from affect.corpus.videos import WHOLE, Places, Shard, as_list, find, part_of
 from affect.device import default_device
 from affect.modalities import KINDS
 from affect.plan.addresses import DESCRIPTION, prompts_of, wanted_features
@@ -20,14 +20,16 @@ from affect.plan.clips import MISNAMED, key_of, make_clip, num_clips, unit_keys
 from affect.progress import say
 from affect.settings.run import Run
 from affect.storage.extracted import discard_part
-from affect.storage.state import State, States
+from affect.storage.state import ProbeSummary, State, States, groups, stored_states
 from affect.storage.store import Outcome, Store
 
 MAX_REASONS, MAX_NAMED = 12, 3
 """Maximum number of reasons printed, and of videos named for each."""
 
 
-def status(run: Run, videos: Places, store: Store, tracks: list[str], *, describe: bool = False) -> int:
+def status(
+    run: Run, videos: Places, store: Store, tracks: list[str], *, describe: bool = False, shard: Shard = WHOLE
+) -> int:
     """Prints how many videos and clips are done, failed and missing; computes and writes nothing.
 
     Args:
@@ -36,41 +38,45 @@ def status(run: Run, videos: Places, store: Store, tracks: list[str], *, describ
         store: the feature store.
         tracks: names of known tracks, which determine the person prompts.
         describe: whether text descriptions are included.
+        shard: part of the videos.
 
     Returns:
         0 if nothing is missing or failed, 3 if something failed, 1 if something is missing.
     """
-    found = find(videos)
-    prompts, where = wanted_features(run, found.videos, tracks, describe=describe)
+    listed = find(videos)
+    prompts, where = wanted_features(run, listed.videos, tracks, describe=describe)
+    found = part_of(listed, shard)
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in ("videos", *where)}
     reasons: dict[str, list[str]] = {}
-    states = States(store)
-    probes = {stem: key_of(file) for stem, file in sorted(found.videos.items())}
-    probed = states.of("videos", probes.values())
-    misnamed = State(Outcome("failed", MISNAMED, 0), None)
+    files = sorted(found.videos.values(), key=lambda file: file.stem)
+    heads: list[ProbeSummary | None] = []
+    keys = [key_of(file) for file in files]
+    probed = stored_states(store, "videos", [file.path for file in files], keys, save=False)
     for path in found.misnamed:
-        _count(misnamed, counts["videos"], reasons, "", path)
-    usable = {}
-    for stem, key in probes.items():
-        _count(probed.get(key), counts["videos"], reasons, "", stem)
-        if key in probed and (head := probed[key].head):
-            usable[stem] = head
-    for kind in where:
-        units = {
-            stem: unit_keys(
-                kind,
-                where[kind],
-                prompts[stem],
-                found.videos[stem].path,
-                head.fingerprint,
-                num_clips(head.last_s, run),
-            )
-            for stem, head in usable.items()
-        }
-        present = states.of(kind, [key for keys in units.values() for key in keys])
-        for stem, keys in units.items():
-            for key in keys:
-                _count(present.get(key), counts[kind], reasons, f"{kind}: ", stem)
+        _count(State(Outcome("failed", MISNAMED, 0), None), counts["videos"], reasons, "", path)
+    for file, state in zip(files, probed, strict=True):
+        _count(state, counts["videos"], reasons, "", file.stem)
+        heads.append(state.head if state else None)
+    states = States(store)
+    for group in groups([file.path for file in files]):
+        for kind in where:
+            units = {
+                files[i].stem: unit_keys(
+                    kind,
+                    where[kind],
+                    prompts[files[i].stem],
+                    files[i].path,
+                    head.fingerprint,
+                    num_clips(head.last_s, run),
+                )
+                for i in group
+                if (head := heads[i])
+            }
+            present = states.of(kind, [key for keys in units.values() for key in keys])
+            for stem, keys in units.items():
+                for key in keys:
+                    _count(present.get(key), counts[kind], reasons, f"{kind}: ", stem)
+        states.forget()
     _print(counts, reasons, store)
     if any(count["missing"] for count in counts.values()):
         return EXIT_NOTHING

@@ -1,5 +1,7 @@
 """Finds videos by place: a folder, a bucket prefix, a pattern such as ``talks/*.mp4``, or single files."""
 
+import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -43,6 +45,46 @@ class Found(NamedTuple):
     videos: dict[str, File]
     misnamed: list[str]
     sound: list[str]
+
+
+class Shard(NamedTuple):
+    """One of several parts of all videos, for jobs that share the work without knowing of each other.
+
+    Args:
+        number: number of the part, from 1.
+        of: number of parts.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    @staticmethod
+    def parse(text: str) -> "Shard":
+        """Reads ``K/N``: part K of N.
+
+        Raises:
+            ValueError: it is none, with K from 1 to N.
+        """
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        shard = Shard(int(match[1]), int(match[2])) if match else Shard(0, 0)
+        if not 1 <= shard.number <= shard.of:
+            raise ValueError(f"--shard {text} is not K/N, such as 2/8, with K from 1 to N")
+        return shard
+
+    def holds(self, path: str) -> bool:
+        """Whether a video belongs to this part, by the hash of its path relative to its place."""
+        digest = hashlib.sha256(path.encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:8]) % self.of == self.number - 1
+
+
+WHOLE = Shard()
+"""All videos."""
+
+
+def part_of(found: Found, shard: Shard) -> Found:
+    """Videos of one part. Tracks are resolved among all videos, so that a part does not change what they mean."""
+    videos = {stem: file for stem, file in found.videos.items() if shard.holds(file.path)}
+    return Found(videos, *([path for path in paths if shard.holds(path)] for paths in (found.misnamed, found.sound)))
 
 
 def as_list(places: Places) -> list[str]:

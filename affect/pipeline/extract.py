@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
-from affect.corpus.videos import Places, find
+from affect.corpus.videos import WHOLE, Places, Shard, find, part_of
 from affect.modalities import KINDS, stages_of
 from affect.pipeline import graph
 from affect.pipeline.cluster import WAIT_FOR_NODES_S, check_pools, nodes, pool_sizes, share_of
@@ -59,12 +59,20 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0: all fine; 3: finished with failed clips or videos; 1: nothing usable."""
+        """0: all fine, also without a video; 3: finished with failed clips or videos; 1: nothing usable."""
         both = self.done + self.existing
-        if not both["ok"] + both["degraded"]:
+        if self.videos and not both["ok"] + both["degraded"]:
             return EXIT_NOTHING
         unusable = any(video.head is None for video in self.videos)
         return EXIT_PARTIAL if both["failed"] + both["error"] or unusable else EXIT_OK
+
+    def show(self, store: str) -> None:
+        """Prints how many clips ended how, and why, with the URI of their store."""
+        counts = ", ".join(f"{n} {status}" for status, n in sorted((self.done + self.existing).items()))
+        now = f"done now {self.done.total()}" + (f" on {len(self.nodes)} nodes" if len(self.nodes) > 1 else "")
+        say(f"extract: {len(self.videos)} videos, units {counts or 'none'}, {now}: {store}")
+        for reason, number in self.reasons.most_common():
+            say(f"  {number} x {reason}")
 
 
 def extract(
@@ -76,6 +84,7 @@ def extract(
     only: Collection[str] | None = None,
     retry_failed: bool = False,
     describe: bool = False,
+    shard: Shard = WHOLE,
 ) -> Summary:
     """Extracts the missing clips of every video.
 
@@ -87,21 +96,25 @@ def extract(
         only: stems of the wanted videos; None for all.
         retry_failed: whether failed videos and clips are extracted again.
         describe: whether behaviour is also described in words.
+        shard: part of the videos.
 
     Raises:
         ValueError: there is no video, weights are not available, or the pools do not fit on the cluster.
     """
-    found = find(videos)
+    listed = find(videos)
+    prompts, where = wanted_features(run, listed.videos, tracks or [], describe=describe)
+    found = part_of(listed, shard)
+    if shard != WHOLE:
+        say(f"extract: {len(found.videos)} of {len(listed.videos)} videos are of part {shard.number}/{shard.of}")
     for path in found.sound if only is None else ():
         say(f"{path}: sound alone, no video; left out")
-    prompts, where = wanted_features(run, found.videos, tracks or [], describe=describe)
     probed = probe_videos(found, store, prompts, only=only, retry_failed=retry_failed)
     units, existing = missing_units(probed, run, where, store, retry_failed=retry_failed)
     summary = Summary(probed)
-    for outcome in existing:
-        summary.existing[outcome.status] += 1
-        if outcome.reason:
-            summary.reasons[outcome.reason] += 1
+    for (status, reason), number in existing.items():
+        summary.existing[status] += number
+        if reason:
+            summary.reasons[reason] += number
     for video in probed:
         if video.head is None:
             say(f"{video.uri}: {video.reason}; left out")

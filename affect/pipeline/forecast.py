@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from affect.console import estimate
 from affect.console.forecast import Forecast
-from affect.corpus.videos import Places, find
+from affect.corpus.videos import WHOLE, Places, Shard, find, part_of
 from affect.modalities import KINDS, stages_of
 from affect.pipeline.cluster import actors, check_pools, pool_sizes, room
 from affect.pipeline.probe import probe_videos
@@ -70,6 +70,7 @@ def extraction(
     only: Iterable[str] | None = None,
     retry_failed: bool = False,
     describe: bool = False,
+    shard: Shard = WHOLE,
 ) -> tuple[Forecast, list[Video]]:
     """Forecasts an extraction; its arguments are those of :func:`affect.pipeline.extract.extract`.
 
@@ -81,6 +82,7 @@ def extraction(
         only: stems of the wanted videos; None for all.
         retry_failed: whether failed videos and clips are extracted again.
         describe: whether behaviour is also described in words.
+        shard: part of the videos.
 
     Returns:
         The forecast, and the videos, which are probed for it.
@@ -91,7 +93,7 @@ def extraction(
     listed = find(videos)
     prompts, addresses = wanted_features(run, listed.videos, tracks, describe=describe)
     chosen = None if only is None else list(only)
-    probed = probe_videos(listed, store, prompts, only=chosen, retry_failed=retry_failed)
+    probed = probe_videos(part_of(listed, shard), store, prompts, only=chosen, retry_failed=retry_failed)
     units, existing = missing_units(probed, run, addresses, store, retry_failed=retry_failed)
     found = Forecast()
     usable = [entry for entry in probed if entry.head]
@@ -99,8 +101,10 @@ def extraction(
     bad = f", {len(probed) - len(usable)} that cannot be used" if len(usable) < len(probed) else ""
     size = sum(entry.bytes for entry in usable) / GIB
     found.lines.append(f"plan: {len(probed)} videos{bad}, {format_duration(length)}, {size:.2f} GiB")
-    counts = ", ".join(f"{n} {status}" for status, n in sorted(Counter(o.status for o in existing).items()))
-    if counts:
+    ended: Counter[str] = Counter()
+    for (status, _), number in existing.items():
+        ended[status] += number
+    if counts := ", ".join(f"{n} {status}" for status, n in sorted(ended.items())):
         found.lines.append(f"plan: in {store.uri} already: {counts}")
     kinds = [kind for kind in addresses if any(kind in unit.missing for unit in units)]
     if not kinds:

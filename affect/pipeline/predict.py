@@ -17,6 +17,7 @@ import pyarrow.csv
 from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
+from affect.corpus.videos import Places, Shard, find, part_of
 from affect.pipeline import graph
 from affect.pipeline.cluster import actors
 from affect.pipeline.streams import MODEL_BYTES
@@ -60,22 +61,11 @@ def predict(
         One row per video, sorted by name. ``videos.csv`` also has earlier rows of other videos by the same models.
 
     Raises:
-        ValueError: ``people`` is unknown or given together with tracks, or an actor has no room on the cluster.
+        ValueError: as :func:`predict_tables`.
     """
-    if tracks is not None:
-        warn_unknown(hints or {}, tracks)
-    if people not in get_args(People):
-        raise ValueError(f"people {people!r} are none of {', '.join(get_args(People))}")
-    if tracks is not None and people != "all":
-        raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
-    by_stem = {video.stem: video for video in videos}
-    wanted = None if tracks is None else _tracks_of(tracks, by_stem)
-    todo = [{"video": video, "tracks": json.dumps(wanted and wanted[stem])} for stem, video in by_stem.items()]
-    out, addresses = files.absolute(out), {system: model.address for system, model in models.items()}
-    small = {system: without_people(model) for system, model in models.items()}
-    given = (feature_addresses(run), small, store, out, people, hints or {})
-    rows = _run_actors(run, todo, given, address(addresses), store)
-    others = [row for row in earlier_outcomes(out, addresses) if row["video"] not in by_stem]
+    rows = predict_tables(run, videos, models, store, out, people=people, tracks=tracks, hints=hints)
+    addresses, stems = {system: model.address for system, model in models.items()}, {row["video"] for row in rows}
+    others = [row for row in earlier_outcomes(out, addresses) if row["video"] not in stems]
     everything = sorted(others + rows, key=lambda row: row["video"])
     summary = encode_csv(pa.Table.from_pylist(everything, schema=schema.OUTCOMES))
     files.write(files.join(out, f"{SUMMARY}.csv"), summary)
@@ -88,20 +78,67 @@ def predict(
         "settings": dataclasses.asdict(run),
     }
     files.write(files.join(out, "run.json"), json.dumps(note, indent=1).encode())
+    return rows
+
+
+def predict_tables(
+    run: Run,
+    videos: Sequence[Video],
+    models: Mapping[str, Model],
+    store: Store,
+    out: str,
+    *,
+    people: People = "all",
+    tracks: list[str] | None = None,
+    hints: Mapping[str, Points] | None = None,
+) -> list[dict[str, Any]]:
+    """Predicts extracted videos into a table each, for :func:`predict`, whose arguments it has; prints failures.
+
+    Returns:
+        One row per video, sorted by name.
+
+    Raises:
+        ValueError: ``people`` is unknown or given together with tracks, or an actor has no room on the cluster.
+    """
+    if tracks is not None:
+        warn_unknown(hints or {}, tracks)
+    if people not in get_args(People):
+        raise ValueError(f"people {people!r} are none of {', '.join(get_args(People))}")
+    if tracks is not None and people != "all":
+        raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
+    by_stem = {video.stem: video for video in videos}
+    wanted = None if tracks is None else _tracks_of(tracks, by_stem)
+    todo = [{"video": video, "tracks": json.dumps(wanted and wanted[stem])} for stem, video in by_stem.items()]
+    small = {system: without_people(model) for system, model in models.items()}
+    given = (feature_addresses(run), small, store, files.absolute(out), people, hints or {})
+    mark = address({system: model.address for system, model in models.items()})
+    rows = _run_actors(run, todo, given, mark, store) if todo else []
     for row in rows:
         if row["reason"]:
             say(f"{row['video']}: {row['status']}, {row['people']} people, {row['reason']}")
     return rows
 
 
+def tracks_in(tracks: Sequence[str], videos: Places, shard: Shard) -> tuple[list[str], set[str]]:
+    """Tracks of a template whose videos belong to a part, and the stems of these videos.
+
+    Raises:
+        ValueError: there is no video, or a track has none.
+    """
+    found = find(videos)
+    part = part_of(found, shard).videos
+    shows = {track: stem for track in tracks if (stem := affwild2.video_of(track, found.videos)) in part}
+    return list(shows), set(shows.values())
+
+
 def exit_code(outcomes: Sequence[Mapping[str, Any]], extracted: int) -> int:
     """Exit code of a prediction, given that of its extraction.
 
     Returns:
-        0: all fine; 3: finished with failed videos or clips; 1: every video failed.
+        0: all fine, also without a video; 3: finished with failed videos or clips; 1: every video failed.
     """
     failed = [row["status"] == "failed" for row in outcomes]
-    if all(failed):
+    if failed and all(failed):
         return EXIT_NOTHING
     return EXIT_PARTIAL if any(failed) or extracted != EXIT_OK else EXIT_OK
 

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from affect.corpus.videos import Found
 from affect.pipeline import graph
 from affect.plan.clips import MISNAMED, Video, key_of
-from affect.storage.state import State, States
+from affect.storage.state import State, stored_states
 from affect.storage.store import Outcome, Store
 
 
@@ -31,21 +31,20 @@ def probe_videos(
         One entry per video, sorted by path; an unusable video has a reason and no probe.
     """
     chosen = [file for stem, file in found.videos.items() if only is None or stem in only]
-    rows = [{"path": file.path, "uri": file.uri, "key": key_of(file)} for file in chosen]
-    keys = [row["key"] for row in rows]
-    states = States(store)
-    known = states.of("videos", keys)
-    failed = {key for key in keys if retry_failed and key in known and known[key].outcome.status == "failed"}
-    new = [row for row in rows if row["key"] not in known or row["key"] in failed]
-    unread = {}
+    keys = [key_of(file) for file in chosen]
+    states = stored_states(store, "videos", [file.path for file in chosen], keys)
+    new = [i for i, state in enumerate(states) if not state or (retry_failed and state.outcome.status == "failed")]
     if new:
-        done = graph.probe(new, store)
-        unread = {row["key"]: State(Outcome("failed", row["error"], 0), None) for row in done if row["error"]}
-        known = states.of("videos", keys)
-    states.save()
+        rows = [{"path": chosen[i].path, "uri": chosen[i].uri, "key": keys[i]} for i in new]
+        unread = {row["key"]: row["error"] for row in graph.probe(rows, store) if row["error"]}
+        probed = stored_states(store, "videos", [chosen[i].path for i in new], [keys[i] for i in new])
+        for i, state in zip(new, probed, strict=True):
+            error = unread.get(keys[i])
+            states[i] = State(Outcome("failed", error, 0), None) if error else state
     videos = []
-    for file, key in zip(chosen, keys, strict=True):
-        state, people = unread.get(key) or known[key], prompts.get(file.stem, ("neutral",))
+    for file, key, state in zip(chosen, keys, states, strict=True):
+        assert state, f"{file.uri} was probed"
+        people = prompts.get(file.stem, ("neutral",))
         videos.append(Video(file.stem, file.uri, file.path, file.bytes, key, state.head, state.outcome.reason, people))
     unnamed = found.misnamed if only is None else []
     return videos + [Video(PurePosixPath(uri).name, uri, uri, 0, "", None, MISNAMED) for uri in unnamed]

@@ -1,5 +1,6 @@
 """Clips to extract: cut from probed videos, with their keys, without existing ones, in the order of work."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,8 +16,8 @@ from affect.settings.address import address
 from affect.settings.extraction import Stage
 from affect.settings.run import Run
 from affect.storage import schema
-from affect.storage.state import ProbeSummary, States
-from affect.storage.store import Outcome, Store, probe_key, unit_key
+from affect.storage.state import ProbeSummary, States, groups
+from affect.storage.store import Store, probe_key, unit_key
 from affect.timeline import TIME_TOLERANCE_S
 
 MISNAMED = "its name is not UTF-8: rename it"
@@ -30,7 +31,7 @@ SHORT_FIRST = 2
 """Number of short clips at the start of a run: first results, and errors that affect every clip, come in seconds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """A probed video.
 
@@ -55,7 +56,7 @@ class Video:
     prompts: tuple[str, ...] = ("neutral",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """A clip and the modalities to extract from it: one row of the pipeline.
 
@@ -119,8 +120,8 @@ def with_prompts(kind: str, mark: str, prompts: tuple[str, ...]) -> str:
 
 def missing_units(
     videos: list[Video], run: Run, where: Mapping[Any, str], store: Store, *, retry_failed: bool
-) -> tuple[list[Unit], list[Outcome]]:
-    """Units to do (a few short ones, then the longest first), and outcomes of existing units.
+) -> tuple[list[Unit], Counter[tuple[str, str]]]:
+    """Units to do (a few short ones, then the longest first), and numbers of existing ones by status and reason.
 
     Args:
         videos: from :func:`affect.pipeline.probe.probe_videos`.
@@ -131,22 +132,24 @@ def missing_units(
         retry_failed: whether failed units are included.
     """
     states = States(store)
-    outcomes: list[Outcome] = []
-    missing: dict[tuple[int, int], list[str]] = {}
-    for kind in where:
-        keys = {i: keys_of(entry, run, where, kind) for i, entry in enumerate(videos) if entry.head}
-        present = states.of(kind, [key for of_video in keys.values() for key in of_video])
-        for index, of_video in keys.items():
-            for number, key in enumerate(of_video):
-                outcome = present[key].outcome if key in present else None
-                if outcome is None or (retry_failed and outcome.status == "failed"):
-                    missing.setdefault((index, number), []).append(kind)
-                else:
-                    outcomes.append(outcome)
-    states.save()
-    units = [Unit(index, number, tuple(kinds)) for (index, number), kinds in missing.items()]
-    units.sort(key=lambda unit: -unit_seconds(videos[unit.video], unit, run))
-    return units[-SHORT_FIRST:] + units[:-SHORT_FIRST], outcomes
+    existing: Counter[tuple[str, str]] = Counter()
+    units = []
+    for group in groups([entry.path for entry in videos]):
+        missing: dict[tuple[int, int], list[str]] = {}
+        for kind in where:
+            keys = {i: keys_of(entry, run, where, kind) for i in group if (entry := videos[i]).head}
+            present = states.of(kind, [key for of_video in keys.values() for key in of_video])
+            for index, of_video in keys.items():
+                for number, key in enumerate(of_video):
+                    outcome = present[key].outcome if key in present else None
+                    if outcome is None or (retry_failed and outcome.status == "failed"):
+                        missing.setdefault((index, number), []).append(kind)
+                    else:
+                        existing[outcome.status, outcome.reason] += 1
+        states.forget(save=True)
+        units += [Unit(index, number, tuple(kinds)) for (index, number), kinds in missing.items()]
+    units.sort(key=lambda unit: (-unit_seconds(videos[unit.video], unit, run), unit.video, unit.number))
+    return units[-SHORT_FIRST:] + units[:-SHORT_FIRST], existing
 
 
 def limit_s(pool: Stage, length_s: float) -> float:

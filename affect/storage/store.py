@@ -36,7 +36,7 @@ _TAIL = 16 << 10
 """Bytes at the end of a file that mostly contain its whole footer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Outcome of a unit of work.
 

@@ -103,7 +103,7 @@ def _clips(
         for stem, of_video in keys.items():
             if all(key in present for key in of_video):
                 found[stem][modality] = [(key, str(present[key].outcome)) for key in of_video]
-    states.save()
+    states.forget(save=True)
     return {stem: clips for stem, clips in found.items() if len(clips) == len(where)}
 
 

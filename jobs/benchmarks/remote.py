@@ -94,7 +94,7 @@ def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
     def recognise() -> None:
         probed = probe_videos(find(videos), Store(store), {})
         units, existing = missing_units(probed, run, feature_addresses(run), Store(store), retry_failed=False)
-        assert not units and len(existing) == 3 * NUM_VIDEOS
+        assert not units and existing.total() == 3 * NUM_VIDEOS
 
     works: list[tuple[str, Callable[[], object]]] = [
         ("a finished job is recognised, nothing noted yet", recognise),

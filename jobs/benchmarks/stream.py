@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from .idle import Idle
 from .measure import resident_mib
 
 KINDS = ("face", "behavior", "audio")
@@ -16,24 +17,6 @@ ACTORS = (2, 8)
 """Actors of each of the three pools."""
 DECLARED_CPUS = 64
 """CPUs that Ray is told of: idle actors need none."""
-
-
-class Idle:
-    """A stage that adds the columns of a finished clip.
-
-    Args:
-        kind: kind of features.
-    """
-
-    def __init__(self, kind: str) -> None:
-        """Stores the kind."""
-        self._kind = kind
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Finishes one clip."""
-        added = {"status": "ok", "reason": "", "rows": 3, "seconds": 0.1, "node": "0" * 56}
-        row = {name: list(values) for name, values in batch.items()}
-        return row | {f"{self._kind}_{name}": [value] for name, value in added.items()}
 
 
 def scale(single: Sequence[int] = SINGLE, many: Sequence[int] = MANY, actors: Sequence[int] = ACTORS) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from affect.corpus.videos import find
+from affect.corpus.videos import WHOLE, Shard, find, part_of
 
 
 def touch(folder: Path, *names: str) -> str:
@@ -98,3 +98,20 @@ def test_a_video_that_two_places_have_counts_once_and_two_of_one_name_are_refuse
 def test_files_of_sound_alone_in_a_folder_are_named(tmp_path: Path):
     folder = touch(tmp_path, "a.mp4", "song.mp3", "deep/b.WAV", "notes.txt", ".c.mp3")
     assert find(folder).sound == ["deep/b.WAV", "song.mp3"] and paths(folder) == {"a": "a.mp4"}
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1/0", "4", "1/2/3", "-1/2", "a/b", "", "1/ 2", "\u0661/2"])
+def test_a_part_that_is_none_is_an_error(text: str):
+    with pytest.raises(ValueError, match="--shard"):
+        Shard.parse(text)
+
+
+def test_parts_are_about_equal_and_hold_every_file_once(tmp_path: Path):
+    names = [f"deep/{number}.mp4" for number in range(300)]
+    found = find(touch(tmp_path, *names, *(f"{number}.wav" for number in range(50)), "caf\udce9.mp4"))
+    parts = [part_of(found, Shard.parse(f"{number}/5")) for number in range(1, 6)]
+    assert sorted(file for part in parts for file in part.videos.values()) == sorted(found.videos.values())
+    assert sorted(path for part in parts for path in part.sound) == sorted(found.sound)
+    assert [path for part in parts for path in part.misnamed] == found.misnamed
+    assert all(30 < len(part.videos) < 90 for part in parts)
+    assert part_of(found, WHOLE) == found

@@ -1,6 +1,7 @@
-"""Extraction on a Ray of several nodes: nodes come and go while it runs."""
+"""Extraction on a Ray of several nodes: nodes come and go while it runs; several jobs share the work."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
+from affect.corpus.videos import Shard
 from affect.storage.store import Store
-from jobs.benchmarks.servers import ray_cluster
+from jobs.benchmarks.servers import objects, ray_cluster
 from tests.conftest import Micro
 from tests.jobs import finish, start_job, wait_until
 
@@ -77,3 +79,30 @@ def test_actors_are_placed_by_label(cluster: Cluster, micro: Micro, tmp_path: Pa
     spread = ["--face.node-label", "kind=a", "--behavior.node-label", "kind=b"]
     said = finish(start(cluster, micro, videos, str(tmp_path / "two"), *spread))
     assert "units 18 ok" in said and "on 2 nodes" in said
+
+
+@pytest.mark.slow
+def test_four_parts_at_once_write_what_one_job_writes(cluster: Cluster, micro: Micro, tmp_path: Path):
+    """Four jobs on one cluster and one store, none of which knows of the others, with videos for two people."""
+    cluster.add_node(num_cpus=4)
+    (tmp_path / "videos").mkdir()
+    source = next(Path(micro.places.videos).glob("*.mp4"))
+    for name in ("a", "a_left", "b", "c", "d", "e", "f"):  # a_left is a video: a part without it must not make it a's
+        shutil.copy(source, tmp_path / "videos" / f"{name}.mp4")
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for track in ("a", "a_left", "b_right"):
+        (labels / f"{track}.txt").write_text("valence,arousal\n" + "0.1,0.1\n" * 50)
+    places = (str(tmp_path / "videos"), str(tmp_path / "one"), "--labels", str(labels))
+    finish(start(cluster, micro, *places), code=3)
+    places = (places[0], str(tmp_path / "four"), *places[2:])
+    jobs = [start(cluster, micro, *places, "--shard", f"{number}/4") for number in range(1, 5)]
+    holds = [Shard(number, 4).holds("broken.mp4") for number in range(1, 5)]
+    said = [finish(job, code=3 if broken else 0) for job, broken in zip(jobs, holds, strict=True)]
+    one, four = objects(str(tmp_path / "one")), objects(str(tmp_path / "four"))
+    assert one == four and len(one) == 8 + 7 * 9
+    done = sum(int(found) for text in said for found in re.findall(r"done now (\d+)", text))
+    assert done == 7 * 9 and sum("8 videos are of part" in text for text in said) == 4
+    whole, part = (start(cluster, micro, *places, "--status", *more) for more in ((), ("--shard", "1/4")))
+    assert "missing" in finish(whole, code=3) and "missing" in finish(part, code=3 if holds[0] else 0)

@@ -220,7 +220,7 @@ def test_a_plan_says_what_is_to_do_from_what_was_measured_and_does_nothing(
     run, store = extracted.run, Store(str(tmp_path / "store"))
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])
     assert len(probed) == 2 and found.seconds and any("ESTIMATED" in line for line in found.lines)
-    assert {name.split("/")[0] for name, _, _ in files.walk(store.uri)} == {"videos", "_state.parquet"}
+    assert {name.split("/")[0] for name, _, _ in files.walk(store.uri)} == {"videos", "_state"}
     shutil.copytree(extracted.places.store, tmp_path / "store", dirs_exist_ok=True)
     found, probed = forecast.extraction(run, extracted.places.videos, store, [])
     assert found.seconds == 0 and "plan: nothing to extract" in found.lines

@@ -2,13 +2,16 @@
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
+import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from affect.storage import files
+from affect.storage import files, listing
 from affect.storage.files import MIB
 
 
@@ -125,7 +128,9 @@ def test_a_tools_hidden_notes_do_not_change_what_a_folder_is(tmp_path: Path):
     assert files.digest(tmp_path) != before
 
 
-def test_a_bucket_shows_what_others_wrote_after_it_was_listed(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket ``shared`` of a server on this machine."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -138,14 +143,66 @@ def test_a_bucket_shows_what_others_wrote_after_it_was_listed(monkeypatch: pytes
         }.items():
             monkeypatch.setenv(name, value)
         bucket = boto3.resource("s3").create_bucket(Bucket="shared")
-        bucket.put_object(Key="store/a.bin", Body=b"one")
-        assert [name for name, _, _ in files.walk("s3://shared/store")] == ["a.bin"]
-        bucket.put_object(Key="store/b.bin", Body=b"two")
-        assert files.read("s3://shared/store/b.bin") == b"two" and files.exists("s3://shared/store/b.bin")
-        assert [name for name, _, _ in files.walk("s3://shared/store")] == ["a.bin", "b.bin"]
+        yield bucket
+        bucket.objects.delete()  # the process keeps them for the next server
     finally:
         files.resolve.cache_clear()
         server.stop()
+
+
+def test_a_bucket_shows_what_others_wrote_after_it_was_listed(bucket: Any):
+    bucket.put_object(Key="store/a.bin", Body=b"one")
+    assert [name for name, _, _ in files.walk("s3://shared/store")] == ["a.bin"]
+    bucket.put_object(Key="store/b.bin", Body=b"two")
+    assert files.read("s3://shared/store/b.bin") == b"two" and files.exists("s3://shared/store/b.bin")
+    assert [name for name, _, _ in files.walk("s3://shared/store")] == ["a.bin", "b.bin"]
+
+
+def test_a_long_listing_of_a_bucket_is_split_and_whole(bucket: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(listing, "PAGE", 7)
+    names = [f"video{number:03d}-ab/{clip}.parquet" for number in range(0, 60, 3) for clip in range(2)]
+    names += ["v", "video00", "video00/a b", "ä/ö", "ä/ö/\U0001f600", "z" * 200, "video0-", "~"]
+    for name in names:
+        bucket.put_object(Key=f"store/{name}", Body=name.encode())
+    bucket.put_object(Key="store/folder/", Body=b"")
+    bucket.put_object(Key="store2/no", Body=b"")
+    found = list(files.walk("s3://shared/store"))
+    assert [(name, size) for name, size, _ in found] == sorted((name, len(name.encode())) for name in names)
+    assert len({version for _, _, version in found}) == len(names)
+    assert [name for name, _, _ in files.walk("s3://shared/store/video00")] == ["a b"]
+    assert [name for name, _, _ in files.walk("s3://shared/store/video0-")] == ["video0-"]
+    assert len(list(files.walk("s3://shared"))) == len(names) + 1
+
+
+class Keys:
+    """A bucket of keys that answers like S3, and counts its answers."""
+
+    def __init__(self, keys: list[str]) -> None:
+        """Sorts the keys."""
+        self.keys, self.calls = sorted(keys), 0
+
+    def call_s3(self, _: str, **asked: Any) -> dict[str, Any]:
+        """One page of a listing."""
+        self.calls += 1
+        found = [key for key in self.keys if key.startswith(asked["Prefix"]) and key > asked.get("StartAfter", "")]
+        page = [{"Key": key, "Size": 1, "ETag": key} for key in found[: asked["MaxKeys"]]]
+        return {"IsTruncated": len(found) > len(page), **({"Contents": page} if page else {})}
+
+
+@pytest.mark.parametrize("letters", ["ab", "0123456789", "abc/-é\U0001f600"])
+def test_any_keys_are_listed_once_and_in_order(letters: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(listing, "PAGE", 5)
+    rng = np.random.default_rng()
+    for size in (0, 1, 5, 6, 40, 300):
+        keys = {"p/" + "".join(rng.choice(list(letters), rng.integers(1, 9))) for _ in range(size)}
+        found = [name for name, _, _ in listing.walk_bucket(Keys(list(keys)), "bucket", "p/")]
+        assert found == sorted(key[2:] for key in keys if not key.endswith("/"))
+
+
+def test_numbered_videos_take_little_more_than_their_pages():
+    keys = Keys([f"face/video{number:06d}-0123456789ab/00000.parquet" for number in range(30_000)])
+    assert sum(1 for _ in listing.walk_bucket(keys, "bucket", "face/")) == 30_000
+    assert keys.calls < 100
 
 
 def test_links_that_lead_back_or_nowhere_are_no_files(tmp_path: Path):
