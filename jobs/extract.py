@@ -37,6 +37,8 @@ class Extract:
     """Print the work to do, its estimated time and possible problems, and stop."""
     status: bool = False
     """Print what the store holds of these videos, what failed and why, and what is missing, and stop."""
+    watch: bool = False
+    """Like --status, again every 30 s until nothing is missing, with the time left."""
     verify: bool = False
     """Read all objects of the store and list the damaged ones. Delete these and extract again to repair it."""
     only: str | None = None
@@ -47,7 +49,7 @@ class Extract:
     @property
     def here(self) -> bool:
         """Whether the job runs in this process, without Ray."""
-        return self.status or self.verify or self.only is not None
+        return self.status or self.watch or self.verify or self.only is not None
 
 
 def work(args: Extract) -> int:
@@ -64,10 +66,10 @@ def work(args: Extract) -> int:
     tracks = annotated_tracks(labels, args.run.labels) if labels else []
     store = Store(args.store)
     again, describe, shard = args.retry_failed, args.describe, Shard.parse(args.shard)
-    if args.status:
+    if args.status or args.watch:
         from affect.console.status import status
 
-        return status(args.run, args.videos, store, tracks, describe=describe, shard=shard)
+        return status(args.run, args.videos, store, tracks, describe=describe, shard=shard, watch=args.watch)
     if args.verify:
         from affect.console.verify import verify
 

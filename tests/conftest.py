@@ -69,9 +69,11 @@ def pools_here(local_ray: str) -> Iterator[None]:
         yield
 
 
-def _pool(rows: list[dict[str, Any]], actor: type, arguments: tuple[Any, ...], settings: Pool) -> Iterator[Any]:
+def _pool(
+    rows: list[dict[str, Any]], actor: type, arguments: tuple[Any, ...], settings: Pool, stage: str, store: Any
+) -> Iterator[Any]:
     if not IN_PROCESS[-1]:
-        yield from streams.pool(rows, actor, arguments, settings)
+        yield from streams.pool(rows, actor, arguments, settings, stage, store)
         return
     call = actor(*arguments)
     for row in rows:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 # A room may import what stands above it in this list, and rooms on one line never meet.
 LAYERS = [
     {"torchvision_cpu", "device"},
-    {"settings", "timeline"},
+    {"settings", "timeline", "totals"},
     {"storage", "progress", "concordance", "layers"},
     {"weights"},
     {"corpus"},

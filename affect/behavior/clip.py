@@ -57,7 +57,7 @@ class BehaviorClip:
         num_shown, broken, fewer = counts["num_shown"], counts["broken"], counts["fewer"]
         unrated = counts.get("unrated", [])
         after = partial.last if partial else -1
-        for segments, micro_batch, whole in prefetch(self._micro_batches(clip, after), BATCHES_AHEAD):
+        for segments, micro_batch, whole in prefetch(self._micro_batches(clip, after), BATCHES_AHEAD, counted=True):
             rows: list[dict[str, object]] = []
             states_of = zip(segments, micro_batch.segments, self._model.states(micro_batch), strict=True)
             for segment, frames, by_prompt in states_of:

@@ -17,7 +17,7 @@ from affect.device import default_device
 from affect.modalities import KINDS
 from affect.plan.addresses import DESCRIPTION, prompts_of, wanted_features
 from affect.plan.clips import MISNAMED, key_of, make_clip, num_clips, unit_keys
-from affect.progress import say
+from affect.progress import format_duration, say
 from affect.settings.run import Run
 from affect.storage.extracted import discard_part
 from affect.storage.state import ProbeSummary, State, States, groups, stored_states
@@ -25,12 +25,21 @@ from affect.storage.store import Outcome, Store
 
 MAX_REASONS, MAX_NAMED = 12, 3
 """Maximum number of reasons printed, and of videos named for each."""
+WATCH_EVERY_S = 30.0
+"""Seconds between two looks; each lists the store."""
 
 
 def status(
-    run: Run, videos: Places, store: Store, tracks: list[str], *, describe: bool = False, shard: Shard = WHOLE
+    run: Run,
+    videos: Places,
+    store: Store,
+    tracks: list[str],
+    *,
+    describe: bool = False,
+    shard: Shard = WHOLE,
+    watch: bool = False,
 ) -> int:
-    """Prints how many videos and clips are done, failed and missing; computes and writes nothing.
+    """Prints how many videos and clips are done, failed and missing; computes nothing.
 
     Args:
         run: the run.
@@ -39,9 +48,35 @@ def status(
         tracks: names of known tracks, which determine the person prompts.
         describe: whether text descriptions are included.
         shard: part of the videos.
+        watch: whether to look again, every WATCH_EVERY_S seconds, until nothing is missing.
 
     Returns:
         0 if nothing is missing or failed, 3 if something failed, 1 if something is missing.
+    """
+    start, most, console = time.monotonic(), 0, Console(width=200)
+    while True:
+        counts, reasons = _look(run, videos, store, tracks, describe=describe, shard=shard, save=watch)
+        if watch and console.is_terminal:
+            console.clear()
+        _print(console, counts, reasons, store)
+        missing = sum(count["missing"] for count in counts.values())
+        if not (watch and missing):
+            break
+        most, seconds = max(most, missing), time.monotonic() - start
+        left = f", about {format_duration(seconds * missing / (most - missing))} left" if missing < most else ""
+        say(f"{time.strftime('%H:%M:%S')}: {missing:,} missing{left}")
+        time.sleep(WATCH_EVERY_S)
+    if missing:
+        return EXIT_NOTHING
+    return EXIT_PARTIAL if any(count["failed"] for count in counts.values()) else EXIT_OK
+
+
+def _look(
+    run: Run, videos: Places, store: Store, tracks: list[str], *, describe: bool, shard: Shard, save: bool
+) -> tuple[dict[str, Counter[str]], dict[str, list[str]]]:
+    """Numbers of videos and of each kind's clips by status, and the stems of the videos of each reason.
+
+    Its arguments are those of :func:`status`; ``save``: whether the cache of states is updated.
     """
     listed = find(videos)
     prompts, where = wanted_features(run, listed.videos, tracks, describe=describe)
@@ -51,7 +86,7 @@ def status(
     files = sorted(found.videos.values(), key=lambda file: file.stem)
     heads: list[ProbeSummary | None] = []
     keys = [key_of(file) for file in files]
-    probed = stored_states(store, "videos", [file.path for file in files], keys, save=False)
+    probed = stored_states(store, "videos", [file.path for file in files], keys, save=save)
     for path in found.misnamed:
         _count(State(Outcome("failed", MISNAMED, 0), None), counts["videos"], reasons, "", path)
     for file, state in zip(files, probed, strict=True):
@@ -76,11 +111,8 @@ def status(
             for stem, keys in units.items():
                 for key in keys:
                     _count(present.get(key), counts[kind], reasons, f"{kind}: ", stem)
-        states.forget()
-    _print(counts, reasons, store)
-    if any(count["missing"] for count in counts.values()):
-        return EXIT_NOTHING
-    return EXIT_PARTIAL if any(count["failed"] for count in counts.values()) else EXIT_OK
+        states.forget(save=save)
+    return counts, reasons
 
 
 def _count(state: State | None, count: Counter[str], reasons: dict[str, list[str]], kind: str, stem: str) -> None:
@@ -89,11 +121,12 @@ def _count(state: State | None, count: Counter[str], reasons: dict[str, list[str
         reasons.setdefault(f"{kind}{state.outcome.reason}", []).append(stem)
 
 
-def _print(counts: Mapping[str, Counter[str]], reasons: Mapping[str, list[str]], store: Store) -> None:
+def _print(
+    console: Console, counts: Mapping[str, Counter[str]], reasons: Mapping[str, list[str]], store: Store
+) -> None:
     table = Table("", "ok", "degraded", "failed", "missing")
     for kind, count in counts.items():
         table.add_row(kind, *(f"{count[name]:,}" for name in ("ok", "degraded", "failed", "missing")))
-    console = Console(width=200)
     console.print(f"{escape(store.uri)}: videos, and clips of each modality")
     console.print(table)
     for reason, stems in sorted(reasons.items(), key=lambda item: -len(item[1]))[:MAX_REASONS]:

@@ -2,13 +2,16 @@
 
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
+
+from affect import totals
 
 Item = TypeVar("Item")
 
 
-def prefetch(items: Iterable[Item], size: int) -> Generator[Item, None, None]:
+def prefetch(items: Iterable[Item], size: int, *, counted: bool = False) -> Generator[Item, None, None]:
     """Yields items in order while a thread reads up to ``size`` of them in advance.
 
     An exception of the source is raised here, after the items before it. Closing the iterator stops the thread and
@@ -17,6 +20,7 @@ def prefetch(items: Iterable[Item], size: int) -> Generator[Item, None, None]:
     Args:
         items: the source; only the thread reads it.
         size: largest number of waiting items, at least 1; the thread may hold one more.
+        counted: whether the reader is a model whose waiting for decoded frames is counted (:mod:`affect.totals`).
     """
     assert size > 0
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=size)
@@ -47,7 +51,10 @@ def prefetch(items: Iterable[Item], size: int) -> Generator[Item, None, None]:
     thread.start()
     try:
         while True:
+            start = time.monotonic()
             more, value = waiting.get()
+            if counted:
+                totals.count(totals.DECODE_WAIT_S, time.monotonic() - start)
             if more:
                 yield value
             elif value is None:

@@ -143,7 +143,7 @@ class FaceClip:
         rows: list[Row] = []
         tables = [partial.table if partial else schema.FACE.empty_table()]
         start = partial.last + 1 if partial else first
-        frames = prefetch(video.decode(clip.uri, clip.probe, start, last), DECODED_AHEAD)
+        frames = prefetch(video.decode(clip.uri, clip.probe, start, last), DECODED_AHEAD, counted=True)
         for numbers, pictures in _batches(frames):
             new_rows, num_crowded = self._find(numbers, pictures)
             rows += new_rows

@@ -1,4 +1,4 @@
-"""Resources of a Ray cluster, how far it may grow, and whether a job's processes fit on its nodes together."""
+"""Resources of a Ray cluster, and whether a job's processes fit on its nodes together."""
 
 import copy
 import math
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import ray
-from ray._private.state import state
 
 from affect.modalities import stages_of
+from affect.pipeline.autoscaler import could_start, may_grow
 from affect.settings.extraction import Pool
 from affect.settings.run import Run
 from affect.settings.training import Workers
@@ -25,23 +25,6 @@ READING_CPUS = 0.1
 """CPUs that Ray Data reserves for reading rows."""
 _SLACK = 1e-6
 """Tolerance of comparisons: Ray counts resources in ten thousandths."""
-
-
-def may_grow() -> bool:
-    """Whether an autoscaler may add nodes."""
-    return bool(state.get_max_resources_from_cluster_config())
-
-
-def room() -> dict[str, float]:
-    """CPUs, GPUs and other resources of all present nodes, or of the nodes that an autoscaler may add if that is more.
-
-    A cluster whose worker groups start at zero has no resources yet, but can run a job.
-
-    Source: ``ray.train.v2._internal.execution.worker_group`` reads the same state; Ray has no public function.
-    """
-    present = ray.cluster_resources()
-    possible = state.get_max_resources_from_cluster_config() or {}
-    return {name: max(present.get(name, 0.0), float(possible.get(name, 0))) for name in {*present, *possible}}
 
 
 def device() -> str:
@@ -170,7 +153,7 @@ def placed(shares: Sequence[Share], on: Sequence[Node]) -> Share | None:
 def check_room(shares: Sequence[Share], advice: str) -> None:
     """Checks that the processes of a job fit on the cluster's nodes together; otherwise they would wait for ever.
 
-    For a cluster that may grow only totals are compared, because the sizes of its future nodes are unknown.
+    If they do not fit on the present nodes, the autoscaler of a cluster that may grow is asked whether it has others.
 
     Args:
         shares: processes that run at the same time.
@@ -179,19 +162,14 @@ def check_room(shares: Sequence[Share], advice: str) -> None:
     Raises:
         ValueError: they do not fit; names the process without room and the nearest node.
     """
-    if may_grow():
-        limit = room()
-        for resource, needed in (("CPU", sum(s.cpus for s in shares)), ("GPU", sum(s.gpus for s in shares))):
-            if needed > limit.get(resource, 0.0) + _SLACK:
-                raise ValueError(
-                    f"{_words(shares)}: {needed:g} {resource}s, and the cluster may grow to "
-                    f"{limit.get(resource, 0.0):g}; {advice}"
-                )
-        return
     whole = nodes()
     left = copy.deepcopy(whole)
     share = placed(shares, left)
     if share is None:
+        return
+    if may_grow():
+        if not could_start([(each.cpus, each.gpus, each.labels) for each in shares]):
+            raise ValueError(f"{_words(shares)}: no kind of node that the autoscaler may add has room; {advice}")
         return
     if not any(share.labels.items() <= node.labels.items() for node in whole):
         label = ", ".join("=".join(pair) for pair in share.labels.items())
@@ -224,32 +202,21 @@ def _words(shares: Sequence[Share]) -> str:
 
 
 def at_most(shares: Sequence[Share], most: int) -> int:
-    """Number of copies of a group of processes that fit on the cluster, or on what it may grow to.
+    """Number of copies of a group of processes that fit on the cluster.
 
     Args:
         shares: one group of processes.
         most: upper limit of the result.
 
     Returns:
-        One or more: a group may wait for nodes.
+        One or more: a group may wait for nodes. ``most`` if the cluster may grow: how far is not known.
     """
-    (shares, left), count = _possible(shares), 0
+    if may_grow():
+        return max(1, most)
+    left, count = nodes(), 0
     while count < most and placed(shares, left) is None:
         count += 1
     return max(1, count)
-
-
-def _possible(shares: Sequence[Share]) -> tuple[list[Share], list[Node]]:
-    """Processes and the nodes that they may use.
-
-    Of a cluster that may grow the nodes are unknown: they are one node of its largest size, and labels do not count.
-    """
-    if not may_grow():
-        return list(shares), nodes()
-    limit = room()
-    cards = [1.0] * int(limit.get("GPU", 0.0))
-    whole = Node("", "", {}, limit.get("CPU", 0.0), cards, limit.get("memory", math.inf))
-    return [share._replace(labels={}) for share in shares], [whole]
 
 
 def pool_sizes(pools: Mapping[str, Pool], num_rows: int) -> dict[str, int]:
@@ -262,7 +229,9 @@ def pool_sizes(pools: Mapping[str, Pool], num_rows: int) -> dict[str, int]:
     Returns:
         Number by name; the first actors count even where they have no room, because they may wait for a node.
     """
-    shares, left = _possible([share_of(name, pool) for name, pool in pools.items()])
+    if may_grow():
+        return {name: max(1, min(pool.max_actors, num_rows)) for name, pool in pools.items()}
+    shares, left = [share_of(name, pool) for name, pool in pools.items()], nodes()
     sizes = {name: min(pool.min_actors, num_rows) for name, pool in pools.items()}
     first = [share for share in shares for _ in range(sizes[share.name])]
     growing = [] if placed([*first, Share("reading", READING_CPUS, 0.0)], left) else sorted(shares, key=_order)

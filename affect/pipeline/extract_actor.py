@@ -1,6 +1,5 @@
 """The actor that extracts one kind of features of clips, and the actor that counts finished seconds of video."""
 
-import errno
 import faulthandler
 import sys
 import time
@@ -15,8 +14,10 @@ from affect.corpus.probe import Probe
 from affect.corpus.video import MediaError
 from affect.modalities import KINDS
 from affect.pipeline.cluster import device
+from affect.pipeline.metrics import Metrics
 from affect.plan.clips import limit_s, load_probe, make_clip, with_prompts
 from affect.settings.run import Run
+from affect.storage import files
 from affect.storage.attempts import MAX_ATTEMPTS, Attempts, Parts
 from affect.storage.extracted import Extracted, Part
 from affect.storage.state import State
@@ -24,8 +25,6 @@ from affect.storage.store import Outcome, Store, unit_key
 
 KEEP_EVERY_S = 5.0
 """Seconds between two saves of an unfinished clip."""
-UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Errors of a store that is read-only, full or over quota."""
 
 
 class UnreadError(Exception):
@@ -67,6 +66,7 @@ class ExtractActor:
         """Loads the model."""
         self._kind, self._run, self._store, self._where = KINDS[kind], run, store, where
         self._attempts, self._tally, self._parts = attempts, ray.get_actor(tally), Parts(store)
+        self._metrics = Metrics(kind)
         self._stage = self._kind.stage(run)
         self._extract = self._kind.extractor(run, device())
         if torch := sys.modules.get("torch"):  # audio does not need torch; without it, it starts 2 s earlier
@@ -87,6 +87,7 @@ class ExtractActor:
             outcome = self._clip(row)
             seconds = time.monotonic() - start
             self._count(1.0)
+            self._metrics.finished(outcome.status, seconds)
             node = ray.get_runtime_context().get_node_id()
         added: dict[str, Any] = {f"{name}_status": outcome.status, f"{name}_reason": outcome.reason}
         added |= {f"{name}_rows": outcome.rows, f"{name}_seconds": seconds, f"{name}_node": node}
@@ -96,6 +97,7 @@ class ExtractActor:
         """Adds the seconds of the clip that were finished since the last call to the tally."""
         done_s = share * self._length_s
         self._tally.add.remote(self._kind.name, done_s - self._counted_s)
+        self._metrics.progress(done_s - self._counted_s)
         self._counted_s = done_s
 
     def _clip(self, row: dict[str, Any]) -> Outcome:
@@ -111,6 +113,8 @@ class ExtractActor:
                     return known
             most_s = limit_s(self._stage, row["length_s"])
             before = self._attempts.begin(key)
+            if before:
+                self._metrics.retry()
             if before >= MAX_ATTEMPTS:
                 extracted = self._failed(f"its process died {before} times, or was stopped after {most_s:g} s")
             else:
@@ -122,7 +126,7 @@ class ExtractActor:
             self._parts.end(key)
             return outcome
         except Exception as error:  # not the clip's fault: it stays missing, others go on
-            if isinstance(error, PermissionError) or getattr(error, "errno", None) in UNWRITABLE:
+            if files.is_unwritable(error):
                 raise
             traceback.print_exc()
             cause = error.__cause__ if isinstance(error, UnreadError) else error

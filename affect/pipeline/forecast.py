@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
 from fsspec.implementations.local import LocalFileSystem
 
 from affect.console import estimate
 from affect.console.forecast import Forecast
 from affect.corpus.videos import WHOLE, Places, Shard, find, part_of
 from affect.modalities import KINDS, stages_of
-from affect.pipeline.cluster import actors, check_pools, pool_sizes, room
+from affect.pipeline.cluster import actors, check_pools, pool_sizes
 from affect.pipeline.probe import probe_videos
 from affect.pipeline.report import at_once
 from affect.pipeline.streams import MODEL_BYTES, check_inference
@@ -73,16 +74,6 @@ def extraction(
     shard: Shard = WHOLE,
 ) -> tuple[Forecast, list[Video]]:
     """Forecasts an extraction; its arguments are those of :func:`affect.pipeline.extract.extract`.
-
-    Args:
-        run: the run.
-        videos: places of the videos.
-        store: feature store.
-        tracks: names of known tracks.
-        only: stems of the wanted videos; None for all.
-        retry_failed: whether failed videos and clips are extracted again.
-        describe: whether behaviour is also described in words.
-        shard: part of the videos.
 
     Returns:
         The forecast, and the videos, which are probed for it.
@@ -175,7 +166,7 @@ def _bytes(store: Store, kind: str, mark: str, known: speed.Speed | None) -> flo
 
 def _warn(found: Forecast, run: Run, kinds: Sequence[str], store: Store, written: float) -> None:
     """Adds warnings about the cluster and the disk."""
-    resources = room()
+    resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     try:
         check_pools(run, kinds)

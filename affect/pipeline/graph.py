@@ -73,7 +73,7 @@ def assemble(rows: Sequence[Row], given: Mapping[str, Any]) -> Iterator[Row]:
 
 def trunk(rows: Sequence[Row], run: Run, store: Store) -> Iterator[Row]:
     """Videos: states of the audio model's frozen layers."""
-    return pool(rows, TrunkActor, (run.wavlm, run.segment_samples, store), run.inference)
+    return pool(rows, TrunkActor, (run.wavlm, run.segment_samples, store), run.inference, "trunk", store)
 
 
 def train(training: Training) -> None:
@@ -106,12 +106,12 @@ def search(job: Search, num_parallel: int) -> ResultGrid:
 
 def judge(rows: Sequence[Row], run: Run, models: Sequence[Model], store: Store) -> Iterator[Row]:
     """Labelled tracks: predictions of every model."""
-    return pool(rows, JudgeActor, (models, store), run.inference)
+    return pool(rows, JudgeActor, (models, store), run.inference, "evaluate", store)
 
 
-def predict(rows: Sequence[Row], run: Run, given: tuple[Any, ...]) -> Iterator[Row]:
+def predict(rows: Sequence[Row], run: Run, given: tuple[Any, ...], store: Store) -> Iterator[Row]:
     """New videos: valence and arousal of every frame and person."""
-    return pool(rows, PredictActor, (run, *given), run.inference)
+    return pool(rows, PredictActor, (run, *given), run.inference, "predict", store)
 
 
 def exports(rows: Sequence[Row], out: str) -> Iterator[Row]:

@@ -28,7 +28,9 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
     """
     present = {model.address: {name for name, _, _ in files.walk(files.join(model.uri, "judged"))} for model in models}
     todo = [
-        {"ref": ref} for ref in refs if any(judged_name(model, ref) not in present[model.address] for model in models)
+        {"ref": ref, "unit": ref.name, "length_s": 0.0}
+        for ref in refs
+        if any(judged_name(model, ref) not in present[model.address] for model in models)
     ]
     if todo:
         for model in models:

@@ -108,7 +108,15 @@ def predict_tables(
         raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
     by_stem = {video.stem: video for video in videos}
     wanted = None if tracks is None else _tracks_of(tracks, by_stem)
-    todo = [{"video": video, "tracks": json.dumps(wanted and wanted[stem])} for stem, video in by_stem.items()]
+    todo = [
+        {
+            "video": video,
+            "tracks": json.dumps(wanted and wanted[stem]),
+            "unit": stem,
+            "length_s": video.head.duration_s if video.head else 0.0,
+        }
+        for stem, video in by_stem.items()
+    ]
     small = {system: without_people(model) for system, model in models.items()}
     given = (feature_addresses(run), small, store, files.absolute(out), people, hints or {})
     mark = address({system: model.address for system, model in models.items()})
@@ -157,7 +165,7 @@ def _run_actors(
     rows: list[dict[str, Any]] = []
     start = time.monotonic()
     with Meter("predict", float(len(todo)), "videos") as meter:
-        for row in graph.predict(todo, run, given):
+        for row in graph.predict(todo, run, given, store):
             rows.append(row)
             meter.advance(1.0)
     length, work_s = (sum(row.pop(name) for row in rows) for name in ("new_s", "took_s"))

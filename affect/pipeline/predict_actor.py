@@ -83,9 +83,7 @@ class PredictActor:
                 in the video.
         """
         video: Video = batch["video"][0]
-        start = time.monotonic()
-        row = {"video": video.stem, "status": "failed", "people": 0, "frames": 0, "duration_s": 0.0}
-        row |= {"reason": video.reason, "new_s": 0.0, "took_s": 0.0}
+        start, row = time.monotonic(), _row(video, video.reason)
         if video.stem == SUMMARY:
             row["reason"] = f"{SUMMARY}.csv says how videos ended: give the video another name"
         elif len(os.fsencode(video.stem)) > MAX_NAME_BYTES:
@@ -93,10 +91,21 @@ class PredictActor:
         elif video.head is not None:
             row |= {"duration_s": video.head.duration_s, **self._predict(video, json.loads(batch["tracks"][0]))}
             row["took_s"] = time.monotonic() - start if row["new_s"] else 0.0
-        if row["status"] == "failed" and video.stem != SUMMARY:  # earlier predictions are out of date
-            for suffix in ("parquet", "csv", "eaf"):
-                files.delete(files.join(self._out, f"{video.stem}.{suffix}"))
+        if row["status"] == "failed":
+            self._clear(video)
         return {name: [value] for name, value in row.items()}
+
+    def failed(self, batch: dict[str, Any], reason: str) -> dict[str, Any]:
+        """Outcome of a video whose prediction raised an error, or whose process died (:mod:`affect.pipeline.guard`)."""
+        video: Video = batch["video"][0]
+        self._clear(video)
+        row = _row(video, reason) | {"duration_s": video.head.duration_s if video.head else 0.0}
+        return {name: [value] for name, value in row.items()}
+
+    def _clear(self, video: Video) -> None:
+        """Deletes the tables of earlier predictions, which are out of date."""
+        for suffix in ("parquet", "csv", "eaf") if video.stem != SUMMARY else ():
+            files.delete(files.join(self._out, f"{video.stem}.{suffix}"))
 
     def _predict(self, video: Video, tracks: list[list[str]] | None) -> dict[str, Any]:
         """Writes the tables of a video, unless they exist; returns the changed fields of its outcome."""
@@ -188,3 +197,9 @@ class PredictActor:
         chosen = person_of(features, person, self._run, self._hints.get(name, ()))
         boxes = face_boxes(features, chosen, track.num_frames)
         return prediction_table(track, answers, evidence, task.spread(track, outputs), trust, boxes)
+
+
+def _row(video: Video, reason: str) -> dict[str, Any]:
+    """Row of a video that failed."""
+    row = {"video": video.stem, "status": "failed", "people": 0, "frames": 0, "duration_s": 0.0}
+    return row | {"reason": reason, "new_s": 0.0, "took_s": 0.0}

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import ray
 
 from affect import concordance
 from affect.corpus.hints import Points
 from affect.evaluation import results
 from affect.evaluation.evaluate import Evaluation
 from affect.pipeline import graph
-from affect.pipeline.cluster import room
 from affect.plan.addresses import feature_addresses
 from affect.plan.clips import Video
 from affect.progress import Meter, say
@@ -57,7 +57,7 @@ def films(run: Run, videos: Sequence[Video], store: Store, out: str, hints: Mapp
 
 def at_once(num_films: int) -> int:
     """Number of films that are made at the same time."""
-    return max(1, min(num_films, int(room().get("CPU", 1.0) / graph.FILM_CPUS)))
+    return max(1, min(num_films, int(ray.cluster_resources().get("CPU", 1.0) / graph.FILM_CPUS)))
 
 
 def pages(out: str, gold: Evaluation | None = None) -> None:

@@ -1,6 +1,7 @@
 """Two kinds of Ray Data streams: a task per row, and pools of actors that grow."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -10,8 +11,12 @@ import ray.data
 from ray.data import ActorPoolStrategy
 from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
+from affect.pipeline.autoscaler import may_grow
 from affect.pipeline.cluster import actors, check_room, labels_of, share_of
+from affect.pipeline.guard import Guarded
 from affect.settings.extraction import Pool
+from affect.storage.attempts import Attempts
+from affect.storage.store import Store
 
 MAX_BLOCKS = 256
 """Most tasks of :func:`each`; more rows share them."""
@@ -68,6 +73,9 @@ def on_actors(
 ) -> ray.data.Dataset:
     """Passes a stream through a pool of actors, one row per call.
 
+    Where an autoscaler may add nodes, all actors are asked for at once: each one that waits is a demand of its own.
+    Ray Data asks for one more of every kind of node together, which fails once one kind is at its limit.
+
     Args:
         stream: the rows.
         actor: class whose instances take a row as a batch of one.
@@ -84,7 +92,7 @@ def on_actors(
         num_cpus=settings.num_cpus,
         num_gpus=settings.num_gpus or None,
         label_selector=labels_of(settings),
-        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+        compute=ActorPoolStrategy(min_size=most if may_grow() else fewest, max_size=most),
     )
 
 
@@ -122,21 +130,30 @@ def check_inference(settings: Pool) -> None:
     check_room([share_of("--inference", settings)], "lower --inference.num-cpus or --inference.num-gpus")
 
 
-def pool(rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: Pool) -> Iterator[Row]:
+def pool(
+    rows: Sequence[Row], actor: type, arguments: Sequence[Any], settings: Pool, stage: str, store: Store
+) -> Iterator[Row]:
     """Passes rows through a pool of actors that run trained models, one row per call; yields results in any order.
 
-    The pool grows as far as the cluster has room.
+    The pool grows as far as the cluster has room. Actors have the guarantees of :class:`affect.pipeline.guard.Guarded`.
 
     Args:
-        rows: one or more.
+        rows: one or more, with the columns that ``Guarded`` reads.
         actor: class whose instances take a row as a batch of one.
         arguments: arguments of its constructor.
         settings: a run's ``inference``: resources of an actor, and the number of actors.
+        stage: name of the stage in metrics.
+        store: store that counts attempts.
 
     Raises:
         ValueError: no node has room for an actor; it would never start.
     """
     check_inference(settings)
     most = actors(settings, len(rows), MODEL_BYTES)
-    stream = stream_of(rows, len(rows))
-    yield from on_actors(stream, actor, arguments, settings, min(settings.min_actors, most), most).iter_rows()
+    stream, attempts = stream_of(rows, len(rows)), Attempts.new(store)
+    given = (actor, tuple(arguments), stage, attempts)
+    try:
+        yield from on_actors(stream, Guarded, given, settings, min(settings.min_actors, most), most).iter_rows()
+    finally:
+        with suppress(OSError):  # an unwritable store has raised its own error
+            attempts.close()

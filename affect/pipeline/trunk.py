@@ -31,7 +31,7 @@ def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
         return trunk
     AudioTask(run.wavlm, 0).build()  # weights that cannot be loaded are one error here instead of one per actor
     say(f"trunk: the frozen layers of {run.wavlm.weights} on {len(missing)} videos")
-    rows = [{"key": key, "source": source} for key, source in missing.items()]
+    rows = [{"key": key, "source": source, "unit": key, "length_s": 0.0} for key, source in missing.items()]
     clipped = 0
     with Meter("trunk", float(len(missing)), "videos") as meter:
         for row in graph.trunk(rows, run, store):

@@ -249,6 +249,15 @@ def _write_local(path: Path, content: bytes, replace: bool) -> bool:
         temporary.unlink(missing_ok=True)
 
 
+def is_unwritable(error: BaseException) -> bool:
+    """Whether an error is of a place that is read-only, full, over quota or forbidden: every other write fails, too."""
+    return isinstance(error, PermissionError) or getattr(error, "errno", None) in (
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+    )
+
+
 def delete(uri: str) -> None:
     """Deletes an object if it is present."""
     system, path = resolve_parent(uri)

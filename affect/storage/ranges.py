@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from affect import totals
 from affect.storage import buckets, files
 
 BLOCK = 256 << 10
@@ -120,6 +121,7 @@ class RangeFile(io.RawIOBase):
             last += 1
         start, end = number * BLOCK, min(self.size, last * BLOCK)
         content = files.read_range(self._uri, start, end)
+        totals.count(totals.READ_BYTES, float(len(content)))
         if len(content) != end - start:
             raise OSError(f"{self._uri}: received {len(content)} bytes instead of {end - start}")
         blocks = {number + i: content[i * BLOCK : (i + 1) * BLOCK] for i in range(last - number)}

@@ -1,37 +1,102 @@
-"""Buckets against disks, two nodes against one, and the time to read the state of a store of 10,000 videos."""
+"""Buckets against disks, two nodes against one, and the time and memory to read the state of a large store."""
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .demo import copy_videos, prepared_demo
+from .measure import resident_mib
 from .servers import BUCKET, Traffic, counted_bucket, environment, ray_cluster, s3_server
 
-NUM_VIDEOS, NUM_COPIES = 10_000, 1
+ON_DISK, IN_BUCKET, SIMULATED, NUM_COPIES = 100_000, 10_000, (100_000, 1_000_000), 1
 ROOT = Path(__file__).parent.parent.parent
 
 
 def status() -> None:
-    """Time to read the state of a store where 10,000 videos of a minute are complete: on a disk and in a bucket."""
+    """Time to read the state of a store where all videos of a minute are complete: on a disk and in a bucket."""
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         with counted_bucket(top / "weed") as bucket:
             os.environ.update(environment(bucket.endpoint))
             prepared_demo()
-            _make_store(top)
-            _time_status("on a disk", str(top / "videos"), str(top / "store"), bucket.traffic)
-            _upload(top, bucket.uri)
+            _make_store(top / "small", IN_BUCKET)
+            _upload(top / "small", bucket.uri)
             bucket.traffic.clear()
-            _time_status("in a bucket", f"{bucket.uri}/videos", f"{bucket.uri}/store", bucket.traffic)
+            _time_status("in a bucket", f"{bucket.uri}/videos", f"{bucket.uri}/store", bucket.traffic, IN_BUCKET)
+            _make_store(top / "large", ON_DISK)
+            _time_status("on a disk", f"{top}/large/videos", f"{top}/large/store", bucket.traffic, ON_DISK)
+    for number in SIMULATED:
+        code = f"from benchmarks.remote import simulated; simulated({number})"
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/jobs"}
+        )
 
 
-def _make_store(top: Path) -> None:
+def simulated(number: int) -> None:
+    """Time and memory to plan a finished job whose files are only listed, in a process of its own.
+
+    Args:
+        number: number of videos, of one clip each.
+    """
+    from unittest import mock
+
+    from affect.corpus.videos import find
+    from affect.pipeline.probe import probe_videos
+    from affect.plan.clips import missing_units, unit_keys
+    from affect.settings import recipes
+    from affect.storage import files, state
+    from affect.storage.store import Outcome, Store, probe_key
+
+    run, where = recipes.demo(), dict.fromkeys(("face", "behavior", "audio"), "0123456789abcdef")
+
+    def walk(uri: str) -> Iterator[tuple[str, int, str]]:
+        """Listings of the videos and of the store; the cache of states is empty."""
+        kind = uri.rsplit("/", 1)[-1]
+        for n in range(number if kind != "_state" else 0):
+            name, version = f"session{n // 1000:04d}/video{n:07d}.mp4", f"{n:032x}"
+            if kind == "corpus":
+                yield name, 1 << 20, version
+            elif kind == "videos":
+                yield probe_key(name, 1 << 20, version).removeprefix("videos/"), 1, version
+            else:
+                [key] = unit_keys(kind, where[kind], ("neutral",), name, f"{n:012x}", 1)
+                yield key.removeprefix(f"{kind}/"), 1, version
+
+    def of(_: Store, key: str) -> state.State:
+        """State of an object."""
+        if not key.startswith("videos/"):
+            return state.State(Outcome("ok", "", 60), None)
+        mark = f"{int(key.rsplit('/', 1)[-1][5:12]):012x}"
+        return state.State(Outcome("ok", "", 1), state.ProbeSummary(mark, mark, 1500, 59.9, 60.0))
+
+    with (
+        mock.patch.object(files, "walk", walk),
+        mock.patch.object(files, "write"),
+        mock.patch.object(state.State, "of", of),
+        mock.patch("affect.corpus.videos._walk", lambda place: (place, list(walk(place)))),
+    ):
+        before, start = resident_mib(), time.perf_counter()
+        probed = probe_videos(find("/corpus"), Store("/store"), {})
+        units, existing = missing_units(probed, run, where, Store("/store"), retry_failed=False)
+        assert not units and existing.total() == 3 * number
+    took, most = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    words = f"{took:.0f} s, at most {most - before:.0f} MiB above the {before:.0f} MiB of the start"
+    print(
+        f"{number:,} videos, listed only: planned in {words}, {(most - before) * 1024 / number:.2f} KiB a video",
+        flush=True,
+    )
+
+
+def _make_store(top: Path, number: int) -> None:
     """Makes empty videos, and a store where the objects of one extracted video are linked for all of them."""
+    from unittest import mock
+
     from affect.pipeline.extract import extract
     from affect.plan.addresses import feature_addresses
     from affect.plan.clips import unit_keys
@@ -46,9 +111,11 @@ def _make_store(top: Path) -> None:
     [probe] = one.keys("videos")
     clips = {kind: next((top / "one" / kind).rglob("*.parquet")) for kind in run.extracted}
     (top / "videos").mkdir()
+    fsync = mock.patch("os.fsync")  # a file a millisecond otherwise
+    fsync.start()
     table, where = one.get(probe).table, feature_addresses(run)
-    for number in range(NUM_VIDEOS):
-        name, mark = f"v{number:05d}.mp4", f"{number:012x}"
+    for each in range(number):
+        name, mark = f"v{each:06d}.mp4", f"{each:012x}"
         (top / "videos" / name).touch()
         version = str((top / "videos" / name).stat().st_mtime)
         row = table.to_pylist()[0] | {"path": name, "fingerprint": mark}
@@ -57,6 +124,7 @@ def _make_store(top: Path) -> None:
             [key] = unit_keys(kind, where[kind], ("neutral",), name, mark, 1)
             (top / "store" / key).parent.mkdir(parents=True)
             (top / "store" / key).hardlink_to(source)
+    fsync.stop()
 
 
 def _upload(top: Path, place: str) -> None:
@@ -80,7 +148,7 @@ def _upload(top: Path, place: str) -> None:
         list(threads.map(send, (p for p in (top / "store").rglob("*.parquet") if not p.name.startswith("_"))))
 
 
-def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
+def _time_status(where: str, videos: str, store: str, traffic: Traffic, number: int) -> None:
     from affect.console.status import status as say_status
     from affect.corpus.videos import find
     from affect.pipeline.probe import probe_videos
@@ -94,7 +162,7 @@ def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
     def recognise() -> None:
         probed = probe_videos(find(videos), Store(store), {})
         units, existing = missing_units(probed, run, feature_addresses(run), Store(store), retry_failed=False)
-        assert not units and existing.total() == 3 * NUM_VIDEOS
+        assert not units and existing.total() == 3 * number
 
     works: list[tuple[str, Callable[[], object]]] = [
         ("a finished job is recognised, nothing noted yet", recognise),
@@ -106,7 +174,7 @@ def _time_status(where: str, videos: str, store: str, traffic: Traffic) -> None:
         start = time.perf_counter()
         work()
         calls = f", calls {dict(traffic.calls)}" if "://" in store else ""
-        print(f"{NUM_VIDEOS:,} videos {where}: {what} in {time.perf_counter() - start:.1f} s{calls}", flush=True)
+        print(f"{number:,} videos {where}: {what} in {time.perf_counter() - start:.1f} s{calls}", flush=True)
 
 
 def bucket() -> None:

@@ -139,16 +139,11 @@ def test_first_actors_and_labels_come_before_growth(monkeypatch: pytest.MonkeyPa
     assert pool_sizes(pools, 99) == {"behavior": 1, "face": 1}  # they wait
 
 
-def test_pools_of_a_cluster_that_may_grow_are_planned_on_its_largest_size(monkeypatch: pytest.MonkeyPatch):
+def test_pools_of_a_cluster_that_may_grow_are_planned_at_their_largest(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster, "may_grow", lambda: True)
-    monkeypatch.setattr(cluster, "room", lambda: {"CPU": 64.0, "GPU": 8.0})
-    pools = {
-        "face": Pool(num_gpus=0.2, max_actors=32, node_label="kind=gpu"),
-        "behavior": Pool(num_gpus=0.8, max_actors=32, node_label="kind=gpu"),
-        "audio": Pool(max_actors=4, node_label="kind=cpu"),
-    }
-    assert pool_sizes(pools, 1000) == {"face": 8, "behavior": 8, "audio": 4}
-    assert actors(Pool(num_cpus=2.0, num_gpus=0.75, max_actors=100), 1000) == 8
+    pools = {"behavior": Pool(num_gpus=0.8, max_actors=32, node_label="kind=gpu"), "audio": Pool(max_actors=4)}
+    assert pool_sizes(pools, 1000) == {"behavior": 32, "audio": 4} and pool_sizes(pools, 3)["behavior"] == 3
+    assert actors(Pool(num_cpus=2.0, num_gpus=0.75, max_actors=100), 1000) == 100
 
 
 def test_training_that_would_find_no_gpu_is_refused_before_anything_starts(nodes: list[Node]):

@@ -17,8 +17,7 @@ from affect import timeline
 from affect.corpus.clip import Clip
 from affect.corpus.videos import find
 from affect.modalities import KINDS
-from affect.pipeline import cluster, extract_actor
-from affect.pipeline.cluster import check_pools
+from affect.pipeline import extract_actor
 from affect.pipeline.extract import extract
 from affect.pipeline.extract_actor import ExtractActor, Tally
 from affect.pipeline.probe import probe_videos
@@ -365,18 +364,6 @@ def test_pools_that_cannot_fit_are_an_error_before_anything_starts(extracted: Mi
     said = r"--face asks for 8 CPUs.*no node has room.*nearest is .* with 2 CPUs.*--face.num-cpus"
     with pytest.raises(ValueError, match=said):
         extract(run, extracted.places.videos, Store(str(tmp_path)))
-
-
-def test_a_cluster_that_may_grow_is_no_reason_to_refuse_a_job(extracted: Micro, monkeypatch: pytest.MonkeyPatch):
-    run = replace(extracted.run, behavior=replace(extracted.run.behavior, num_gpus=1.0))
-    with pytest.raises(
-        ValueError, match=r"--behavior asks for .* and 1 GPUs, and no node has room.*behavior\.num-gpus"
-    ):
-        check_pools(run, ["face", "behavior", "audio"])
-    grown = {"CPU": 32.0, "GPU": 4.0}
-    monkeypatch.setattr(cluster.state, "get_max_resources_from_cluster_config", lambda: grown)
-    check_pools(run, ["face", "behavior", "audio"])
-    assert cluster.room()["GPU"] == 4.0 and cluster.actors(run.behavior, 100) == run.behavior.max_actors
 
 
 def test_a_label_that_no_node_can_have_is_refused():

@@ -77,13 +77,14 @@ def test_trained_models_run_on_the_actors_that_the_run_gives_them(
     class SeenError(Exception):
         pass
 
-    def noted(rows: object, actor: type, arguments: object, settings: Pool) -> None:
+    def noted(rows: object, actor: type, arguments: object, settings: Pool, *_: object) -> None:
         raise SeenError(settings)
 
     monkeypatch.setattr("affect.pipeline.graph.pool", noted)
-    run = replace(trained.run, inference=Pool(num_gpus=0.25, max_actors=8))
+    run, store = replace(trained.run, inference=Pool(num_gpus=0.25, max_actors=8)), Store(trained.places.store)
+    videos = extract(trained.run, trained.places.new_videos, store).videos
     with pytest.raises(SeenError) as raised:
-        predict(run, [], models, Store(trained.places.store), str(tmp_path))
+        predict(run, videos, models, store, str(tmp_path))
     assert raised.value.args == (run.inference,)
 
 

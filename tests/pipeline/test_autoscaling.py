@@ -1,0 +1,117 @@
+"""Extraction on a cluster that begins without nodes: an autoscaler adds and removes them, and says which it has."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from affect.storage.store import Store
+from tests.conftest import Micro
+from tests.jobs import finish, start_job, wait_until
+from tests.pipeline.autoscaling import autoscaling_cluster
+
+pytestmark = pytest.mark.slow
+IDLE_S = 4.0
+MEMORY = 80_000_000
+GROUPS = {
+    "cpu": {"resources": {"CPU": 1, "object_store_memory": MEMORY}, "max_workers": 1, "labels": {"affect/node": "cpu"}},
+    "gpu": {
+        "resources": {"CPU": 1, "GPU": 1, "object_store_memory": MEMORY},
+        "max_workers": 2,
+        "labels": {"affect/node": "gpu"},
+    },
+}
+NODES = """
+import json, ray
+ray.init(logging_level="ERROR", log_to_driver=False)
+print(json.dumps([[n["NodeID"], n["Labels"].get("affect/node", "head"), n["Alive"]] for n in ray.nodes()]))
+"""
+JOB = "tests/pipeline/extract_declared.py"
+
+
+class Growing:
+    """A cluster without nodes.
+
+    Args:
+        address: its address.
+        micro: the micro corpus.
+        folder: folder for videos and store.
+    """
+
+    def __init__(self, address: str, micro: Micro, folder: Path) -> None:
+        """Stores the place."""
+        self.environment = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
+        self.environment["RAY_DATA_LOW_UTIL_REQUEST_RELEASE_DELAY_S"] = "5"
+        self._micro, self.store, self._videos = micro, str(folder / "store"), folder / "videos"
+
+    def extract(self, copies: int, *more: str) -> subprocess.Popen[str]:
+        """An extraction of copies of one video in three clips each, behaviour on GPU nodes."""
+        self._videos.mkdir()
+        source = next(Path(self._micro.places.videos).glob("*.mp4"))
+        for number in range(copies):
+            shutil.copy(source, self._videos / f"copy{number:02d}.mp4")
+        run = self._micro.run
+        flags = ["--face.weights", run.face.weights, "--behavior.weights", run.behavior.weights, "--grid.clip-s", "2.0"]
+        flags += ["--face.num-cpus", "0.3", "--face.max-actors", "1", "--face.min-actors", "1"]
+        flags += ["--audio.num-cpus", "0.2", "--audio.max-actors", "1", "--behavior.num-cpus", "0.5"]
+        flags += ["--behavior.num-gpus", "1", "--behavior.node-label", "affect/node=gpu"]
+        places = ["--videos", str(self._videos), "--store", self.store]
+        return start_job(JOB, *places, *flags, *more, **self.environment)
+
+    def alive(self, kind: str) -> list[str]:
+        """Ids of the present nodes of a group."""
+        command, environment = [sys.executable, "-c", NODES], {**os.environ, **self.environment}
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        rows: list[list[Any]] = json.loads(said.splitlines()[-1])
+        return [node for node, label, here in rows if here and label == kind]
+
+
+@pytest.fixture
+def growing(local_ray: str, micro: Micro, tmp_path: Path) -> Iterator[Growing]:
+    """A cluster whose groups of nodes begin with none."""
+    with autoscaling_cluster(GROUPS, IDLE_S) as address:
+        yield Growing(address, micro, tmp_path)
+
+
+def test_a_job_gets_the_nodes_that_it_needs_and_gives_them_back(growing: Growing):
+    """Nodes of behaviour go while sound, which takes 2 s a clip in one actor, goes on."""
+    process = growing.extract(9, "--behavior.max-actors", "2", "--audio.node-label", "affect/node=cpu")
+    wait_until(lambda: len(growing.alive("gpu")) == 2 and len(growing.alive("cpu")) == 1, process)
+    wait_until(lambda: len(Store(growing.store).keys("behavior")) == 27, process)
+    wait_until(lambda: not growing.alive("gpu"), process)
+    assert growing.alive("cpu") and len(Store(growing.store).keys("audio")) < 27
+    said = finish(process)
+    assert "units 81 ok" in said and "on 3 nodes" in said
+    deadline = time.monotonic() + 60
+    while growing.alive("cpu"):
+        assert time.monotonic() < deadline, "an idle node stays"
+
+
+def test_a_node_whose_end_is_announced_gives_its_clip_back(growing: Growing):
+    """A spot node gets a notice, and goes; the autoscaler sends another one."""
+    process = growing.extract(6, "--behavior.max-actors", "1")
+    wait_until(lambda: len(Store(growing.store).keys("behavior")) >= 2, process)
+    [node] = growing.alive("gpu")
+    notice = ["--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    ray = [str(Path(sys.executable).with_name("ray")), "drain-node", *notice, "--deadline-remaining-seconds", "5"]
+    subprocess.run(ray, env={**os.environ, **growing.environment}, check=True, capture_output=True)
+    time.sleep(5.0)
+    for raylet in psutil.process_iter():
+        if raylet.name() == "raylet" and node in " ".join(raylet.cmdline()):
+            raylet.kill()
+    wait_until(lambda: growing.alive("gpu") not in ([], [node]), process)
+    assert "units 54 ok" in finish(process)
+
+
+def test_a_job_that_no_node_of_the_cluster_can_run_is_refused(growing: Growing):
+    assert "no kind of node that the autoscaler may add has room" in finish(
+        growing.extract(1, "--behavior.num-cpus", "2"), code=1
+    )
