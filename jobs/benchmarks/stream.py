@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -11,30 +11,29 @@ from .idle import Idle
 from .measure import resident_mib
 
 KINDS = ("face", "behavior", "audio")
-SINGLE, MANY = (1_000,), (1_000, 10_000)
-"""Numbers of clips, one to a block and as they are."""
-ACTORS = (2, 8)
-"""Actors of each of the three pools."""
+SINGLE = 1_000
+"""Clips with a block for each."""
+MANY = {2: (1_000, 10_000), 8: (1_000, 10_000, 100_000), 40: (1_000, 10_000)}
+"""Clips in blocks as an extraction has them, by actors of each of the three pools; an idle actor takes 110 MiB."""
 DECLARED_CPUS = 64
 """CPUs that Ray is told of: idle actors need none."""
 
 
-def scale(single: Sequence[int] = SINGLE, many: Sequence[int] = MANY, actors: Sequence[int] = ACTORS) -> None:
+def scale(single: int = SINGLE, many: Mapping[int, Sequence[int]] = MANY) -> None:
     """Time of the job's process per clip, clips per second, first result and memory, by number of clips and actors.
 
     Args:
-        single: numbers of clips with a block for each.
-        many: numbers of clips in blocks as an extraction has them.
-        actors: numbers of actors of each pool.
+        single: number of clips with a block for each.
+        many: numbers of clips in blocks as an extraction has them, by actors of each pool.
     """
     from affect.pipeline import streams
 
-    with _ray():
-        for number in actors:
+    for number, counts in many.items():
+        with _ray():
             with mock.patch.object(streams, "MAX_ROWS", 1):
-                before = [_measure(count, number) for count in single]
-            after = [_measure(count, number) for count in many]
-            ratio = before[-1] / after[-1]
+                before = _measure(single, number)
+            after = [_measure(count, number) for count in counts]
+            ratio = before / after[-1]
             print(f"time of the job's process per clip, {number} actors a pool: one to a block / as it is {ratio:.1f}")
 
 
@@ -60,13 +59,13 @@ def _measure(count: int, num_actors: int) -> float:
 
     blocks = in_blocks([_row(number) for number in range(count)], num_actors)
     pool = Pool(num_cpus=0.5, max_actors=num_actors)
-    start, cpu = time.perf_counter(), _cpu_s()
+    start = time.perf_counter()
     stream = stream_of_blocks(blocks)
     for kind in KINDS:
         stream = on_actors(stream, Idle, (kind,), pool, num_actors, num_actors)
     rows = iter(stream.iter_rows())
     next(rows)
-    first = time.perf_counter()
+    first, cpu = time.perf_counter(), _cpu_s()
     done = 1 + sum(1 for _ in rows)
     assert done == count
     took, per_clip = time.perf_counter() - first, 1000 * (_cpu_s() - cpu) / count

@@ -6,7 +6,7 @@ from affect.settings.run import Run
 from tests.pipeline import extract_slowly
 from tests.pipeline.extract_slowly import Slow
 
-SECONDS = {"face": 0.3, "behavior": 0.3, "audio": 2.0}
+SECONDS = {"face": 0.3, "behavior": 1.0, "audio": 1.5}
 """Least seconds per clip of each stage."""
 
 

@@ -82,16 +82,19 @@ def growing(local_ray: str, micro: Micro, tmp_path: Path) -> Iterator[Growing]:
 
 
 def test_a_job_gets_the_nodes_that_it_needs_and_gives_them_back(growing: Growing):
-    """Nodes of behaviour go while sound, which takes 2 s a clip in one actor, goes on."""
+    """A node of behaviour goes while sound, which takes 1.5 s a clip in one actor, goes on.
+
+    The other one may wait for the next stage: Ray keeps an actor for as long as a block that it made is not used up.
+    """
     process = growing.extract(9, "--behavior.max-actors", "2", "--audio.node-label", "affect/node=cpu")
     wait_until(lambda: len(growing.alive("gpu")) == 2 and len(growing.alive("cpu")) == 1, process)
     wait_until(lambda: len(Store(growing.store).keys("behavior")) == 27, process)
-    wait_until(lambda: not growing.alive("gpu"), process)
+    wait_until(lambda: len(growing.alive("gpu")) < 2, process)
     assert growing.alive("cpu") and len(Store(growing.store).keys("audio")) < 27
     said = finish(process)
     assert "units 81 ok" in said and "on 3 nodes" in said
     deadline = time.monotonic() + 60
-    while growing.alive("cpu"):
+    while growing.alive("cpu") or growing.alive("gpu"):
         assert time.monotonic() < deadline, "an idle node stays"
 
 

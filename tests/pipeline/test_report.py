@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -178,7 +179,7 @@ def test_a_video_that_fails_now_keeps_nothing_of_what_was_said_before(
 
 
 def test_a_store_says_what_it_has_what_failed_and_what_is_missing(
-    extracted: Micro, tmp_path: Path, capsys: CaptureFixture[str]
+    extracted: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]
 ):
     run, store = extracted.run, Store(str(tmp_path / "store"))
     shutil.copytree(extracted.places.store, tmp_path / "store")
@@ -191,6 +192,14 @@ def test_a_store_says_what_it_has_what_failed_and_what_is_missing(
     face = next(line for line in capsys.readouterr().out.splitlines() if "face" in line)
     assert face.split("│")[1:-1][1].strip() == "5" and face.split("│")[1:-1][4].strip() == "1"
     assert {name for name, _, _ in files.walk(store.uri)} == before
+    kept = Path(extracted.places.store) / clip.relative_to(store.uri)
+    clock = SimpleNamespace(monotonic=time.monotonic, strftime=time.strftime)
+    clock.sleep = lambda _: shutil.copy(kept, clip)  # another job writes it meanwhile
+    monkeypatch.setattr("affect.console.status.time", clock)
+    assert status(run, extracted.places.videos, store, [], watch=True) == 0
+    said = capsys.readouterr().out
+    assert ": 1 missing" in said and said.count("videos, and clips of each modality") == 2
+    monkeypatch.undo()
     videos = tmp_path / "videos"
     shutil.copytree(extracted.places.videos, videos)
     (videos / "broken.mp4").write_bytes(b"no video")

@@ -10,6 +10,7 @@ import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from affect.storage import files, listing
 from affect.storage.files import MIB
@@ -147,6 +148,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         bucket.objects.delete()  # the process keeps them for the next server
     finally:
         files.resolve.cache_clear()
+        S3FileSystem.clear_instance_cache()
         server.stop()
 
 
