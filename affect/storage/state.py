@@ -88,7 +88,7 @@ class State:
 
 def partition_of(name: str) -> int:
     """Partition of a video, from the readable name (slug) that the keys of its objects have."""
-    return zlib.crc32(name.encode()) % NUM_PARTITIONS
+    return zlib.crc32(name.encode(errors="surrogateescape")) % NUM_PARTITIONS
 
 
 def groups(paths: Sequence[str]) -> list[list[int]]:
@@ -144,6 +144,7 @@ class States:
     def __init__(self, store: Store) -> None:
         """Stores the place; nothing is read."""
         self._store, self._uri = store, files.join(store.uri, "_state")
+        self._present: set[str] | None = None
         self._listed: dict[str, list[bytearray]] = {}
         self._cached: dict[int, dict[str, tuple[str, State]]] = {}
         self._changed: set[int] = set()
@@ -198,8 +199,9 @@ class States:
 
     def _load(self, numbers: Collection[int]) -> None:
         """Reads partitions of the cache."""
-        present = {name for name, _, _ in files.walk(self._uri)} if numbers else set()
-        there = [number for number in numbers if f"{number:02d}.parquet" in present]
+        if numbers and self._present is None:
+            self._present = {name for name, _, _ in files.walk(self._uri)}
+        there = [number for number in numbers if f"{number:02d}.parquet" in (self._present or ())]
         self._cached |= {number: {} for number in numbers}
         with ThreadPoolExecutor(NUM_THREADS if "://" in self._uri else 1) as threads:
             for number, rows in zip(there, threads.map(self._partition, there), strict=True):

@@ -18,7 +18,7 @@ from affect.storage import files
 from affect.storage.attempts import Attempts
 from affect.storage.columns import list_column, matrix
 from affect.storage.extracted import Extracted
-from affect.storage.state import States
+from affect.storage.state import NUM_PARTITIONS, State, States, groups, partition_of
 from affect.storage.store import Outcome, Store, encode, slug, unit_key
 
 TABLE = pa.table({"frame": [1, 2, 3]})
@@ -206,6 +206,38 @@ def test_a_note_of_states_that_is_damaged_is_made_anew(place: str, tmp_path: Pat
         files.write(uri, bytes(torn[: rng.integers(1, len(torn))] if rng.random() < 0.3 else torn))
         again = States(store).of("face", wanted)
         assert {key: state.outcome.status for key, state in again.items()} == dict.fromkeys(wanted[:40], "ok")
+
+
+def test_states_are_kept_by_partition_and_rows_of_another_job_are_kept_too(tmp_path: Path):
+    store, names = Store(str(tmp_path)), [f"talk {number}.mp4" for number in range(300)]
+    keys = [unit_key("face", "0" * 16, name, f"{number:012x}", 0) for number, name in enumerate(names)]
+    for key in keys:
+        store.put(key, Extracted(TABLE))
+    (tmp_path / "face" / os.fsdecode(b"caf\xe9.parquet")).touch()  # a name that no table of ours can hold
+    one, two = States(store), States(store)
+    assert len(one.of("face", keys[:200])) == 200 and len(two.of("face", keys[100:])) == 200
+    one.forget(save=True)
+    two.forget(save=True)
+    files_of_cache = sorted(path.name for path in (tmp_path / "_state").iterdir())
+    assert 40 < len(files_of_cache) <= NUM_PARTITIONS
+    for key in keys:  # with the state of before under its version, so that a read would fail
+        place, when = tmp_path / key, (tmp_path / key).stat().st_mtime_ns
+        place.write_bytes(b"")
+        os.utime(place, ns=(when, when))
+    known = States(store).of("face", keys)
+    assert list(map(known.get, keys)) == [State(Outcome("ok", "", TABLE.num_rows), None)] * 300
+    (tmp_path / keys[7]).unlink()
+    assert keys[7] not in States(store).of("face", keys)
+
+
+def test_groups_have_whole_partitions_and_every_video_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("affect.storage.state.MAX_TOGETHER", 50)
+    paths = [f"folder/video {number}.mp4" for number in range(1000)]
+    found = groups(paths)
+    assert sorted(index for group in found for index in group) == list(range(1000)) and len(found) > 10
+    of = [{partition_of(slug(paths[index])) for index in group} for group in found]
+    assert sum(map(len, of)) == len(set().union(*of))
+    assert all(len(group) <= 50 or len(of[i]) == 1 for i, group in enumerate(found))
 
 
 @pytest.mark.parametrize("again", [False, True])
