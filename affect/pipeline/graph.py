@@ -61,8 +61,8 @@ def extract(rows: Sequence[Row], kinds: Sequence[str], run: Run, given: tuple[An
     stages = stages_of(run, kinds)
     stream = stream_of_blocks(in_blocks(rows, max(stage.max_actors for stage in stages.values())))
     for kind, stage in stages.items():
-        fewest = min(stage.min_actors, len(rows))
-        stream = on_actors(stream, ExtractActor, (kind, run, *given), stage, fewest, stage.max_actors)
+        fewest, most = min(stage.min_actors, len(rows)), min(stage.max_actors, len(rows))
+        stream = on_actors(stream, ExtractActor, (kind, run, *given), stage, fewest, most)
     yield from stream.iter_rows()
 
 

@@ -4,6 +4,7 @@ import faulthandler
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from affect.pipeline.metrics import Metrics
@@ -46,7 +47,9 @@ class Guarded:
         """
         unit, length_s, start = str(batch["unit"][0]), float(batch["length_s"][0]), time.monotonic()
         limit_s = max(MIN_LIMIT_S, LIMIT_PER_S * length_s) if length_s else NO_LENGTH_LIMIT_S
-        before = self._attempts.begin(unit)
+        before = 0
+        with suppress(OSError):  # a store that can only be read counts nothing
+            before = self._attempts.begin(unit)
         if before:
             self._metrics.retry()
         faulthandler.dump_traceback_later(limit_s, exit=True)
@@ -63,7 +66,8 @@ class Guarded:
             )
         finally:
             faulthandler.cancel_dump_traceback_later()
-            self._attempts.end(unit)
+            with suppress(OSError):
+                self._attempts.end(unit)
         self._metrics.progress(length_s)
         self._metrics.finished(row.get("status", ["ok"])[0], time.monotonic() - start)
         return row

@@ -87,3 +87,6 @@ def test_work_whose_failures_are_no_rows_ends_the_job(local_ray: str, tmp_path: 
     with pytest.raises(ValueError, match="often: its process died 3 times, or was stopped after 21600 s"):
         Guarded(Work, (), "test", attempts)({"unit": ["often"], "length_s": [0.0]})
     assert attempts.begin("often") == 0
+    (tmp_path / "file").touch()
+    unwritable = Attempts(Store(str(tmp_path / "file")), "run")  # as a store that can only be read
+    assert Guarded(Work, (), "test", unwritable)({"unit": ["a"], "length_s": [0.0]})["status"] == ["ok"]
