@@ -28,10 +28,12 @@ step         training steps per second of both fusions in bfloat16 and compiled 
 loader       windows per second into batches / with a loader of one dictionary per frame; needs torch only
 centering    CCC on unseen people whose embeddings have offsets of their own, with and without person centring
 plan         estimated / measured time of extraction, training and prediction
-status       seconds and requests to read the state of a store of 10,000 videos, on a disk and in a bucket
+status       seconds and requests to read the state of a store of 100,000 videos on a disk and 10,000 in a bucket; time
+             and memory to plan a million that are only listed
 bucket       extraction from and to an S3 server on this machine / on its disk
 nodes        extraction on two nodes of a core each / on one
-scale        time of the job's own process per clip, with one clip to a block / as extraction has them; idle stages
+scale        time of the job's own process per clip, with one clip to a block / as extraction has them; up to 120 idle
+             actors and 100,000 clips
 intervals    coverage of 95 % intervals of the CCC over few videos: percentile bootstrap | jackknife as used
 tune         overhead of a search, parallel trials, ASHA against the whole grid, memory of shared features
 chaos        rounds of kills, full disks, damaged objects and faulty buckets: is anything lost?
