@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,9 @@ def test_a_node_whose_end_is_announced_gives_its_clip_back(growing: Growing):
     subprocess.run(ray, env={**os.environ, **growing.environment}, check=True, capture_output=True)
     time.sleep(5.0)
     for raylet in psutil.process_iter():
-        if raylet.name() == "raylet" and node in " ".join(raylet.cmdline()):
-            raylet.kill()
+        with suppress(psutil.Error):  # a process that has ended meanwhile
+            if raylet.name() == "raylet" and node in " ".join(raylet.cmdline()):
+                raylet.kill()
     wait_until(lambda: growing.alive("gpu") not in ([], [node]), process)
     assert "units 54 ok" in finish(process)
 
