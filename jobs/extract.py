@@ -28,19 +28,19 @@ class Extract:
     labels: str | None = None
     """Annotation folder; where its file names tell of two people in a video, behaviour is extracted for each."""
     retry_failed: bool = False
-    """Try videos and clips again that failed before."""
+    """Try failed videos and clips again."""
     describe: bool = False
     """Also write a description of every segment by the vision-language model to STORE/description; slow."""
     shard: str = "1/1"
-    """K/N: only part K of N of the videos, by a hash of their paths; such jobs run at once on one store."""
+    """Do part K/N of the videos only, by the hash of their paths."""
     plan: bool = False
     """Print the work to do, its estimated time and possible problems, and stop."""
     status: bool = False
     """Print what the store holds of these videos, what failed and why, and what is missing, and stop."""
     watch: bool = False
-    """Like --status, again every 30 s until nothing is missing, with the time left."""
+    """Like --status, every 30 s until done."""
     verify: bool = False
-    """Read all objects of the store and list the damaged ones. Delete these and extract again to repair it."""
+    """List damaged objects of the store; delete them and extract again."""
     only: str | None = None
     """VIDEO or VIDEO:CLIP, without suffix: process it in this process, with full tracebacks; write nothing."""
     save_overlay: str | None = None

@@ -16,11 +16,11 @@ from affect.corpus.videos import WHOLE, Places, Shard, as_list, find, part_of
 from affect.device import default_device
 from affect.modalities import KINDS
 from affect.plan.addresses import DESCRIPTION, prompts_of, wanted_features
-from affect.plan.clips import MISNAMED, key_of, make_clip, num_clips, unit_keys
+from affect.plan.clips import MISNAMED, Video, clip_states, key_of, make_clip, num_clips
 from affect.progress import format_duration, say
 from affect.settings.run import Run
 from affect.storage.extracted import discard_part
-from affect.storage.state import ProbeSummary, State, States, groups, stored_states
+from affect.storage.state import State, stored_states
 from affect.storage.store import Outcome, Store
 
 MAX_REASONS, MAX_NAMED = 12, 3
@@ -84,34 +84,18 @@ def _look(
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in ("videos", *where)}
     reasons: dict[str, list[str]] = {}
     files = sorted(found.videos.values(), key=lambda file: file.stem)
-    heads: list[ProbeSummary | None] = []
     keys = [key_of(file) for file in files]
     probed = stored_states(store, "videos", [file.path for file in files], keys, save=save)
     for path in found.misnamed:
         _count(State(Outcome("failed", MISNAMED, 0), None), counts["videos"], reasons, "", path)
-    for file, state in zip(files, probed, strict=True):
+    known = []
+    for file, key, state in zip(files, keys, probed, strict=True):
         _count(state, counts["videos"], reasons, "", file.stem)
-        heads.append(state.head if state else None)
-    states = States(store)
-    for group in groups([file.path for file in files]):
-        for kind in where:
-            units = {
-                files[i].stem: unit_keys(
-                    kind,
-                    where[kind],
-                    prompts[files[i].stem],
-                    files[i].path,
-                    head.fingerprint,
-                    num_clips(head.last_s, run),
-                )
-                for i in group
-                if (head := heads[i])
-            }
-            present = states.of(kind, [key for keys in units.values() for key in keys])
-            for stem, keys in units.items():
-                for key in keys:
-                    _count(present.get(key), counts[kind], reasons, f"{kind}: ", stem)
-        states.forget(save=save)
+        head, people = state.head if state else None, prompts[file.stem]
+        known.append(Video(file.stem, file.uri, file.path, file.bytes, key, head, "", people))
+    for kind, index, clips, states in clip_states(known, run, where, store, save=save):
+        for clip in clips:
+            _count(states.get(clip), counts[kind], reasons, f"{kind}: ", known[index].stem)
     return counts, reasons
 
 

@@ -18,7 +18,7 @@ from affect.pipeline.metrics import Metrics
 from affect.plan.clips import limit_s, load_probe, make_clip, with_prompts
 from affect.settings.run import Run
 from affect.storage import files
-from affect.storage.attempts import MAX_ATTEMPTS, Attempts, Parts
+from affect.storage.attempts import MAX_ATTEMPTS, Attempts, Parts, given_up
 from affect.storage.extracted import Extracted, Part
 from affect.storage.state import State
 from affect.storage.store import Outcome, Store, unit_key
@@ -116,7 +116,7 @@ class ExtractActor:
             if before:
                 self._metrics.retry()
             if before >= MAX_ATTEMPTS:
-                extracted = self._failed(f"its process died {before} times, or was stopped after {most_s:g} s")
+                extracted = self._failed(given_up(before, most_s))
             else:
                 clip = make_clip(row["uri"], prompts, probe, number, self._run)
                 begun = self._parts.load(key, self._kind.rows_of(self._run), attempted=before > 0)

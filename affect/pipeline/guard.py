@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 from affect.pipeline.metrics import Metrics
-from affect.plan.clips import LIMIT_PER_S, MIN_LIMIT_S
+from affect.plan.clips import default_limit_s
 from affect.storage import files
-from affect.storage.attempts import MAX_ATTEMPTS, Attempts
+from affect.storage.attempts import MAX_ATTEMPTS, Attempts, given_up
 
 NO_LENGTH_LIMIT_S = 6 * 3600.0
 """Time limit in seconds of work whose length is not known."""
@@ -46,7 +46,7 @@ class Guarded:
             Exception: it failed, and the actor makes no rows of failures, or nothing can be written.
         """
         unit, length_s, start = str(batch["unit"][0]), float(batch["length_s"][0]), time.monotonic()
-        limit_s = max(MIN_LIMIT_S, LIMIT_PER_S * length_s) if length_s else NO_LENGTH_LIMIT_S
+        limit_s = default_limit_s(length_s) if length_s else NO_LENGTH_LIMIT_S
         before = 0
         with suppress(OSError):  # a store that can only be read counts nothing
             before = self._attempts.begin(unit)
@@ -55,7 +55,7 @@ class Guarded:
         faulthandler.dump_traceback_later(limit_s, exit=True)
         try:
             if before >= MAX_ATTEMPTS:
-                raise ValueError(f"{unit}: its process died {before} times, or was stopped after {limit_s:g} s")
+                raise ValueError(f"{unit}: {given_up(before, limit_s)}")
             row: dict[str, Any] = self._actor(batch)
         except Exception as error:
             if files.is_unwritable(error) or not hasattr(self._actor, "failed"):

@@ -1,7 +1,7 @@
 """Clips to extract: cut from probed videos, with their keys, without existing ones, in the order of work."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,7 +16,7 @@ from affect.settings.address import address
 from affect.settings.extraction import Stage
 from affect.settings.run import Run
 from affect.storage import schema
-from affect.storage.state import ProbeSummary, States, groups
+from affect.storage.state import ProbeSummary, State, States, groups
 from affect.storage.store import Store, probe_key, unit_key
 from affect.timeline import TIME_TOLERANCE_S
 
@@ -118,6 +118,31 @@ def with_prompts(kind: str, mark: str, prompts: tuple[str, ...]) -> str:
     return address(mark, list(prompts)) if KINDS[kind].by_person else mark
 
 
+def clip_states(
+    videos: Sequence[Video], run: Run, where: Mapping[Any, str], store: Store, *, save: bool = True
+) -> Iterator[tuple[str, int, list[str], Mapping[str, State]]]:
+    """States of the clips of all usable videos, a group of videos at a time, which bounds the memory.
+
+    Args:
+        videos: from :func:`affect.pipeline.probe.probe_videos`.
+        run: the run.
+        where: addresses by kind.
+        store: the store.
+        save: whether the cache of states is updated.
+
+    Yields:
+        Kind, index of the video, keys of its clips in order of time, and states of those that are present.
+    """
+    states = States(store)
+    for group in groups([video.path for video in videos]):
+        for kind in where:
+            keys = {i: keys_of(videos[i], run, where, kind) for i in group if videos[i].head}
+            present = states.of(kind, [key for of_video in keys.values() for key in of_video])
+            for index, of_video in keys.items():
+                yield kind, index, of_video, present
+        states.forget(save=save)
+
+
 def missing_units(
     videos: list[Video], run: Run, where: Mapping[Any, str], store: Store, *, retry_failed: bool
 ) -> tuple[list[Unit], Counter[tuple[str, str]]]:
@@ -131,30 +156,27 @@ def missing_units(
         store: the store.
         retry_failed: whether failed units are included.
     """
-    states = States(store)
     existing: Counter[tuple[str, str]] = Counter()
-    units = []
-    for group in groups([entry.path for entry in videos]):
-        missing: dict[tuple[int, int], list[str]] = {}
-        for kind in where:
-            keys = {i: keys_of(entry, run, where, kind) for i in group if (entry := videos[i]).head}
-            present = states.of(kind, [key for of_video in keys.values() for key in of_video])
-            for index, of_video in keys.items():
-                for number, key in enumerate(of_video):
-                    outcome = present[key].outcome if key in present else None
-                    if outcome is None or (retry_failed and outcome.status == "failed"):
-                        missing.setdefault((index, number), []).append(kind)
-                    else:
-                        existing[outcome.status, outcome.reason] += 1
-        states.forget(save=True)
-        units += [Unit(index, number, tuple(kinds)) for (index, number), kinds in missing.items()]
+    missing: dict[tuple[int, int], list[str]] = {}
+    for kind, index, keys, states in clip_states(videos, run, where, store):
+        for number, state in enumerate(map(states.get, keys)):
+            if state is None or (retry_failed and state.outcome.status == "failed"):
+                missing.setdefault((index, number), []).append(kind)
+            else:
+                existing[state.outcome.status, state.outcome.reason] += 1
+    units = [Unit(index, number, tuple(kinds)) for (index, number), kinds in missing.items()]
     units.sort(key=lambda unit: (-unit_seconds(videos[unit.video], unit, run), unit.video, unit.number))
     return units[-SHORT_FIRST:] + units[:-SHORT_FIRST], existing
 
 
 def limit_s(pool: Stage, length_s: float) -> float:
     """Time limit in seconds for a clip of ``length_s`` seconds."""
-    return pool.limit_s or max(MIN_LIMIT_S, LIMIT_PER_S * length_s)
+    return pool.limit_s or default_limit_s(length_s)
+
+
+def default_limit_s(length_s: float) -> float:
+    """Time limit in seconds for work on ``length_s`` seconds of video, where no setting says another one."""
+    return max(MIN_LIMIT_S, LIMIT_PER_S * length_s)
 
 
 def unit_seconds(video: Video, unit: Unit, run: Run) -> float:

@@ -25,6 +25,11 @@ MAX_RUN_S = 86_400
 """Age in seconds at which the attempts of another run are deleted. A run that still goes on counts from zero again."""
 
 
+def given_up(attempts: int, limit_s: float) -> str:
+    """Reason of work that is not tried again."""
+    return f"its process died {attempts} times, or was stopped after {limit_s:g} s"
+
+
 class Attempts:
     """Counts attempts at each unit of work within one run: a clip that kills its process is not retried forever.
 

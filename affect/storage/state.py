@@ -124,12 +124,14 @@ def stored_states(
         keys: keys of the objects.
         save: whether the cache is updated.
     """
-    states, found = States(store), dict.fromkeys(range(len(keys)), None)
+    states = States(store)
+    found: list[State | None] = [None] * len(keys)
     for group in groups(paths):
         present = states.of(kind, [keys[i] for i in group])
-        found |= {i: present.get(keys[i]) for i in group}
+        for i in group:
+            found[i] = present.get(keys[i])
         states.forget(save=save)
-    return list(found.values())
+    return found
 
 
 class States:

@@ -12,12 +12,11 @@ from affect.corpus.affwild2 import Split
 from affect.corpus.hints import Points
 from affect.modalities import MODALITIES
 from affect.modality import Place
-from affect.plan.clips import Video, keys_of
+from affect.plan.clips import Video, clip_states
 from affect.progress import say
 from affect.settings.address import address
 from affect.settings.run import Run
 from affect.storage import schema
-from affect.storage.state import States
 from affect.storage.store import Store, slug
 from affect.tracks.tables import BASE, TrackRef, ratings_table
 
@@ -56,7 +55,7 @@ def find_tracks(
     warn_unknown(hints, names)
     stems = {video.stem for video in videos}  # also of unusable videos
     usable = {video.stem: video for video in videos if video.head}
-    extracted = _clips(usable, run, where, States(store))
+    extracted = _clips(videos, run, where, store)
     found: list[Labelled] = []
     uneven = []
     for split, tracks in labels.items():
@@ -93,17 +92,13 @@ def warn_unknown(hints: Mapping[str, Points], names: Sequence[str]) -> None:
 
 
 def _clips(
-    videos: Mapping[str, Video], run: Run, where: Mapping[str, str], states: States
+    videos: Sequence[Video], run: Run, where: Mapping[str, str], store: Store
 ) -> dict[str, dict[str, list[tuple[str, str]]]]:
     """Clips of each fully extracted video, by stem; a clip with a cached outcome is not read."""
-    found: dict[str, dict[str, list[tuple[str, str]]]] = {stem: {} for stem in videos}
-    for modality in where:
-        keys = {stem: keys_of(video, run, where, modality) for stem, video in videos.items()}
-        present = states.of(modality, [key for of_video in keys.values() for key in of_video])
-        for stem, of_video in keys.items():
-            if all(key in present for key in of_video):
-                found[stem][modality] = [(key, str(present[key].outcome)) for key in of_video]
-    states.forget(save=True)
+    found: dict[str, dict[str, list[tuple[str, str]]]] = {video.stem: {} for video in videos if video.head}
+    for modality, index, keys, states in clip_states(videos, run, where, store):
+        if all(key in states for key in keys):
+            found[videos[index].stem][modality] = [(key, str(states[key].outcome)) for key in keys]
     return {stem: clips for stem, clips in found.items() if len(clips) == len(where)}
 
 

@@ -199,6 +199,7 @@ def test_a_note_of_states_that_is_damaged_is_made_anew(place: str, tmp_path: Pat
     [name] = [name for name, _, _ in files.walk(files.join(store.uri, "_state"))]
     uri = files.join(store.uri, "_state", name)
     whole, rng = files.read(uri), np.random.default_rng(0)
+    assert len(States(store)._partition(int(name[:2]))) == 40
     for _ in range(60):
         torn = bytearray(whole)
         at = int(rng.integers(4, len(whole) - 16))
