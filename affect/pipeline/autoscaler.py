@@ -27,7 +27,8 @@ def may_grow() -> bool:
 def could_start(processes: Sequence[tuple[float, float, Mapping[str, str]]]) -> bool:
     """Whether an autoscaler has, or could start, nodes for processes together; True if it does not say so in time.
 
-    The request replaces those of other jobs until they repeat them, within 20 s.
+    A cluster has one request at a time. This one replaces that of Ray Data, which repeats it within 20 s, and is made
+    again where Ray Data's replaces it before the autoscaler has looked.
 
     Source: https://docs.ray.io/en/latest/cluster/running-applications/autoscaling/reference.html
 
@@ -35,15 +36,18 @@ def could_start(processes: Sequence[tuple[float, float, Mapping[str, str]]]) -> 
         processes: CPUs, GPUs and node labels of each.
     """
     bundles: list[dict[str, Any]] = [{"CPU": cpus, "GPU": gpus} for cpus, gpus, _ in processes]
-    request_resources(bundles=bundles, bundle_label_selectors=[dict(labels) for _, _, labels in processes])
+    selectors, deadline = [dict(labels) for _, _, labels in processes], time.monotonic() + ASK_S
     try:
-        asked = _status().cluster_resource_state.cluster_resource_state_version
-        deadline = time.monotonic() + ASK_S
         while time.monotonic() < deadline:
-            answer = _status().autoscaling_state
-            if answer.last_seen_cluster_resource_state_version > asked:
-                return not answer.infeasible_cluster_resource_constraints
-            time.sleep(0.2)
+            request_resources(bundles=bundles, bundle_label_selectors=selectors)
+            asked = _status().cluster_resource_state
+            while (answer := _status()).autoscaling_state.last_seen_cluster_resource_state_version <= (
+                asked.cluster_resource_state_version
+            ) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            held, ours = answer.cluster_resource_state.cluster_resource_constraints, asked.cluster_resource_constraints
+            if ours and held == ours:
+                return not answer.autoscaling_state.infeasible_cluster_resource_constraints
         return True
     finally:
         request_resources(bundles=[])

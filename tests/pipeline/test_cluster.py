@@ -1,10 +1,11 @@
 """Whether what a job holds at once fits on a cluster's nodes, card by card."""
 
 import copy
+from typing import Any
 
 import pytest
 
-from affect.pipeline import cluster
+from affect.pipeline import autoscaler, cluster
 from affect.pipeline.cluster import Node, Share, actors, at_most, check_pools, check_room, placed, pool_sizes
 from affect.pipeline.workers import check_workers
 from affect.settings.extraction import Face, Pool
@@ -155,3 +156,33 @@ def test_training_that_would_find_no_gpu_is_refused_before_anything_starts(nodes
     with pytest.raises(ValueError, match=r"--workers asks for 20 CPUs"):
         check_workers(Workers(num_cpus=20.0), tasks=True)
     check_workers(Workers(num_cpus=20.0))  # the job's own process reserves nothing
+
+
+@pytest.mark.parametrize("infeasible", [False, True])
+def test_an_autoscaler_is_asked_again_where_another_request_came_between(
+    infeasible: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Ray Data withdraws its own request just after ours: an answer without ours says nothing about it."""
+    requests: list[list[dict[str, float]]] = [[]]
+
+    def status() -> Any:
+        """The autoscaler has looked at each status; the first request is replaced after one look."""
+        statuses.append(len(requests))
+        reply = autoscaler._REPLY()
+        state = reply.cluster_resource_state
+        state.cluster_resource_state_version = len(statuses)
+        replaced = len(requests) == 2 and statuses.count(2) > 1
+        for bundle in [] if replaced else requests[-1]:
+            asked = state.cluster_resource_constraints.add().resource_requests.add(count=1)
+            asked.request.resources_bundle.update(bundle)
+        reply.autoscaling_state.last_seen_cluster_resource_state_version = len(statuses)
+        if infeasible and not replaced:
+            constraints = reply.autoscaling_state.infeasible_cluster_resource_constraints
+            constraints.extend(state.cluster_resource_constraints)
+        return reply
+
+    statuses: list[int] = []
+    monkeypatch.setattr(autoscaler, "_status", status)
+    monkeypatch.setattr(autoscaler, "request_resources", lambda bundles, **_: requests.append(bundles))
+    assert autoscaler.could_start([(2.0, 1.0, {})]) != infeasible
+    assert [len(bundles) for bundles in requests] == [0, 1, 1, 0]
