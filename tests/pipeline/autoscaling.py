@@ -62,7 +62,8 @@ def autoscaling_cluster(groups: Mapping[str, Any], idle_s: float) -> Iterator[st
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:  # short: sockets
         config = Path(folder) / "autoscaler.json"
         config.write_text(json.dumps(_config(address, named, idle_s)))
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        hidden = ("RAY_ADDRESS", "CUDA_VISIBLE_DEVICES")  # actors of other tests hide all GPUs from this process
+        environment = {name: value for name, value in os.environ.items() if name not in hidden}
         environment |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1"}
         environment |= {
             "RAY_AUTH_MODE": "token",
