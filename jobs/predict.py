@@ -55,9 +55,8 @@ def work(args: Predict) -> int:
     """Extracts, predicts, prints where the tables are; the exit code."""
     from affect.corpus import hints
     from affect.corpus.videos import WHOLE, Shard
-    from affect.evaluation.submission import read_template, tracks_of
     from affect.pipeline.extract import extract
-    from affect.pipeline.predict import exit_code, export, predict, predict_tables, tracks_in
+    from affect.pipeline.predict import exit_code, export, predict, tracks_in
     from affect.pipeline.report import films, pages
     from affect.pipeline.streams import check_inference
     from affect.progress import say
@@ -66,10 +65,8 @@ def work(args: Predict) -> int:
     from affect.trained.models import load_models
 
     models = load_models(args.run, args.runs, args.folds)
-    store, shard, points, tracks, only = Store(args.store), Shard.parse(args.shard), hints.read(args.hints), None, None
-    if args.template:
-        named = tracks_of(read_template(files.read_text(args.template), args.template))
-        tracks, only = tracks_in(named, args.new_videos, shard)
+    store, shard, points = Store(args.store), Shard.parse(args.shard), hints.read(args.hints)
+    tracks, only = tracks_in(args.template, args.people, args.new_videos, shard)
     if args.plan:
         from affect.pipeline import forecast
 
@@ -77,8 +74,8 @@ def work(args: Predict) -> int:
         return forecast.prediction(planned, args.run, probed, models, store, report=args.report).show()
     check_inference(args.run.inference)
     summary = extract(args.run, args.new_videos, store, tracks=tracks, only=only, shard=shard)
-    given, work = (args.run, summary.videos, models, store, args.out), predict if shard == WHOLE else predict_tables
-    outcomes = work(*given, people=args.people, tracks=tracks, hints=points)
+    given, whom = (args.run, summary.videos, models, store, args.out), args.people if tracks is None else tracks
+    outcomes = predict(*given, whom=whom, hints=points, summary=shard == WHOLE)
     frames, people = (sum(row[name] for row in outcomes) for name in ("frames", "people"))
     say(f"predict: {len(outcomes)} videos, {people} people, {frames} frames: {files.absolute(args.out)}")
     if args.export:

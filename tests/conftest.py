@@ -205,5 +205,5 @@ def predicted(trained: Micro) -> str:
     with pools(in_process=False):
         summary = extract(trained.run, trained.places.new_videos, store)
         models = load_models(trained.run, trained.places.runs)
-        predict(trained.run, summary.videos, models, store, out, tracks=["video03"])
+        predict(trained.run, summary.videos, models, store, out, whom=["video03"])
     return out

@@ -6,6 +6,7 @@ from affect.corpus.videos import Places
 from affect.modalities import recipes
 from affect.pipeline.extract import extract
 from affect.pipeline.job import start_ray
+from affect.pipeline.predict import check_people
 from affect.pipeline.predict import predict as predict_all
 from affect.settings.names import People
 from affect.settings.recipes import corpus_places
@@ -36,15 +37,16 @@ def predict(
         people: people to predict.
 
     Raises:
-        ValueError: there is no such training, or no video can be predicted.
+        ValueError: people are unknown, there is no such training, or no video can be predicted.
     """
+    check_people(people)
     run, runs, default_store = _training(recipe, runs)
     start_ray()
     models = load_models(run, runs)
     features = Store(store or default_store)
     target = files.absolute(out or files.join(features.uri, "_notebook"))
     found = extract(run, videos, features)
-    rows = predict_all(run, found.videos, models, features, target, people=people)
+    rows = predict_all(run, found.videos, models, features, target, whom=people)
     usable = [row["video"] for row in rows if row["status"] != "failed"]
     if not usable:
         raise ValueError(f"nothing can be predicted; {rows[0]['video']}: {rows[0]['reason']}")

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pyarrow as pa
 import pyarrow.csv
@@ -18,6 +18,7 @@ from affect.console.exits import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL
 from affect.corpus import affwild2
 from affect.corpus.hints import Points
 from affect.corpus.videos import Places, Shard, find, part_of
+from affect.evaluation.submission import read_template, tracks_of
 from affect.pipeline import graph
 from affect.pipeline.cluster import actors
 from affect.pipeline.streams import MODEL_BYTES
@@ -36,16 +37,16 @@ from affect.trained.predictions import SUMMARY, earlier_outcomes
 
 def predict(
     run: Run,
-    videos: list[Video],
+    videos: Sequence[Video],
     models: dict[str, Model],
     store: Store,
     out: str,
     *,
-    people: People = "all",
-    tracks: list[str] | None = None,
+    whom: People | list[str] = "all",
     hints: Mapping[str, Points] | None = None,
+    summary: bool = True,
 ) -> list[dict[str, Any]]:
-    """Predicts extracted videos; those with a table of the same inputs are skipped.
+    """Predicts extracted videos, prints failures; those with a table of the same inputs are skipped.
 
     Args:
         run: the run.
@@ -53,61 +54,19 @@ def predict(
         models: from :func:`affect.trained.models.load_models`.
         store: store of the features.
         out: folder of the tables.
-        people: people to predict, unless tracks are given.
-        tracks: names of the tracks to predict, from a template.
+        whom: people to predict, or names of the tracks of a template to predict.
         hints: points on the person that a track means, by track.
-
-    Returns:
-        One row per video, sorted by name. ``videos.csv`` also has earlier rows of other videos by the same models.
-
-    Raises:
-        ValueError: as :func:`predict_tables`.
-    """
-    rows = predict_tables(run, videos, models, store, out, people=people, tracks=tracks, hints=hints)
-    addresses, stems = {system: model.address for system, model in models.items()}, {row["video"] for row in rows}
-    others = [row for row in earlier_outcomes(out, addresses) if row["video"] not in stems]
-    everything = sorted(others + rows, key=lambda row: row["video"])
-    summary = encode_csv(pa.Table.from_pylist(everything, schema=schema.OUTCOMES))
-    files.write(files.join(out, f"{SUMMARY}.csv"), summary)
-    note = {
-        "recipe": run.name,
-        "models": addresses,
-        "modalities": {system: model.modalities for system, model in models.items()},
-        "training_mean": models[run.systems[-1]].training_mean,
-        "made_with": _made_with(models, store),
-        "settings": dataclasses.asdict(run),
-    }
-    files.write(files.join(out, "run.json"), json.dumps(note, indent=1).encode())
-    return rows
-
-
-def predict_tables(
-    run: Run,
-    videos: Sequence[Video],
-    models: Mapping[str, Model],
-    store: Store,
-    out: str,
-    *,
-    people: People = "all",
-    tracks: list[str] | None = None,
-    hints: Mapping[str, Points] | None = None,
-) -> list[dict[str, Any]]:
-    """Predicts extracted videos into a table each, for :func:`predict`, whose arguments it has; prints failures.
+        summary: whether ``videos.csv``, which also has earlier rows of other videos by the same models, and
+            ``run.json`` are written; parts of a prediction leave them to the whole.
 
     Returns:
         One row per video, sorted by name.
 
     Raises:
-        ValueError: ``people`` is unknown or given together with tracks, or an actor has no room on the cluster.
+        ValueError: the people are unknown, a track has no video, or an actor has no room on the cluster.
     """
-    if tracks is not None:
-        warn_unknown(hints or {}, tracks)
-    if people not in get_args(People):
-        raise ValueError(f"people {people!r} are none of {', '.join(get_args(People))}")
-    if tracks is not None and people != "all":
-        raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
     by_stem = {video.stem: video for video in videos}
-    wanted = None if tracks is None else _tracks_of(tracks, by_stem)
+    wanted = None if isinstance(whom, str) else _tracks_of(whom, by_stem, hints or {})
     todo = [
         {
             "video": video,
@@ -118,23 +77,44 @@ def predict_tables(
         for stem, video in by_stem.items()
     ]
     small = {system: without_people(model) for system, model in models.items()}
+    people = check_people(whom) if isinstance(whom, str) else "all"
     given = (feature_addresses(run), small, store, files.absolute(out), people, hints or {})
     mark = address({system: model.address for system, model in models.items()})
     rows = _run_actors(run, todo, given, mark, store) if todo else []
     for row in rows:
         if row["reason"]:
             say(f"{row['video']}: {row['status']}, {row['people']} people, {row['reason']}")
+    if summary:
+        _summarise(run, rows, models, store, out)
     return rows
 
 
-def tracks_in(tracks: Sequence[str], videos: Places, shard: Shard) -> tuple[list[str], set[str]]:
-    """Tracks of a template whose videos belong to a part, and the stems of these videos.
+def check_people(people: str) -> People:
+    """Returns the people to predict.
 
     Raises:
-        ValueError: there is no video, or a track has none.
+        ValueError: they are unknown.
     """
+    if people not in get_args(People):
+        raise ValueError(f"people {people!r} are none of {', '.join(get_args(People))}")
+    return cast(People, people)
+
+
+def tracks_in(
+    template: str | None, people: People, videos: Places, shard: Shard
+) -> tuple[list[str] | None, set[str] | None]:
+    """Tracks of a template whose videos belong to a part, and the stems of these videos; None without a template.
+
+    Raises:
+        ValueError: the template is none, people are chosen as well, there is no video, or a track has none.
+    """
+    if template is None:
+        return None, None
+    if people != "all":
+        raise ValueError(f"--people {people} and --template both say whom to predict; give one of them")
     found = find(videos)
     part = part_of(found, shard).videos
+    tracks = tracks_of(read_template(files.read_text(template), template))
     shows = {track: stem for track in tracks if (stem := affwild2.video_of(track, found.videos)) in part}
     return list(shows), set(shows.values())
 
@@ -174,8 +154,29 @@ def _run_actors(
     return sorted(rows, key=lambda row: row["video"])
 
 
-def _tracks_of(tracks: Sequence[str], stems: Collection[str]) -> dict[str, list[tuple[str, str]]]:
-    """Name and person of each track of a template, by the stem of its video."""
+def _summarise(run: Run, rows: Sequence[dict[str, Any]], models: Mapping[str, Model], store: Store, out: str) -> None:
+    """Writes ``videos.csv`` and ``run.json``."""
+    addresses, stems = {system: model.address for system, model in models.items()}, {row["video"] for row in rows}
+    others = [row for row in earlier_outcomes(out, addresses) if row["video"] not in stems]
+    everything = sorted([*others, *rows], key=lambda row: row["video"])
+    table = encode_csv(pa.Table.from_pylist(everything, schema=schema.OUTCOMES))
+    files.write(files.join(out, f"{SUMMARY}.csv"), table)
+    note = {
+        "recipe": run.name,
+        "models": addresses,
+        "modalities": {system: model.modalities for system, model in models.items()},
+        "training_mean": models[run.systems[-1]].training_mean,
+        "made_with": _made_with(models, store),
+        "settings": dataclasses.asdict(run),
+    }
+    files.write(files.join(out, "run.json"), json.dumps(note, indent=1).encode())
+
+
+def _tracks_of(
+    tracks: Sequence[str], stems: Collection[str], hints: Mapping[str, Points]
+) -> dict[str, list[tuple[str, str]]]:
+    """Name and person of each track of a template, by the stem of its video; warns of hints on other tracks."""
+    warn_unknown(hints, tracks)
     found: dict[str, list[tuple[str, str]]] = {stem: [] for stem in stems}
     for track in tracks:
         stem = affwild2.video_of(track, stems)

@@ -12,7 +12,7 @@ from _pytest.capture import CaptureFixture
 
 from affect import concordance
 from affect.corpus import affwild2
-from affect.corpus.videos import find
+from affect.corpus.videos import Shard, find
 from affect.evaluation.evaluate import score_predictions
 from affect.evaluation.submission import fill, read_template
 from affect.modalities import MODALITIES, SYSTEMS
@@ -242,21 +242,51 @@ def test_labels_of_a_broken_video_go_to_nobody_else(trained: Micro, capsys: Capt
     assert "track video01_left: its video cannot be used" in capsys.readouterr().out
 
 
-def test_a_template_that_names_an_unknown_track_stops_before_anything_is_extracted(trained: Micro, tmp_path: Path):
+@pytest.fixture
+def new_videos(trained: Micro, tmp_path: Path) -> Predict:
+    """Prediction of two videos that show one person, of which ``a_left`` names a person of ``a`` only if alone."""
+    (tmp_path / "videos").mkdir()
+    for name in ("a", "a_left"):
+        shutil.copy(Path(trained.places.new_videos) / "video03.mp4", tmp_path / "videos" / f"{name}.mp4")
+    return Predict(
+        run=trained.run,
+        new_videos=(str(tmp_path / "videos"),),
+        out=str(tmp_path / "out"),
+        runs=trained.places.runs,
+        store=str(tmp_path / "store"),
+    )
+
+
+def test_a_template_that_cannot_be_meant_stops_before_anything_is_extracted(new_videos: Predict, tmp_path: Path):
     template = tmp_path / "template.txt"
     template.write_text("image_location,valence,arousal\nnobody/00001.jpg,,\n")
-    places = trained.places
-    job = Predict(
-        run=trained.run,
-        new_videos=places.new_videos,
-        out=str(tmp_path / "out"),
-        runs=places.runs,
-        store=str(tmp_path / "store"),
-        template=str(template),
-    )
+    job = replace(new_videos, template=str(template))
     with pytest.raises(ValueError, match="track nobody has no video"):
         predict_job(job)
+    with pytest.raises(ValueError, match="--people left and --template both say whom to predict"):
+        predict_job(replace(job, people="left"))
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_parts_of_a_prediction_write_the_tables_of_the_whole(new_videos: Predict, tmp_path: Path):
+    """The parts' tables are those of one job, which then has nothing to predict, but the summary and the report."""
+    template = tmp_path / "template.txt"
+    template.write_text("image_location,valence,arousal\na/00001.jpg,,\na_left/00001.jpg,,\n")
+    assert [Shard(1, 2).holds(f"{name}.mp4") for name in ("a", "a_left")].count(True) == 1  # one in each part
+    for name, given in (("everyone", None), ("named", str(template))):
+        whole, parts = (replace(new_videos, out=str(tmp_path / name / out), template=given) for out in ("1", "2"))
+        for number in (1, 2):
+            assert predict_job(replace(parts, shard=f"{number}/2")) == 0
+            assert not (Path(parts.out) / "videos.csv").exists() and not (Path(parts.out) / "report").exists()
+        tables = {path.name: path.stat().st_mtime_ns for path in Path(parts.out).iterdir()}
+        assert set(tables) == {f"{video}.{kind}" for video in ("a", "a_left") for kind in ("csv", "parquet")}
+        for job in (whole, parts):
+            assert predict_job(job) == 0
+        assert {name: (Path(parts.out) / name).stat().st_mtime_ns for name in tables} == tables
+        for name in ("a.csv", "a_left.csv", "videos.csv"):
+            assert (Path(whole.out) / name).read_bytes() == (Path(parts.out) / name).read_bytes()
+        assert (Path(parts.out) / "report" / "videos" / "a_left.html").exists()
 
 
 def test_a_finished_model_embeds_the_tracks_of_a_new_store(trained: Micro, tmp_path: Path):
@@ -281,7 +311,7 @@ def test_a_run_of_one_modality_is_trained_and_predicts_alone(trained: Micro, ref
     videos = extract(run, trained.places.new_videos, store).videos
     models = load_models(run, trained.places.runs)
     assert list(models) == ["face"]
-    [outcome] = predict(run, videos, models, store, out, tracks=["video03"])
+    [outcome] = predict(run, videos, models, store, out, whom=["video03"])
     assert outcome["status"] == "ok"
     table = pq.read_table(Path(out) / "video03.parquet")
     assert np.array_equal(table["valence"].to_numpy(), np.clip(table["face_valence"].to_numpy(), -1, 1))

@@ -68,7 +68,7 @@ def test_what_was_predicted_from_the_same_is_not_predicted_again(again: Callable
     (tmp_path / "video03.parquet").write_bytes(b"torn")
     assert again() == first
     pq.read_table(tmp_path / "video03.parquet")
-    assert again(tracks=["video03_left"])[0]["people"] == 1  # other people are another question
+    assert again(whom=["video03_left"])[0]["people"] == 1  # other people are another question
     assert pq.read_table(tmp_path / "video03.parquet")["track"][0].as_py() == "video03_left"
 
 
@@ -97,8 +97,8 @@ def test_predictions_are_scored_on_the_development_set_of_a_corpus(predicted: st
 
 
 def test_people_are_chosen_by_their_place(again: Callable[..., list[dict]]):
-    assert [again(people=whom)[0]["people"] for whom in ("all", "main", "left")] == [1, 1, 0]
-    assert again(people="left")[0]["reason"] == "nobody is left"
+    assert [again(whom=whom)[0]["people"] for whom in ("all", "main", "left")] == [1, 1, 0]
+    assert again(whom="left")[0]["reason"] == "nobody is left"
 
 
 def test_predictions_say_what_windows_and_modalities_say(predicted: str):
@@ -174,8 +174,6 @@ def test_a_video_that_fails_now_keeps_nothing_of_what_was_said_before(
         "videos.csv",
         "report/index.html",
     }
-    with pytest.raises(ValueError, match="--people left and --template both say whom to predict"):
-        predict(run, videos, models, store, str(out), people="left", tracks=["video03"])
 
 
 def test_a_store_says_what_it_has_what_failed_and_what_is_missing(
