@@ -12,13 +12,14 @@ import numpy as np
 from affect import weights
 from affect.corpus.images import Images, read_manifest
 from affect.pipeline import graph
-from affect.pipeline.encoder_worker import MAX_NAMED, EncoderTraining
+from affect.pipeline.encoder_worker import MAX_NAMED
 from affect.pipeline.workers import check_workers
 from affect.progress import say
 from affect.settings.address import address
 from affect.settings.encoder import EncoderRun
 from affect.settings.training import Workers
 from affect.storage import files, schema
+from affect.trained.training import EncoderTraining
 
 
 def train_on(

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 
-from affect.corpus.images import ImageError, Images
+from affect.corpus.images import ImageError
 from affect.face import grada
 from affect.face.encoder_scores import judge, kind_of_units, print_scores
 from affect.face.encoder_task import GradaTask
@@ -18,29 +18,11 @@ from affect.learning.observer import Observer
 from affect.pipeline.stream import in_batches, to_batch, to_row
 from affect.pipeline.workers import device_of
 from affect.progress import say
-from affect.settings.encoder import EncoderRun
 from affect.storage import files
+from affect.trained.training import EncoderTraining
 
 MAX_NAMED = 3
 """Most unusable pictures that are named."""
-
-
-class EncoderTraining(NamedTuple):
-    """A training of the frame encoder.
-
-    Args:
-        run: the run.
-        training: training pictures.
-        development: pictures that select the epoch.
-        held_out: pictures for the report only; may be none.
-        folder: folder of the encoder.
-    """
-
-    run: EncoderRun
-    training: Sequence[Images]
-    development: Sequence[Images]
-    held_out: Sequence[Images]
-    folder: str
 
 
 def train_share(job: EncoderTraining) -> None:

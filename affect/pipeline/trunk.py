@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-from affect.audio.task import AudioTask
 from affect.modalities import MODALITIES
 from affect.pipeline import graph
-from affect.pipeline.trunk_actor import LARGEST
 from affect.progress import Meter, say
 from affect.settings.run import Run
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
-from affect.trained.trunk import trunk_key
+from affect.trained.trunk import LARGEST, trunk_key
 
 
 def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
@@ -29,6 +27,8 @@ def store_trunk(run: Run, refs: Sequence[TrackRef], store: Store) -> str:
     missing = {key: ref.keys["waveforms"] for ref in refs if (key := trunk_key(trunk, ref)) not in present}
     if not missing:
         return trunk
+    from affect.audio.task import AudioTask  # imported late: most trainings need no transformers
+
     AudioTask(run.wavlm, 0).build()  # weights that cannot be loaded are one error here instead of one per actor
     say(f"trunk: the frozen layers of {run.wavlm.weights} on {len(missing)} videos")
     rows = [{"key": key, "source": source, "unit": key, "length_s": 0.0} for key, source in missing.items()]

@@ -16,10 +16,9 @@ from affect.storage import schema
 from affect.storage.columns import list_column
 from affect.storage.extracted import Extracted
 from affect.storage.store import Store
+from affect.trained.trunk import LARGEST
 
 SILENT = np.zeros((0, 1), dtype=np.float16)
-LARGEST = 65_504.0
-"""Largest 16-bit float; larger states are stored as this number."""
 
 
 class TrunkActor:

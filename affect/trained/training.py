@@ -1,13 +1,16 @@
-"""One model to be trained: its settings, its inputs, its address and its folder."""
+"""Trainings to do: settings, inputs, addresses and folders."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
+from affect.corpus.images import Images
 from affect.modalities import MODALITIES, SYSTEMS
 from affect.settings.address import address
+from affect.settings.encoder import EncoderRun
 from affect.settings.run import Run
 from affect.storage import files, schema
 from affect.storage.store import Store
@@ -91,3 +94,21 @@ class Training:
         held_out = tuple(ref for ref in self.refs if ref.split == "train" and ref.video in videos)
         kept = tuple(ref for ref in self.refs if ref not in held_out)
         return dataclasses.replace(self, refs=kept, embeds=held_out, label=label)
+
+
+class EncoderTraining(NamedTuple):
+    """A training of the frame encoder.
+
+    Args:
+        run: the run.
+        training: training pictures.
+        development: pictures that select the epoch.
+        held_out: pictures for the report only; may be none.
+        folder: folder of the encoder.
+    """
+
+    run: EncoderRun
+    training: Sequence[Images]
+    development: Sequence[Images]
+    held_out: Sequence[Images]
+    folder: str

@@ -13,6 +13,9 @@ from affect.storage.rows import Rows
 from affect.storage.store import Store
 from affect.tracks.tables import TrackRef
 
+LARGEST = 65_504.0
+"""Largest 16-bit float; larger states are stored as this number."""
+
 
 def trunk_key(trunk: str, ref: TrackRef) -> str:
     """Key of the stored states of a track's video; ``trunk`` is their address."""

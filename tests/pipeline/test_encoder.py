@@ -21,9 +21,9 @@ from affect.face.grada import Encoded, Grada
 from affect.learning.batches import load_here
 from affect.pipeline import encoder
 from affect.pipeline.encoder import train_encoder, train_on
-from affect.pipeline.encoder_worker import EncoderTraining
 from affect.settings.names import EXPRESSIONS
 from affect.settings.training import Workers
+from affect.trained.training import EncoderTraining
 from tests.pictures import NO_AUGMENT, RUN, Pictures, group, make_pictures
 
 CPU = torch.device("cpu")
