@@ -17,6 +17,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["REPORTER_UPDATE_INTERVAL_MS"] = "60000"  # Ray's agents look at every process, each 5 s if not told
 torch.set_num_threads(1)
 
 from affect.corpus.videos import find
@@ -111,9 +112,11 @@ def _install() -> None:
 def local_ray() -> Iterator[str]:
     """Address of a local Ray with two CPUs."""
     _install()
-    context = ray.init(
-        "local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOG_NAME_UPDATE_INTERVAL_S", "10")  # nobody reads the logs of hundreds of workers
+        context = ray.init(
+            "local", num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False
+        )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     yield context.address_info["gcs_address"]
     ray.shutdown()

@@ -55,8 +55,8 @@ def walk(local_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Walk:
     folder = tmp_path_factory.mktemp("page")
     text = PAGE.read_text().partition("## Other files")[0]
     lines = [line for line in code(text) if line.startswith("python ")]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"} | {"RAY_ADDRESS": "local"}
-    options: Any = {"cwd": folder, "env": environment | {"PYTHONPATH": str(ROOT)}, "timeout": LIMIT_S}
+    environment = {**os.environ, "RAY_ADDRESS": local_ray, "PYTHONPATH": str(ROOT)}
+    options: Any = {"cwd": folder, "env": environment, "timeout": LIMIT_S}
     said = {}
     for line in lines:
         words = [str(ROOT / word) if word.startswith("jobs/") else word for word in shlex.split(line)[1:]]

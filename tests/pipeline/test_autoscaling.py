@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -30,11 +29,16 @@ GROUPS = {
         "labels": {"affect/node": "gpu"},
     },
 }
-NODES = """
-import json, ray
+WATCH = """
+import json, os, ray, sys, time
 ray.init(logging_level="ERROR", log_to_driver=False)
-print(json.dumps([[n["NodeID"], n["Labels"].get("affect/node", "head"), n["Alive"]] for n in ray.nodes()]))
+while True:
+    with open(f"{sys.argv[1]}.new", "w") as file:
+        json.dump([[n["NodeID"], n["Labels"].get("affect/node", "head")] for n in ray.nodes() if n["Alive"]], file)
+    os.replace(f"{sys.argv[1]}.new", sys.argv[1])
+    time.sleep(0.3)
 """
+"""Writes the present nodes of a cluster into a file, again and again."""
 JOB = "tests/pipeline/extract_declared.py"
 
 
@@ -52,6 +56,9 @@ class Growing:
         self.environment = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
         self.environment["RAY_DATA_LOW_UTIL_REQUEST_RELEASE_DELAY_S"] = "5"
         self._micro, self.store, self._videos = micro, str(folder / "store"), folder / "videos"
+        self._nodes, self.hold = folder / "nodes.json", folder / "store.hold"
+        command = [sys.executable, "-c", WATCH, str(self._nodes)]
+        self._watch = subprocess.Popen(command, env={**os.environ, **self.environment})
 
     def extract(self, copies: int, *more: str) -> subprocess.Popen[str]:
         """An extraction of copies of one video in three clips each, behaviour on GPU nodes."""
@@ -68,30 +75,37 @@ class Growing:
         return start_job(JOB, *places, *flags, *more, **self.environment)
 
     def alive(self, kind: str) -> list[str]:
-        """Ids of the present nodes of a group."""
-        command, environment = [sys.executable, "-c", NODES], {**os.environ, **self.environment}
-        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        rows: list[list[Any]] = json.loads(said.splitlines()[-1])
-        return [node for node, label, here in rows if here and label == kind]
+        """Ids of the nodes of a group that were present half a second ago."""
+        rows: list[list[str]] = json.loads(self._nodes.read_text()) if self._nodes.exists() else []
+        return [node for node, label in rows if label == kind]
+
+    def close(self) -> None:
+        """Ends the process that watches."""
+        self._watch.kill()
+        self._watch.wait()
 
 
 @pytest.fixture
 def growing(local_ray: str, micro: Micro, tmp_path: Path) -> Iterator[Growing]:
     """A cluster whose groups of nodes begin with none."""
     with autoscaling_cluster(GROUPS, IDLE_S) as address:
-        yield Growing(address, micro, tmp_path)
+        growing = Growing(address, micro, tmp_path)
+        yield growing
+        growing.close()
 
 
 def test_a_job_gets_the_nodes_that_it_needs_and_gives_them_back(growing: Growing):
-    """A node of behaviour goes while sound, which takes 1.5 s a clip in one actor, goes on.
+    """A node of behaviour goes while the last clip of sound is held back.
 
-    The other one may wait for the next stage: Ray keeps an actor for as long as a block that it made is not used up.
+    The other one waits for that clip: Ray keeps an actor for as long as a block that it made is not used up.
     """
+    growing.hold.write_text("26")
     process = growing.extract(9, "--behavior.max-actors", "2", "--audio.node-label", "affect/node=cpu")
     wait_until(lambda: len(growing.alive("gpu")) == 2 and len(growing.alive("cpu")) == 1, process)
     wait_until(lambda: len(Store(growing.store).keys("behavior")) == 27, process)
     wait_until(lambda: len(growing.alive("gpu")) < 2, process)
-    assert growing.alive("cpu") and len(Store(growing.store).keys("audio")) < 27
+    assert growing.alive("cpu") and len(Store(growing.store).keys("audio")) == 26
+    growing.hold.unlink()
     said = finish(process)
     assert "units 81 ok" in said and "on 3 nodes" in said
     deadline = time.monotonic() + 60

@@ -19,7 +19,7 @@ start_ray()
 run, places, store = micro_run(root), recipes.demo_places(root), Store(features)
 workers = replace(run.workers, num_workers=int(num_workers), num_cpus=0.5, loader_cpus=0.5, checkpoint_steps=1)
 if system == "audio":  # two steps each; on Ray Train an epoch takes seconds
-    epochs = 10 if workers.num_workers else 20
+    epochs = 6 if workers.num_workers else 20
     run = replace(audio_run(run, max_epochs=epochs, stop_patience=epochs), workers=workers)
     refs = assembled_tracks(run, places, store)
 else:
