@@ -78,5 +78,14 @@ def say_ratio(name: str, unit: str, ours: float, other: str, theirs: float) -> N
 
 def resident_mib(kind: str = "VmRSS") -> float:
     """Memory of this process in MiB, by its field in /proc: ``VmRSS`` all, ``RssAnon`` unmapped, ``VmHWM`` peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
+    return _mib("/proc/self/status", kind)
+
+
+def free_mib() -> float:
+    """Free memory of this machine and its swap, in MiB."""
+    return _mib("/proc/meminfo", "MemAvailable") + _mib("/proc/meminfo", "SwapFree")
+
+
+def _mib(path: str, name: str) -> float:
+    lines = Path(path).read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from .measure import resident_mib
 from .servers import BUCKET, Traffic, counted_bucket, environment, ray_cluster, s3_server
 
 ON_DISK, IN_BUCKET, SIMULATED, NUM_COPIES = 100_000, 10_000, (100_000, 1_000_000), 1
+MAX_LINKS = 60_000
+"""Hard links to one file: ext4 allows 65,000."""
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -121,6 +124,8 @@ def _make_store(top: Path, number: int) -> None:
         row = table.to_pylist()[0] | {"path": name, "fingerprint": mark}
         many.put(probe_key(name, 0, version), Extracted(table.from_pylist([row], schema=table.schema)))
         for kind, source in clips.items():
+            if each % MAX_LINKS == 0:
+                clips[kind] = source = Path(shutil.copy(source, top / f"{kind}{each}"))
             [key] = unit_keys(kind, where[kind], ("neutral",), name, mark, 1)
             (top / "store" / key).parent.mkdir(parents=True)
             (top / "store" / key).hardlink_to(source)

@@ -1,5 +1,6 @@
 """Cost of Ray Data per clip: the graph of an extraction whose stages do nothing."""
 
+import os
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,15 +9,17 @@ from typing import Any
 from unittest import mock
 
 from .idle import Idle
-from .measure import resident_mib
+from .measure import free_mib, resident_mib
 
 KINDS = ("face", "behavior", "audio")
 SINGLE = 1_000
 """Clips with a block for each."""
-MANY = {2: (1_000, 10_000), 8: (1_000, 10_000, 100_000), 40: (1_000, 10_000)}
-"""Clips in blocks as an extraction has them, by actors of each of the three pools; an idle actor takes 110 MiB."""
-DECLARED_CPUS = 64
-"""CPUs that Ray is told of: idle actors need none."""
+MANY = {2: (1_000, 10_000), 8: (1_000, 10_000, 100_000), 40: (1_000, 10_000), 170: (1_000, 10_000)}
+"""Clips in blocks as an extraction has them, by actors of each of the three pools."""
+ACTOR_MIB = 110.0
+"""Memory of an idle actor."""
+DECLARED_CPUS, ACTOR_CPUS = 64, 0.1
+"""CPUs that Ray is told of, and of an actor: idle actors need none."""
 
 
 def scale(single: int = SINGLE, many: Mapping[int, Sequence[int]] = MANY) -> None:
@@ -29,6 +32,10 @@ def scale(single: int = SINGLE, many: Mapping[int, Sequence[int]] = MANY) -> Non
     from affect.pipeline import streams
 
     for number, counts in many.items():
+        needed, free = len(KINDS) * number * ACTOR_MIB, free_mib()
+        if needed > free:
+            print(f"left out: {number} actors a pool take {needed:.0f} MiB, {free:.0f} are free")
+            continue
         with _ray():
             with mock.patch.object(streams, "MAX_ROWS", 1):
                 before = _measure(single, number)
@@ -44,6 +51,7 @@ def _ray() -> Iterator[None]:
 
     import ray  # imported late: machines for the models' benchmarks may lack Ray
 
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # actors may lie in swap
     ray.init("local", logging_level=logging.ERROR, num_cpus=DECLARED_CPUS, include_dashboard=False, log_to_driver=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
@@ -58,7 +66,7 @@ def _measure(count: int, num_actors: int) -> float:
     from affect.settings.extraction import Pool
 
     blocks = in_blocks([_row(number) for number in range(count)], num_actors)
-    pool = Pool(num_cpus=0.5, max_actors=num_actors)
+    pool = Pool(num_cpus=ACTOR_CPUS, max_actors=num_actors)
     start = time.perf_counter()
     stream = stream_of_blocks(blocks)
     for kind in KINDS:
