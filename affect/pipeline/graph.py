@@ -108,11 +108,11 @@ def search(job: Search, num_parallel: int) -> Any:  # noqa: ANN401 -- Ray Tune's
     return tuner(run_trial, job, num_parallel).fit()
 
 
-def judge(rows: Sequence[Row], run: Run, given: tuple[Any, ...], store: Store) -> Iterator[Row]:
+def judge(rows: Sequence[Row], run: Run, models: Sequence[Any], store: Store) -> Iterator[Row]:
     """Labelled tracks: predictions of every model."""
     from affect.pipeline.judge_actor import JudgeActor
 
-    return pool(rows, JudgeActor, given, run.inference, "evaluate", store)
+    return pool(rows, JudgeActor, (models, store), run.inference, "evaluate", store)
 
 
 def predict(rows: Sequence[Row], run: Run, given: tuple[Any, ...], store: Store) -> Iterator[Row]:

@@ -37,6 +37,6 @@ def judge(run: Run, models: Sequence[Model], refs: Sequence[TrackRef], store: St
             model.network(torch.device("cpu"))  # damaged weights are one error here instead of one per actor
         say(f"evaluate: {len(models)} models on {len(todo)} tracks, fusions also without each modality")
         with Meter("evaluate", float(len(todo)), "tracks") as meter:
-            for _ in graph.judge(todo, run, ([without_people(model) for model in models], store), store):
+            for _ in graph.judge(todo, run, [without_people(model) for model in models], store):
                 meter.advance(1.0)
     return {model.address: {ref.name: read_judged(model, ref) for ref in refs} for model in models}

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.csv
@@ -66,7 +66,8 @@ def predict(
         ValueError: the people are unknown, a track has no video, or an actor has no room on the cluster.
     """
     by_stem = {video.stem: video for video in videos}
-    wanted = None if isinstance(whom, str) else _tracks_of(whom, by_stem, hints or {})
+    people, wanted = (whom, None) if isinstance(whom, str) else ("all", _tracks_of(whom, by_stem, hints or {}))
+    check_people(people)
     todo = [
         {
             "video": video,
@@ -77,7 +78,6 @@ def predict(
         for stem, video in by_stem.items()
     ]
     small = {system: without_people(model) for system, model in models.items()}
-    people = check_people(whom) if isinstance(whom, str) else "all"
     given = (feature_addresses(run), small, store, files.absolute(out), people, hints or {})
     mark = address({system: model.address for system, model in models.items()})
     rows = _run_actors(run, todo, given, mark, store) if todo else []
@@ -89,15 +89,14 @@ def predict(
     return rows
 
 
-def check_people(people: str) -> People:
-    """Returns the people to predict.
+def check_people(people: str) -> None:
+    """Checks whom to predict, for callers from outside, whose types nobody checks.
 
     Raises:
-        ValueError: they are unknown.
+        ValueError: the people are unknown.
     """
     if people not in get_args(People):
         raise ValueError(f"people {people!r} are none of {', '.join(get_args(People))}")
-    return cast(People, people)
 
 
 def tracks_in(

@@ -35,7 +35,11 @@ class Declared(Slow):
         return super().__call__(batch)
 
     def _held(self) -> bool:
-        return self._hold.exists() and len(self._done.keys("audio")) >= int(self._hold.read_text())
+        try:
+            number = int(self._hold.read_text())
+        except FileNotFoundError:
+            return False
+        return len(self._done.keys("audio")) >= number
 
 
 if __name__ == "__main__":
